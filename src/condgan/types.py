@@ -154,6 +154,8 @@ class CriticRegularizer(_Regularizer):
 
     needs_pairs: ClassVar[bool] = False
     """Whether it mixes each real image with the fake one of the same row, which must then share its class."""
+    per_sample: ClassVar[bool] = False
+    """Whether it takes gradients of each score with respect to its own image, which batch norm in a critic forbids."""
     needs_noise: ClassVar[bool] = False
     """Whether it reads `batch.inputs.noise`."""
 

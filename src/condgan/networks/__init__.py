@@ -1,1 +1,29 @@
-"""TODO."""
+"""Generators, critics, and the mixins that give a critic its heads."""
+
+from condgan.networks.base import Critic, Generator
+from condgan.networks.dcgan import (
+    ACDCGANCritic,
+    ConcatenationDCGANCritic,
+    DCGANCritic,
+    DCGANGenerator,
+    ProjectionDCGANCritic,
+)
+from condgan.networks.mixins import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
+from condgan.networks.resnet import ACResNetCritic, ProjectionResNetCritic, ResNetCritic, ResNetGenerator
+
+__all__ = [
+    "ACDCGANCritic",
+    "ACResNetCritic",
+    "AuxiliaryClassifierMixin",
+    "ConcatenationDCGANCritic",
+    "ConcatenationMixin",
+    "Critic",
+    "DCGANCritic",
+    "DCGANGenerator",
+    "Generator",
+    "ProjectionDCGANCritic",
+    "ProjectionMixin",
+    "ProjectionResNetCritic",
+    "ResNetCritic",
+    "ResNetGenerator",
+]

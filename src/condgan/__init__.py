@@ -1,0 +1,98 @@
+"""Class-conditional GANs for PyTorch, and honest answers about their images."""
+
+from condgan import data, functional, metrics, nn, recipes, study
+from condgan.augmentation import DiffAugment
+from condgan.losses import (
+    AuxiliaryClassifierLoss,
+    HingeLoss,
+    LeastSquaresLoss,
+    MinimaxLoss,
+    RelativisticLoss,
+    WassersteinLoss,
+)
+from condgan.networks import (
+    ACDCGANCritic,
+    ACResNetCritic,
+    AuxiliaryClassifierMixin,
+    ConcatenationDCGANCritic,
+    ConcatenationMixin,
+    Critic,
+    DCGANCritic,
+    DCGANGenerator,
+    Generator,
+    ProjectionDCGANCritic,
+    ProjectionMixin,
+    ProjectionResNetCritic,
+    ResNetCritic,
+    ResNetGenerator,
+)
+from condgan.regularizers import R1, R2, DraganPenalty, GradientPenalty
+from condgan.sampling import Tempered, class_grid, interpolate_latents, sample
+from condgan.training import (
+    Callback,
+    Checkpoint,
+    CSVLogger,
+    EarlyStopping,
+    Evaluate,
+    JSONLLogger,
+    OptimizerConfig,
+    ProgressBar,
+    SampleGrid,
+    Trainer,
+    TrainingDivergedError,
+    seed_everything,
+)
+from condgan.types import CriticOutput
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "R1",
+    "R2",
+    "ACDCGANCritic",
+    "ACResNetCritic",
+    "AuxiliaryClassifierLoss",
+    "AuxiliaryClassifierMixin",
+    "CSVLogger",
+    "Callback",
+    "Checkpoint",
+    "ConcatenationDCGANCritic",
+    "ConcatenationMixin",
+    "Critic",
+    "CriticOutput",
+    "DCGANCritic",
+    "DCGANGenerator",
+    "DiffAugment",
+    "DraganPenalty",
+    "EarlyStopping",
+    "Evaluate",
+    "Generator",
+    "GradientPenalty",
+    "HingeLoss",
+    "JSONLLogger",
+    "LeastSquaresLoss",
+    "MinimaxLoss",
+    "OptimizerConfig",
+    "ProgressBar",
+    "ProjectionDCGANCritic",
+    "ProjectionMixin",
+    "ProjectionResNetCritic",
+    "RelativisticLoss",
+    "ResNetCritic",
+    "ResNetGenerator",
+    "SampleGrid",
+    "Tempered",
+    "Trainer",
+    "TrainingDivergedError",
+    "WassersteinLoss",
+    "class_grid",
+    "data",
+    "functional",
+    "interpolate_latents",
+    "metrics",
+    "nn",
+    "recipes",
+    "sample",
+    "seed_everything",
+    "study",
+]

@@ -1,0 +1,188 @@
+"""What every generator and critic is: constructor arguments on record, and the contract of its call."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from typing_extensions import override
+
+from condgan.types import CriticOutput
+
+
+class Network(nn.Module):
+    """A module that remembers how it was constructed, so that a folder of weights and JSON can rebuild it."""
+
+    config: dict[str, Any]
+    """Arguments of the outermost constructor, defaults included."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Record the arguments before any `__init__` runs: only the outermost constructor passes here."""
+        self = super().__new__(cls)
+        self.__dict__["config"] = _bound_arguments(cls, args, kwargs)
+        return self
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write `model.safetensors` and `config.json` to `folder`, made if missing.
+
+        Returns:
+            The folder.
+
+        Raises:
+            TypeError: If a constructor argument cannot be written as JSON.
+        """
+        folder = Path(folder)
+        try:
+            config = json.dumps({"class": type(self).__name__, "arguments": self.config}, indent=2)
+        except TypeError as error:
+            raise TypeError(
+                f"the constructor arguments of {type(self).__name__} must be plain JSON values (numbers, strings, "
+                f"lists), got {self.config}. Save state_dict() instead, or pass plain values."
+            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(config + "\n", encoding="utf-8")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> Self:
+        """Rebuild a network from a folder that `save_pretrained` wrote, in evaluation mode.
+
+        The class is the one this method is called on; the file's record of it is compared, never imported.
+
+        Raises:
+            FileNotFoundError: If the folder lacks `config.json` or `model.safetensors`.
+            ValueError: If the folder holds a network of another class.
+        """
+        folder = Path(folder)
+        missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{folder} must hold config.json and model.safetensors as save_pretrained writes them, "
+                f"missing {' and '.join(missing)}."
+            )
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config["class"] != cls.__name__:
+            raise ValueError(
+                f"{folder} holds a {config['class']}, got a call on {cls.__name__}. "
+                f"Call {config['class']}.from_pretrained instead."
+            )
+        network = cls(**config["arguments"])
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        return network.to(device).eval()
+
+
+class Generator(Network):
+    """Base of generators: `generator(z, y)` returns images in [-1, 1]. Subclass it and define `forward`.
+
+    Args:
+        latent_dim: Latent features Z.
+        num_classes: Classes K, or None for an unconditional generator.
+        image_shape: Shape of one sample, `(C, H, W)` for images.
+
+    Shape:
+        - `z`: `(N, Z)`, standard normal; `y`: `(N,)`, int64 in `[0, K)`, or None without classes.
+        - output: `(N, C, H, W)`, float in [-1, 1].
+
+    Raises:
+        ValueError: If a size is not positive.
+    """
+
+    def __init__(self, *, latent_dim: int, num_classes: int | None, image_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        _check_sizes(num_classes, image_shape, latent_dim=latent_dim)
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.image_shape = tuple(image_shape)
+
+    @override
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define forward(z, y).")
+
+
+class Critic(Network):
+    r"""Base of critics: features once, heads on top. Subclass it and define `features`, not `forward`.
+
+    The score head is linear, $D(x) = w^\top h(x) + b$; mixins add to the score or to the output with
+    `super().heads(h, y)._replace(...)`, and make their parameters in `make_heads`.
+
+    Args:
+        feature_dim: Features D that `features` returns.
+        num_classes: Classes K, or None without classes.
+        image_shape: Shape of one sample, `(C, H, W)` for images.
+
+    Shape:
+        - `x`: `(N, C, H, W)`, float in [-1, 1]; `y`: `(N,)`, int64 in `[0, K)`, or None.
+        - output: a `CriticOutput`.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Examples:
+        >>> from condgan.networks.mixins import AuxiliaryClassifierMixin
+        >>> class TinyCritic(Critic):
+        ...     def __init__(self, num_classes: int) -> None:
+        ...         super().__init__(feature_dim=8, num_classes=num_classes, image_shape=(1, 16, 16))
+        ...         self.body = nn.Linear(256, 8)
+        ...     def features(self, x: Tensor) -> Tensor:
+        ...         return self.body(x.flatten(1)).relu()
+        >>> class TinyACCritic(AuxiliaryClassifierMixin, TinyCritic):
+        ...     pass
+        >>> out = TinyACCritic(3)(torch.randn(5, 1, 16, 16))
+        >>> out.score.shape, out.class_logits.shape
+        (torch.Size([5]), torch.Size([5, 3]))
+    """
+
+    score_needs_labels: ClassVar[bool] = False
+    """Whether `score` depends on `y`."""
+
+    def __init__(self, *, feature_dim: int, num_classes: int | None, image_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        _check_sizes(num_classes, image_shape, feature_dim=feature_dim)
+        self.feature_dim = feature_dim
+        self.num_classes = num_classes
+        self.image_shape = tuple(image_shape)
+        self.make_heads()
+
+    def make_heads(self) -> None:
+        """Make the parameters of the heads; `feature_dim` and `num_classes` are set. Mixins extend it."""
+        self.score_head = nn.Linear(self.feature_dim, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features `(N, D)` that all heads share."""
+        raise NotImplementedError(f"{type(self).__name__} must define features(x).")
+
+    def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
+        """Return the outputs of all heads on features `h`."""
+        return CriticOutput(score=self.score_head(h).squeeze(1))
+
+    @override
+    def forward(self, x: Tensor, y: Tensor | None = None) -> CriticOutput:
+        return self.heads(self.features(x), y)
+
+
+def _bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    if not args and not kwargs:
+        return {}
+    try:
+        bound = inspect.signature(cls).bind(*args, **kwargs)
+    except TypeError:
+        return {}  # the constructor itself is about to raise, and says it better
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _check_sizes(num_classes: int | None, shape: tuple[int, ...], **sizes: int) -> None:
+    if num_classes is not None and num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}. Pass None for an unconditional network.")
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}.")
+    if not shape or min(shape) < 1:
+        raise ValueError(f"image_shape must be positive sizes such as (1, 64, 64), got {tuple(shape)}.")

@@ -1,0 +1,178 @@
+"""DCGAN-style networks: the small and fast ones."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from typing_extensions import override
+
+from condgan.networks.base import Critic, Generator
+from condgan.networks.mixins import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
+from condgan.nn.blocks import DownBlock, UpBlock, pyramid
+from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, spectral_normalize
+from condgan.types import ImageShape
+
+Conditioning = Literal["concatenation", "batch_norm"]
+
+
+class DCGANGenerator(Generator):
+    """A stack of up-sampling blocks with batch norm and ReLU, tanh at the end.
+
+    Deviation from the paper: nearest-neighbour resizing and 3x3 convolutions instead of transposed ones, which leave
+    a checkerboard; so any height and width from 16 up is reached.
+
+    Args:
+        latent_dim: Latent features Z.
+        num_classes: Classes K, or None for an unconditional generator.
+        image_shape: `(C, H, W)`; any C, H and W at least 16.
+        base_channels: Channels of the last hidden map; they double towards the smallest map, eightfold at most.
+        conditioning: `"concatenation"` of a class embedding with `z`, or `"batch_norm"` with gains by class.
+        embed_dim: Features of the concatenated class embedding.
+
+    Shape:
+        - `z`: `(N, Z)`; `y`: `(N,)`, int64 in `[0, K)`, or None. Output: `(N, C, H, W)` in [-1, 1].
+
+    Raises:
+        ValueError: If a side is shorter than 16, or a size is not positive.
+
+    References:
+        Radford et al. 2016, arXiv:1511.06434.
+
+    Examples:
+        >>> generator = DCGANGenerator(num_classes=5, image_shape=(3, 48, 80), base_channels=8)
+        >>> generator(torch.randn(2, 128), torch.tensor([0, 4])).shape
+        torch.Size([2, 3, 48, 80])
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int = 128,
+        num_classes: int | None,
+        image_shape: ImageShape,
+        base_channels: int = 64,
+        conditioning: Conditioning = "concatenation",
+        embed_dim: int = 32,
+    ) -> None:
+        super().__init__(latent_dim=latent_dim, num_classes=num_classes, image_shape=image_shape)
+        concatenated, normed = conditional_classes(conditioning, num_classes)
+        norm = partial(ConditionalBatchNorm2d, num_classes=normed)
+        channels, height, width = image_shape
+        sizes = pyramid(height, width)
+        widths = [base_channels * min(8, 2**i) for i in reversed(range(len(sizes) - 1))]
+        self.base_size = sizes[0]
+        self.embedding = ConcatenatedEmbedding(concatenated, embed_dim)
+        self.project = nn.Linear(latent_dim + self.embedding.extra_features, widths[0] * sizes[0][0] * sizes[0][1])
+        self.norm = norm(widths[0])
+        self.blocks = nn.ModuleList(
+            UpBlock(c_in, c_out, size=size, norm=norm)
+            for c_in, c_out, size in zip(widths[:-1], widths[1:], sizes[1:-1], strict=True)
+        )
+        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.apply(init_normal)
+
+    @override
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        height, width = self.base_size
+        h = rearrange(self.project(self.embedding(z, y)), "n (c h w) -> n c h w", h=height, w=width)
+        h = F.relu(self.norm(h, y))
+        for block in self.blocks:
+            h = block(h, y)
+        return torch.tanh(self.to_image(F.interpolate(h, self.image_shape[1:])))
+
+
+class DCGANCritic(Critic):
+    """A stack of strided convolutions with leaky ReLU; the flattened last map is the feature vector.
+
+    Args:
+        num_classes: Classes K, or None without classes.
+        image_shape: `(C, H, W)`; any C, H and W at least 16.
+        base_channels: Channels of the first map; they double to the smallest map, eightfold at most.
+        batch_norm: Normalize over the batch, as DCGAN and ACGAN do. Never under a gradient penalty, which is defined
+            for each sample alone; the `Trainer` refuses it.
+        spectral_norm: Divide each weight by its largest singular value.
+        dropout: Probability of dropping a feature behind each block.
+
+    Shape:
+        - `x`: `(N, C, H, W)` in [-1, 1]; `y`: `(N,)`, int64 in `[0, K)`, or None. Output: a `CriticOutput`.
+
+    Raises:
+        ValueError: If a side is shorter than 16, or a size is not positive.
+
+    References:
+        Radford et al. 2016, arXiv:1511.06434.
+
+    Examples:
+        >>> critic = DCGANCritic(num_classes=None, image_shape=(1, 28, 28), base_channels=8)
+        >>> critic(torch.randn(2, 1, 28, 28)).score.shape
+        torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int | None,
+        image_shape: ImageShape,
+        base_channels: int = 64,
+        batch_norm: bool = False,
+        spectral_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        channels, height, width = image_shape
+        stages = len(pyramid(height, width)) - 1
+        widths = [base_channels * min(8, 2**i) for i in range(stages)]
+        feature_dim = widths[-1] * (height >> stages) * (width >> stages)
+        super().__init__(feature_dim=feature_dim, num_classes=num_classes, image_shape=image_shape)
+        norm = ConditionalBatchNorm2d if batch_norm else None
+        self.blocks = nn.Sequential(
+            DownBlock(channels, widths[0], dropout=dropout),
+            *(DownBlock(c_in, c_out, norm=norm, dropout=dropout) for c_in, c_out in pairwise(widths)),
+        )
+        self.apply(init_normal)
+        if spectral_norm:
+            spectral_normalize(self)
+
+    @override
+    def features(self, x: Tensor) -> Tensor:
+        return torch.flatten(self.blocks(x), 1)
+
+
+class ACDCGANCritic(AuxiliaryClassifierMixin, DCGANCritic):
+    """A `DCGANCritic` with an auxiliary class head (Odena et al. 2017, arXiv:1610.09585)."""
+
+
+class ProjectionDCGANCritic(ProjectionMixin, DCGANCritic):
+    """A `DCGANCritic` with a projection score (Miyato and Koyama 2018, arXiv:1802.05637)."""
+
+
+class ConcatenationDCGANCritic(ConcatenationMixin, DCGANCritic):
+    """A `DCGANCritic` that joins features and label in one layer (Mirza and Osindero 2014, arXiv:1411.1784)."""
+
+
+def conditional_classes(conditioning: Conditioning, num_classes: int | None) -> tuple[int | None, int | None]:
+    """Return the classes of the concatenated embedding and those of the batch norms: one has them, one has None.
+
+    Raises:
+        ValueError: If `conditioning` is neither of the two.
+    """
+    ways: dict[str, tuple[int | None, int | None]] = {
+        "concatenation": (num_classes, None),
+        "batch_norm": (None, num_classes),
+    }
+    if conditioning not in ways:
+        raise ValueError(f"conditioning must be one of {sorted(ways)}, got {conditioning!r}.")
+    return ways[conditioning]
+
+
+def init_normal(module: nn.Module) -> None:
+    """Draw weights from N(0, 0.02²), as Radford et al. do, and set biases to zero."""
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,99 @@
+"""Heads for critics, as mixins that stack: `class MyCritic(AuxiliaryClassifierMixin, ProjectionMixin, MyTrunk)`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from condgan.networks.base import Critic
+from condgan.types import CriticOutput
+
+
+class AuxiliaryClassifierMixin(Critic):
+    r"""Adds a linear class head on the critic's features: `class_logits` $= W h(x) + b$.
+
+    Raises:
+        ValueError: If the critic has no classes.
+
+    References:
+        Odena et al. 2017, arXiv:1610.09585.
+    """
+
+    @override
+    def make_heads(self) -> None:
+        super().make_heads()
+        self.class_head = nn.Linear(self.feature_dim, _require_classes(self))
+
+    @override
+    def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
+        return super().heads(h, y)._replace(class_logits=self.class_head(h))
+
+
+class ProjectionMixin(Critic):
+    r"""Adds the inner product of features and class embedding to the score: $D(x, y) \mathrel{+}= v_y^\top h(x)$.
+
+    Raises:
+        ValueError: If the critic has no classes, or is called without labels.
+
+    References:
+        Miyato and Koyama 2018, arXiv:1802.05637.
+    """
+
+    score_needs_labels: ClassVar[bool] = True
+
+    @override
+    def make_heads(self) -> None:
+        super().make_heads()
+        self.class_projection = nn.Embedding(_require_classes(self), self.feature_dim)
+        nn.init.xavier_uniform_(self.class_projection.weight)
+
+    @override
+    def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
+        out = super().heads(h, y)
+        return out._replace(score=out.score + (self.class_projection(_require_labels(self, y)) * h).sum(1))
+
+
+class ConcatenationMixin(Critic):
+    r"""Scores features and label jointly: $D(x, y) \mathrel{+}= u^\top \max(0, V [h(x); e_y])$.
+
+    Mirza and Osindero join the hidden representations of image and label in one further layer; theirs are maxout
+    units, here ReLU.
+
+    Raises:
+        ValueError: If the critic has no classes, or is called without labels.
+
+    References:
+        Mirza and Osindero 2014, arXiv:1411.1784.
+    """
+
+    score_needs_labels: ClassVar[bool] = True
+    joint_dim: ClassVar[int] = 128
+
+    @override
+    def make_heads(self) -> None:
+        super().make_heads()
+        self.class_embedding = nn.Embedding(_require_classes(self), self.joint_dim)
+        self.joint_head = nn.Sequential(
+            nn.Linear(self.feature_dim + self.joint_dim, self.joint_dim), nn.ReLU(), nn.Linear(self.joint_dim, 1)
+        )
+
+    @override
+    def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
+        out = super().heads(h, y)
+        embedded = self.class_embedding(_require_labels(self, y)).to(h.dtype)
+        return out._replace(score=out.score + self.joint_head(torch.cat([h, embedded], dim=1)).squeeze(1))
+
+
+def _require_classes(critic: Critic) -> int:
+    if critic.num_classes is None:
+        raise ValueError(f"{type(critic).__name__} has a class head and needs num_classes, got None.")
+    return critic.num_classes
+
+
+def _require_labels(critic: Critic, y: Tensor | None) -> Tensor:
+    if y is None:
+        raise ValueError(f"the score of {type(critic).__name__} depends on the labels: call critic(x, y), got y=None.")
+    return y

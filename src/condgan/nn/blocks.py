@@ -1,0 +1,156 @@
+"""Blocks that generators and critics are composed of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from condgan.nn.layers import ConditionalBatchNorm2d
+
+Size = tuple[int, int]
+NormFactory = Callable[[int], ConditionalBatchNorm2d]
+"""Makes a normalization for so many channels, called as `norm(x, y)`."""
+
+
+def pyramid(height: int, width: int, *, base: int = 4) -> list[Size]:
+    """Return the sizes of feature maps from the smallest to the image, each about twice the one before.
+
+    Halving (rounded up) goes on while the shorter side stays at least `base`.
+
+    Raises:
+        ValueError: If a side is shorter than 16.
+
+    Examples:
+        >>> pyramid(28, 28)
+        [(7, 7), (14, 14), (28, 28)]
+        >>> pyramid(48, 80)
+        [(6, 10), (12, 20), (24, 40), (48, 80)]
+    """
+    if min(height, width) < 16:
+        raise ValueError(f"images must be at least 16 pixels high and wide, got {height}x{width}. Enlarge them first.")
+    sizes = [(height, width)]
+    while min(sizes[0]) >= 2 * base:
+        sizes.insert(0, ((sizes[0][0] + 1) // 2, (sizes[0][1] + 1) // 2))
+    return sizes
+
+
+class UpBlock(nn.Module):
+    """Nearest-neighbour up-sampling, 3x3 convolution, (conditional) batch norm, ReLU.
+
+    Resizing before an ordinary convolution leaves no checkerboard, which transposed convolutions do (Odena et al.
+    2016, distill.pub/2016/deconv-checkerboard), and reaches any size.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        size: Height and width of the output.
+        norm: Makes the normalization.
+
+    Shape:
+        - `x`: `(N, in_channels, *, *)`; `y`: `(N,)`, int64, or None. Output: `(N, out_channels, *size)`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, size: Size, norm: NormFactory) -> None:
+        super().__init__()
+        self.size = size
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm = norm(out_channels)
+
+    @override
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return F.relu(self.norm(self.conv(F.interpolate(x, self.size)), y))
+
+
+class DownBlock(nn.Module):
+    """4x4 convolution of stride 2, optional batch norm, leaky ReLU, optional dropout.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        norm: Makes the normalization, or None for none.
+        dropout: Probability of dropping a feature.
+
+    Shape:
+        - `x`: `(N, in_channels, H, W)`. Output: `(N, out_channels, H // 2, W // 2)`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm: NormFactory | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=norm is None)
+        self.norm = nn.Identity() if norm is None else norm(out_channels)
+        self.activation = nn.LeakyReLU(0.2)
+        self.dropout = nn.Dropout(dropout)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.dropout(self.activation(self.norm(self.conv(x))))
+        return out
+
+
+class UpResidualBlock(nn.Module):
+    """Pre-activation residual block that enlarges: norm, ReLU, up-sample, conv, norm, ReLU, conv, plus the shortcut.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        size: Height and width of the output.
+        norm: Makes the normalizations.
+
+    Shape:
+        - `x`: `(N, in_channels, *, *)`; `y`: `(N,)`, int64, or None. Output: `(N, out_channels, *size)`.
+
+    References:
+        Gulrajani et al. 2017, arXiv:1704.00028; Miyato et al. 2018, arXiv:1802.05957.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, size: Size, norm: NormFactory) -> None:
+        super().__init__()
+        self.size = size
+        self.norm1 = norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    @override
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        h: Tensor = F.interpolate(F.relu(self.norm1(x, y)), self.size)
+        h = self.conv2(F.relu(self.norm2(self.conv1(h), y)))
+        # A 1x1 convolution commutes with nearest-neighbour up-sampling, and is cheaper before it.
+        return h + F.interpolate(self.shortcut(x), self.size)
+
+
+class DownResidualBlock(nn.Module):
+    """Residual block that halves: [ReLU], conv, ReLU, conv, average pool, plus the pooled shortcut.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        first: Whether the input is the image itself, which no activation may cut.
+
+    Shape:
+        - `x`: `(N, in_channels, H, W)`. Output: `(N, out_channels, ceil(H / 2), ceil(W / 2))`.
+
+    References:
+        Gulrajani et al. 2017, arXiv:1704.00028; Miyato et al. 2018, arXiv:1802.05957.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, first: bool = False) -> None:
+        super().__init__()
+        self.activation1 = nn.Identity() if first else nn.ReLU()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.activation2 = nn.ReLU()
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.conv2(self.activation2(self.conv1(self.activation1(x))))
+        # Average pooling is linear, so the 1x1 shortcut costs a quarter behind it.
+        shortcut: Tensor = self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
+        return F.avg_pool2d(h, 2, ceil_mode=True) + shortcut

@@ -1,0 +1,197 @@
+"""Layers that condition, attend and normalize."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
+from typing_extensions import override
+
+
+_synchronize = ContextVar("synchronize", default=True)
+
+
+@contextmanager
+def without_synchronization() -> Iterator[None]:
+    """Let batch norms use this process's batch alone, so that one process may run a network without the others."""
+    token = _synchronize.set(False)
+    try:
+        yield
+    finally:
+        _synchronize.reset(token)
+
+
+class ConditionalBatchNorm2d(nn.BatchNorm2d):
+    r"""Batch normalization whose gain and bias depend on the class.
+
+    $$ \hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}}, \qquad \mathrm{out} = \gamma_y \hat x + \beta_y $$
+
+    Mean and variance are those of the batch in training and the running ones in evaluation. Among several processes
+    the training statistics are those of the global batch. Without classes it is plain batch normalization.
+
+    Args:
+        num_features: Channels C.
+        num_classes: Classes K, or None for one gain and bias for all.
+        momentum: Weight of the newest batch in the running statistics; None for their plain average.
+
+    Shape:
+        - `input`: `(N, C, H, W)`; `y`: `(N,)`, int64 in `[0, K)`, or None without classes.
+        - output: `(N, C, H, W)`.
+
+    Raises:
+        ValueError: If the layer has classes and `y` is None.
+
+    References:
+        Dumoulin et al. 2017, arXiv:1610.07629; de Vries et al. 2017, arXiv:1707.00683.
+
+    Examples:
+        >>> norm = ConditionalBatchNorm2d(8, num_classes=3)
+        >>> norm(torch.randn(4, 8, 5, 5), torch.tensor([0, 1, 2, 0])).shape
+        torch.Size([4, 8, 5, 5])
+    """
+
+    def __init__(self, num_features: int, num_classes: int | None = None, *, momentum: float | None = 0.1) -> None:
+        super().__init__(num_features, momentum=momentum, affine=num_classes is None)
+        self.num_classes = num_classes
+        if num_classes is not None:
+            self.gain = nn.Parameter(torch.ones(num_classes, num_features))
+            self.shift = nn.Parameter(torch.zeros(num_classes, num_features))
+
+    @override
+    def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.training and _synchronize.get() and dist.is_initialized() and dist.get_world_size() > 1:
+            normalized = self._normalize_globally(input)
+        else:
+            normalized = super().forward(input)
+        if self.num_classes is None:
+            return normalized
+        if y is None:
+            raise ValueError("a conditional batch norm needs the labels y, got None. Pass y to the generator.")
+        gain, shift = self.gain[y].to(normalized.dtype), self.shift[y].to(normalized.dtype)
+        return torch.addcmul(shift[:, :, None, None], gain[:, :, None, None], normalized)
+
+    def _normalize_globally(self, x: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce  # differentiable, unlike torch.distributed's own
+
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        moments = torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
+        mean, square = all_reduce(moments) / dist.get_world_size()
+        variance = (square - mean.square()).clamp_min(0)
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            momentum = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+            count = x.numel() / x.shape[1] * dist.get_world_size()
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_((variance.detach() * count / (count - 1)).to(self.running_var.dtype), momentum)
+        out = (wide - mean[:, None, None]) * (variance + self.eps).rsqrt()[:, None, None]
+        if self.weight is not None:
+            out = out * self.weight[:, None, None] + self.bias[:, None, None]
+        normalized: Tensor = out.to(x.dtype)
+        return normalized
+
+
+class SelfAttention2d(nn.Module):
+    r"""Self-attention over the places of a feature map, added to it with a learned gain that starts at zero.
+
+    $$ \mathrm{out} = x + \gamma\, W_o\, \mathrm{softmax}\big((W_q x)^\top W_k x\big)\, W_v x $$
+
+    Keys and values are max-pooled by two where the map is at least two places wide. It is written with plain matrix
+    products because fused attention has no second derivative on every device, and gradient penalties need one.
+
+    Args:
+        channels: Channels C, at least 8.
+
+    Shape:
+        - `x`: `(N, C, H, W)`; output: the same.
+
+    References:
+        Zhang et al. 2019, arXiv:1805.08318.
+
+    Examples:
+        >>> SelfAttention2d(16)(torch.randn(2, 16, 6, 5)).shape
+        torch.Size([2, 16, 6, 5])
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels < 8:
+            raise ValueError(f"channels must be at least 8, got {channels}. Attend where the network is wider.")
+        self.query = nn.Conv2d(channels, channels // 8, 1, bias=False)
+        self.key = nn.Conv2d(channels, channels // 8, 1, bias=False)
+        self.value = nn.Conv2d(channels, channels // 2, 1, bias=False)
+        self.out = nn.Conv2d(channels // 2, channels, 1, bias=False)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = F.max_pool2d(x, 2) if min(x.shape[-2:]) >= 2 else x
+        query = rearrange(self.query(x), "n c h w -> n (h w) c")
+        key = rearrange(self.key(pooled), "n c h w -> n c (h w)")
+        value = rearrange(self.value(pooled), "n c h w -> n (h w) c")
+        attended = torch.bmm(torch.softmax(torch.bmm(query, key), dim=-1), value)
+        out: Tensor = self.out(rearrange(attended, "n (h w) c -> n c h w", h=x.shape[-2]))
+        return x + self.gain * out
+
+
+class ConcatenatedEmbedding(nn.Module):
+    r"""Conditioning by concatenation: $[z; e_y]$ with one learned embedding $e_y$ a class.
+
+    Args:
+        num_classes: Classes K, or None to hand `z` through.
+        embed_dim: Features E of the embedding.
+
+    Shape:
+        - `z`: `(N, Z)`; `y`: `(N,)`, int64 in `[0, K)`, or None without classes.
+        - output: `(N, Z + E)`, or `(N, Z)` without classes.
+
+    Raises:
+        ValueError: If there are classes and `y` is None.
+
+    References:
+        Mirza and Osindero 2014, arXiv:1411.1784.
+    """
+
+    def __init__(self, num_classes: int | None, embed_dim: int) -> None:
+        super().__init__()
+        self.embedding = None if num_classes is None else nn.Embedding(num_classes, embed_dim)
+        self.extra_features = 0 if num_classes is None else embed_dim
+
+    @override
+    def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
+        if self.embedding is None:
+            return z
+        if y is None:
+            raise ValueError("a conditional generator needs the labels y, got None.")
+        return torch.cat([z, self.embedding(y).to(z.dtype)], dim=1)
+
+
+def spectral_normalize(module: nn.Module) -> nn.Module:
+    r"""Divide every weight matrix of `module` by its largest singular value, in place: $\bar W = W / \sigma(W)$.
+
+    Applies to convolutions, linear layers and embeddings, once each. $\sigma$ is followed by one power iteration
+    each time a weight is read in training mode (inside `torch.nn.utils.parametrize.cached()` once for all reads, as
+    the trainer's steps do).
+
+    Returns:
+        The same module.
+
+    References:
+        Miyato et al. 2018, arXiv:1802.05957.
+
+    Examples:
+        >>> layer = spectral_normalize(nn.Linear(4, 3)).eval()
+        >>> bool(torch.linalg.matrix_norm(layer.weight, 2) < 1.1)
+        True
+    """
+    for layer in list(module.modules()):
+        if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding)) and not parametrize.is_parametrized(layer):
+            spectral_norm(layer)
+    return module

@@ -1,0 +1,245 @@
+"""One function for each published method: networks, terms and optimizers, put together as a `Trainer`.
+
+Every recipe takes the data set that will be fitted, which gives shape and classes. Networks given as `generator` and
+`critic` replace the recipe's own (both of the data's shape and classes), so that a recipe also runs on vectors with
+small networks of yours. Further keywords go to the `Trainer` and override the recipe's. The initial weights depend on
+`seed` alone and leave PyTorch's default generator as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+
+from condgan.losses import AuxiliaryClassifierLoss, MinimaxLoss, WassersteinLoss
+from condgan.networks import (
+    ACDCGANCritic,
+    ACResNetCritic,
+    ConcatenationDCGANCritic,
+    Critic,
+    DCGANCritic,
+    DCGANGenerator,
+    Generator,
+    ResNetCritic,
+    ResNetGenerator,
+)
+from condgan.regularizers import GradientPenalty
+from condgan.training import OptimizerConfig, Trainer
+from condgan.types import ImageShape, LabelledData
+
+_DCGAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.5, 0.999))
+_WGAN_GP_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.9))
+
+
+def dcgan(
+    data: LabelledData,
+    *,
+    base_channels: int = 64,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    """Unconditional DCGAN: non-saturating minimax loss, batch norm in both networks, Adam(2e-4, 0.5, 0.999).
+
+    Deviations: resize-convolutions for transposed ones (no checkerboard), an averaged generator on the side.
+
+    References:
+        Radford et al. 2016, arXiv:1511.06434.
+    """
+    return _trainer(
+        data,
+        generator or (lambda shape: DCGANGenerator(num_classes=None, image_shape=shape, base_channels=base_channels)),
+        critic
+        or (
+            lambda shape: DCGANCritic(num_classes=None, image_shape=shape, base_channels=base_channels, batch_norm=True)
+        ),
+        trainer_options,
+        loss=MinimaxLoss(),
+        generator_optimizer=_DCGAN_ADAM,
+        critic_optimizer=_DCGAN_ADAM,
+    )
+
+
+def cgan(
+    data: LabelledData,
+    *,
+    base_channels: int = 64,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    """Conditional GAN: the label is an input of both networks, joined with `z` and with the critic's features.
+
+    Deviations: the networks and the optimizer are DCGAN's, which came later than the paper's perceptrons; the labels
+    of generated images are those of the real batch.
+
+    References:
+        Mirza and Osindero 2014, arXiv:1411.1784.
+    """
+    classes = data.num_classes
+    return _trainer(
+        data,
+        generator
+        or (lambda shape: DCGANGenerator(num_classes=classes, image_shape=shape, base_channels=base_channels)),
+        critic
+        or (
+            lambda shape: ConcatenationDCGANCritic(
+                num_classes=classes, image_shape=shape, base_channels=base_channels, batch_norm=True
+            )
+        ),
+        trainer_options,
+        loss=MinimaxLoss(),
+        generator_optimizer=_DCGAN_ADAM,
+        critic_optimizer=_DCGAN_ADAM,
+        label_law="paired",
+    )
+
+
+def acgan(
+    data: LabelledData,
+    *,
+    base_channels: int = 64,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    r"""ACGAN: the critic maximizes $L_S + L_C$, the generator $L_C - L_S$, with unit weights.
+
+    $$ L_S = \mathbb{E}\log\sigma(D(x)) + \mathbb{E}\log(1 - \sigma(D(\tilde x))), \qquad
+       L_C = \mathbb{E}\log p(y \mid x) + \mathbb{E}\log p(\tilde y \mid \tilde x) $$
+
+    The class loss is taken on real and generated images in the critic; a class embedding joins `z`; the critic has
+    batch norm and dropout 0.5; Adam(2e-4, 0.5, 0.999); uniform labels.
+
+    Deviations: the generator maximizes $\log\sigma(D(\tilde x))$, as the authors' and all later code does, instead of
+    minimizing $L_S$ (pass `loss=MinimaxLoss(saturating=True)` for the letter of the paper); resize-convolutions for
+    transposed ones; an averaged generator on the side.
+
+    References:
+        Odena et al. 2017, arXiv:1610.09585.
+    """
+    classes = data.num_classes
+    return _trainer(
+        data,
+        generator
+        or (lambda shape: DCGANGenerator(num_classes=classes, image_shape=shape, base_channels=base_channels)),
+        critic
+        or (
+            lambda shape: ACDCGANCritic(
+                num_classes=classes, image_shape=shape, base_channels=base_channels, batch_norm=True, dropout=0.5
+            )
+        ),
+        trainer_options,
+        loss=MinimaxLoss(),
+        auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=1.0, generator_weight=1.0),
+        generator_optimizer=_DCGAN_ADAM,
+        critic_optimizer=_DCGAN_ADAM,
+        label_law="uniform",
+    )
+
+
+def wgan_gp(
+    data: LabelledData,
+    *,
+    base_channels: int = 64,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    r"""Unconditional WGAN-GP on residual networks: gradient penalty of weight 10, five critic steps for each step.
+
+    Adam(2e-4, 0, 0.9) with linear decay to 0; real images are dequantized. The reference's batches are 64 for the
+    critic and 128 for the generator: `fit(data, steps=..., batch_size=64, generator_batch_size=128)`.
+
+    Deviation: an averaged generator on the side.
+
+    References:
+        Gulrajani et al. 2017, arXiv:1704.00028.
+    """
+    return _trainer(
+        data,
+        generator or (lambda shape: ResNetGenerator(num_classes=None, image_shape=shape, base_channels=base_channels)),
+        critic or (lambda shape: ResNetCritic(num_classes=None, image_shape=shape, base_channels=base_channels)),
+        trainer_options,
+        **_wgan_gp_terms(),
+    )
+
+
+def acwgan_gp(
+    data: LabelledData,
+    *,
+    base_channels: int = 64,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    r"""ACWGAN-GP: WGAN-GP with an auxiliary classifier, as in the conditional experiment of its authors.
+
+    $$ \min_D \; \mathbb{E} D(\tilde x) - \mathbb{E} D(x) + 10\, \mathbb{E}(\lVert\nabla D(\hat x)\rVert - 1)^2
+       + \mathrm{CE}(x, y), \qquad \min_G \; -\mathbb{E} D(\tilde x) + 0.1\, \mathrm{CE}(\tilde x, \tilde y) $$
+
+    The class loss of the critic sees real images only. Five critic steps; Adam(2e-4, 0, 0.9) with linear decay to 0;
+    conditional batch norm in the generator, none in the critic; in the critic's steps generated images carry the labels
+    of the real batch, in the generator's uniform ones; real images are dequantized. The reference's batches are 64 for
+    the critic and 128 for the generator: `fit(data, steps=..., batch_size=64, generator_batch_size=128)`.
+
+    Deviations: blocks and widths are those of `ResNetGenerator` and `ResNetCritic` (the reference's CIFAR-10 networks
+    have 128 channels throughout and pool by mean); an averaged generator on the side.
+
+    References:
+        Gulrajani et al. 2017, arXiv:1704.00028, section 5.3 and the authors' code.
+    """
+    classes = data.num_classes
+    return _trainer(
+        data,
+        generator
+        or (lambda shape: ResNetGenerator(num_classes=classes, image_shape=shape, base_channels=base_channels)),
+        critic or (lambda shape: ACResNetCritic(num_classes=classes, image_shape=shape, base_channels=base_channels)),
+        trainer_options,
+        auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1),
+        label_law="paired",
+        **_wgan_gp_terms(),
+    )
+
+
+RECIPES: dict[str, Callable[..., Trainer]] = {
+    recipe.__name__: recipe for recipe in (dcgan, cgan, acgan, wgan_gp, acwgan_gp)
+}
+"""Recipes by name."""
+
+
+def _wgan_gp_terms() -> dict[str, Any]:
+    return {
+        "loss": WassersteinLoss(),
+        "regularizers": [GradientPenalty(weight=10.0)],
+        "critic_steps": 5,
+        "generator_optimizer": _WGAN_GP_ADAM,
+        "critic_optimizer": _WGAN_GP_ADAM,
+        "schedule": "linear",
+        "dequantize": True,
+    }
+
+
+def _trainer(
+    data: LabelledData,
+    generator: Generator | Callable[[ImageShape], Generator],
+    critic: Critic | Callable[[ImageShape], Critic],
+    options: dict[str, Any],
+    **defaults: Any,
+) -> Trainer:
+    shape = tuple(data.image_shape)
+    if len(shape) != 3 and not (isinstance(generator, Generator) and isinstance(critic, Critic)):
+        raise ValueError(
+            f"the recipe's own networks are for images of shape (C, H, W), got samples of shape {shape}. "
+            "Pass a generator and a critic of yours."
+        )
+    image_shape = cast("ImageShape", shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.get("seed", 0))
+        networks = (
+            generator if isinstance(generator, Generator) else generator(image_shape),
+            critic if isinstance(critic, Critic) else critic(image_shape),
+        )
+    return Trainer(*networks, **{**defaults, **options})

@@ -1,0 +1,174 @@
+"""Latents, laws of the labels, and samples from a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from condgan.networks.base import Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Tempered:
+    r"""A law of the classes between uniform and empirical: $p_k \propto n_k^t$ for class counts $n_k$.
+
+    Args:
+        exponent: $t$; 0 is uniform, 1 empirical.
+    """
+
+    exponent: float
+
+    def __call__(self, class_counts: Sequence[int]) -> list[float]:
+        """Return the unnormalized probabilities for classes of these sizes."""
+        return [float(n) ** self.exponent for n in class_counts]
+
+
+ClassLaw = Literal["uniform", "balanced", "empirical", "natural"] | Callable[[Sequence[int]], Sequence[float]]
+"""How classes are drawn, as a function of their counts: `"uniform"` and `"balanced"` are `Tempered(0)`, `"empirical"`
+and `"natural"` are `Tempered(1)`; a callable returns weights."""
+
+LabelLaw = Literal["paired"] | ClassLaw
+"""How the labels of generated images are drawn in training. `"paired"` gives them the labels of the real batch; in a
+generator step that has no real batch they are uniform."""
+
+_NAMED_LAWS = {"uniform": Tempered(0), "balanced": Tempered(0), "empirical": Tempered(1), "natural": Tempered(1)}
+
+
+def class_probabilities(law: ClassLaw, class_counts: Sequence[int]) -> Tensor:
+    """Return the probabilities of the classes under `law`, `(K,)` float64.
+
+    Raises:
+        ValueError: If the law is unknown, or gives other than K finite weights, none negative and one positive.
+
+    Examples:
+        >>> class_probabilities("uniform", [300, 100])
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+        >>> class_probabilities("natural", [300, 100])
+        tensor([0.7500, 0.2500], dtype=torch.float64)
+    """
+    if isinstance(law, str):
+        if law not in _NAMED_LAWS:
+            raise ValueError(
+                f"a law of the classes must be one of {sorted(_NAMED_LAWS)}, Tempered(t) or a callable, got {law!r}. "
+                '("paired" is a law of the labels of generated images alone.)'
+            )
+        law = _NAMED_LAWS[law]
+    weights = torch.as_tensor(law(class_counts), dtype=torch.float64)
+    if weights.shape != (len(class_counts),) or not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+        raise ValueError(f"a law must give {len(class_counts)} finite weights of at least 0, got {weights.tolist()}.")
+    if float(weights.sum()) == 0:
+        raise ValueError("a law must give at least one class a positive weight, got zeros only.")
+    return weights / weights.sum()
+
+
+def sample_classes(
+    probabilities: Tensor, count: int, *, rng: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw labels by inversion, without reading anything back from the device.
+
+    Shape:
+        - `probabilities`: `(K,)`, summing to 1. Output: `(count,)`, int64 in `[0, K)`.
+    """
+    edges = probabilities.to(torch.float32).cumsum(0)[:-1].to(device)
+    return torch.searchsorted(edges, torch.rand(count, generator=rng, device=device), right=True)
+
+
+def sample_latents(
+    count: int, latent_dim: int, *, rng: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw standard normal latents, `(count, latent_dim)`."""
+    return torch.randn(count, latent_dim, generator=rng, device=device)
+
+
+def class_grid(num_classes: int, per_class: int) -> Tensor:
+    """Return labels for a sheet with one row a class: `per_class` times 0, then 1, and so on.
+
+    Examples:
+        >>> class_grid(2, 3)
+        tensor([0, 0, 0, 1, 1, 1])
+    """
+    return torch.arange(num_classes).repeat_interleave(per_class)
+
+
+def interpolate_latents(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    r"""Return `steps` latents on the great arc from `start` to `end` (spherical linear interpolation).
+
+    $$ z_t = \frac{\sin((1-t)\omega)}{\sin\omega} z_0 + \frac{\sin(t\omega)}{\sin\omega} z_1,
+       \quad \cos\omega = \frac{z_0 \cdot z_1}{|z_0||z_1|} $$
+
+    Shape:
+        - `start`, `end`: `(Z,)`. Output: `(steps, Z)`.
+
+    References:
+        White 2016, arXiv:1609.04468.
+
+    Examples:
+        >>> interpolate_latents(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3)[1]
+        tensor([0.7071, 0.7071])
+    """
+    t = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None]
+    cosine = torch.dot(start, end) / (start.norm() * end.norm())
+    omega = torch.acos(cosine.clamp(-1, 1))
+    if torch.sin(omega) < 1e-6:
+        return torch.lerp(start, end, t)
+    return (torch.sin((1 - t) * omega) * start + torch.sin(t * omega) * end) / torch.sin(omega)
+
+
+@torch.no_grad()
+def sample(
+    generator: Generator,
+    y: Tensor | Sequence[int] | int,
+    *,
+    rng: torch.Generator | None = None,
+    batch_size: int = 256,
+) -> Tensor:
+    """Generate one image for each label, in evaluation mode, a batch at a time.
+
+    Args:
+        generator: Any generator; its mode is left as it was.
+        y: Labels, or for an unconditional generator the number of images.
+        rng: Source of the latents, on the generator's device.
+        batch_size: Images in one forward pass.
+
+    Shape:
+        - `y`: `(N,)`, integers in `[0, K)`. Output: `(N, C, H, W)`, float in [-1, 1], on the generator's device.
+
+    Raises:
+        ValueError: If labels lie outside `[0, K)`, are missing, or are given to an unconditional generator.
+    """
+    labels, count = _checked_labels(generator, y)
+    device = next(generator.parameters()).device
+    z = sample_latents(count, generator.latent_dim, rng=rng, device=device)
+    labels = None if labels is None else labels.to(device)
+    training = generator.training
+    generator.eval()
+    try:
+        parts = [
+            generator(z[i : i + batch_size], None if labels is None else labels[i : i + batch_size])
+            for i in range(0, count, batch_size)
+        ]
+    finally:
+        generator.train(training)
+    return torch.cat(parts) if parts else z.new_zeros(0, *generator.image_shape)
+
+
+def _checked_labels(generator: Generator, y: Tensor | Sequence[int] | int) -> tuple[Tensor | None, int]:
+    if generator.num_classes is None:
+        if not isinstance(y, int):
+            raise ValueError("an unconditional generator takes the number of images, got labels.")
+        return None, y
+    if isinstance(y, int):
+        raise ValueError(f"a generator of {generator.num_classes} classes takes labels, got the number {y}.")
+    labels = torch.as_tensor(y)
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ValueError(f"y must be integers of shape (N,), got {labels.dtype} of shape {tuple(labels.shape)}.")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < generator.num_classes:
+        raise ValueError(
+            f"y must have values in [0, {generator.num_classes}), got values in "
+            f"[{int(labels.min())}, {int(labels.max())}]."
+        )
+    return labels.to(torch.int64), len(labels)

@@ -1,0 +1,64 @@
+"""What must fit together before training begins."""
+
+from __future__ import annotations
+
+from condgan.sampling import LabelLaw
+from condgan.training.step import Networks, Terms, has_batch_statistics
+from condgan.types import LabelledData
+
+
+def check_terms(networks: Networks, terms: Terms, *, label_law: LabelLaw, critic_steps: int) -> None:
+    """Check networks and terms against one another.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    generator, critic = networks.generator, networks.critic
+    if generator.image_shape != critic.image_shape or generator.num_classes != critic.num_classes:
+        raise ValueError(
+            "generator and critic must have the same image_shape and num_classes, got "
+            f"{generator.image_shape} and {generator.num_classes} for the generator, "
+            f"{critic.image_shape} and {critic.num_classes} for the critic."
+        )
+    if critic_steps < 1:
+        raise ValueError(f"critic_steps must be at least 1, got {critic_steps}.")
+    if terms.precision not in ("fp32", "bf16"):
+        raise ValueError(f'precision must be "fp32" or "bf16", got {terms.precision!r}.')
+    per_sample = [type(r).__name__ for r in terms.critic_regularizers if r.per_sample]
+    if per_sample and has_batch_statistics(critic):
+        raise ValueError(
+            f"{' and '.join(per_sample)} is defined for each sample alone, but {type(critic).__name__} normalizes over "
+            "the batch. Take a critic without batch norm (batch_norm=False)."
+        )
+    if generator.num_classes is None and terms.auxiliary:
+        raise ValueError("auxiliary losses need classes, got networks with num_classes=None.")
+    if generator.num_classes is not None and label_law != "paired":
+        mixing = [type(r).__name__ for r in terms.critic_regularizers if r.needs_pairs and critic.score_needs_labels]
+        if terms.loss.needs_real_scores:
+            mixing.append(type(terms.loss).__name__)
+        if mixing:
+            raise ValueError(
+                f"{' and '.join(mixing)} compares each real image with a generated one of the same class here, got "
+                f'label_law={label_law!r}. Pass label_law="paired".'
+            )
+
+
+def check_data(networks: Networks, data: LabelledData, *, steps: int, batch_size: int) -> None:
+    """Check data and the length of training against the networks.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    generator = networks.generator
+    if tuple(data.image_shape) != tuple(generator.image_shape):
+        raise ValueError(
+            f"the data must have the networks' image_shape {generator.image_shape}, got {tuple(data.image_shape)}. "
+            "Load the data at that shape, or build the networks with image_shape=data.image_shape."
+        )
+    if generator.num_classes not in (None, data.num_classes):
+        raise ValueError(
+            f"the data must have the networks' {generator.num_classes} classes, got {data.num_classes}. "
+            "Build the networks with num_classes=data.num_classes."
+        )
+    if steps < 1 or batch_size < 2:
+        raise ValueError(f"steps must be at least 1 and batch_size at least 2, got {steps} and {batch_size}.")

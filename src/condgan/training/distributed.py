@@ -1,0 +1,45 @@
+"""The little that several processes need: who am I, which rows are mine, and one flat average."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Return this process's rank and the number of processes, `(0, 1)` without a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def shard(count: int) -> slice:
+    """Return this process's rows of a global batch.
+
+    Raises:
+        ValueError: If the batch does not divide among the processes.
+    """
+    rank, world = rank_and_world()
+    if count % world:
+        raise ValueError(f"the batch must divide among {world} processes, got {count}. Use a multiple of {world}.")
+    size = count // world
+    return slice(rank * size, (rank + 1) * size)
+
+
+def average(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors averaged over all processes, with a single all-reduce.
+
+    Gradients are averaged here and not by a DistributedDataParallel wrapper: `torch.autograd.grad` through one
+    silently does not reduce.
+    """
+    _, world = rank_and_world()
+    if world == 1:
+        return list(tensors)
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= world
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]

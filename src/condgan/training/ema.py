@@ -1,0 +1,64 @@
+"""The exponential moving average of a generator, and batch statistics that fit it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from condgan.networks.base import Generator
+from condgan.nn.layers import without_synchronization
+
+
+class ExponentialMovingAverage:
+    r"""Keeps $\bar\theta \leftarrow d\,\bar\theta + (1 - d)\,\theta$ with the decay ramped up, so that the initial
+    weights are soon forgotten: $d = \min(\mathrm{decay}, (1 + t) / (10 + t))$ in update $t$.
+
+    Args:
+        generator: The network to follow.
+        decay: Final decay in [0, 1).
+
+    Raises:
+        ValueError: If `decay` is out of range.
+    """  # noqa: D205 - the equation belongs to the sentence
+
+    def __init__(self, generator: Generator, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {decay}.")
+        self.decay = decay
+        self.updates = 0
+        self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, generator: Generator) -> None:
+        """Move the average towards the generator's present weights; buffers are copied."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.generator.parameters()), list(generator.parameters()), 1 - decay)
+        for own, theirs in zip(self.generator.buffers(), generator.buffers(), strict=True):
+            own.copy_(theirs)
+        self.updates += 1
+
+
+@torch.no_grad()
+def reestimate_statistics(generator: Generator, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+    """Replace the running statistics of batch norms by their averages over `batches` of latents and labels.
+
+    Averaged weights have other activations than any of the weights that were averaged, so that the statistics
+    gathered in training do not fit them. A network without batch norm is left alone.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over all batches
+        norm.train()
+    with without_synchronization():
+        for z, y in batches:
+            generator(z, y)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval()
+        norm.momentum = momentum

@@ -1,0 +1,109 @@
+"""Everything random of a training step, drawn before it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from condgan.images import dequantize, to_float
+from condgan.sampling import ClassLaw, LabelLaw, class_probabilities, sample_classes, sample_latents
+from condgan.training.distributed import shard
+from condgan.types import Augmentation, LabelledData, StepInputs
+
+
+class Sampler:
+    """Draws `StepInputs` for the global batch and keeps this process's rows.
+
+    A real image is drawn as a class under `sampling` and then an image of that class, with replacement. All draws
+    come from `rng`, in the same order on every process.
+
+    Args:
+        data: Labelled samples; they are kept on `device`.
+        latent_dim: Latent features Z.
+        conditional: Whether the networks have classes.
+        label_law: Law of the labels of generated images.
+        sampling: Law of the classes of real images.
+        dequantize: Add uniform noise of one grey level to real uint8 images.
+        augment: Augmentation whose parameters to draw, or None.
+        noise: Whether a term needs noise of the images' shape.
+        rng: Source of all draws, on `device`.
+        device: Where the batches are made.
+    """
+
+    def __init__(
+        self,
+        data: LabelledData,
+        *,
+        latent_dim: int,
+        conditional: bool,
+        label_law: LabelLaw,
+        sampling: ClassLaw,
+        dequantize: bool,
+        augment: Augmentation | None,
+        noise: bool,
+        rng: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self.images = data.images.to(device)
+        self.labels = data.labels.to(device)
+        counts = torch.bincount(self.labels, minlength=data.num_classes)
+        self.by_class = torch.argsort(self.labels, stable=True)
+        self.counts, self.starts = counts, counts.cumsum(0) - counts
+        self.real_classes = class_probabilities(sampling, data.class_counts)
+        self.paired = label_law == "paired"
+        self.fake_classes = class_probabilities("uniform" if label_law == "paired" else label_law, data.class_counts)
+        self.latent_dim = latent_dim
+        self.conditional = conditional
+        self.dequantize = dequantize and self.images.dtype == torch.uint8
+        self.augment = augment
+        self.noise = noise
+        self.rng = rng
+        self.device = device
+
+    def critic_inputs(self, batch_size: int) -> StepInputs:
+        """Draw the inputs of a critic step for a global batch of `batch_size`."""
+        return self._inputs(batch_size, real=True)
+
+    def generator_inputs(self, batch_size: int, *, real: bool) -> StepInputs:
+        """Draw the inputs of a generator step, with real images if its loss compares with them."""
+        return self._inputs(batch_size, real=real)
+
+    def latents_and_labels(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Draw latents and labels as a generator step does, from a source of their own."""
+        z = sample_latents(count, self.latent_dim, rng=rng, device=self.device)
+        y = sample_classes(self.fake_classes, count, rng=rng, device=self.device) if self.conditional else None
+        return z, y
+
+    def _inputs(self, count: int, *, real: bool) -> StepInputs:
+        rows = shard(count)
+        x, y = self._real(count, rows) if real else (None, None)
+        z, y_fake = self.latents_and_labels(count, self.rng)
+        if self.paired and y is not None:
+            y_fake = y
+        shape = tuple(self.images.shape[1:])
+        epsilon = torch.rand(count, generator=self.rng, device=self.device)
+        noise = torch.randn(count, *shape, generator=self.rng, device=self.device)[rows] if self.noise else None
+        draws = None
+        if self.augment is not None:
+            both = [self.augment.draw(count, shape, rng=self.rng, device=self.device) for _ in range(2)]
+            draws = tuple({name: value[rows] for name, value in one.items()} for one in both)
+        return StepInputs(
+            x=x,
+            y=y[rows] if self.conditional and y is not None else None,
+            z=z[rows],
+            y_fake=None if y_fake is None else y_fake[rows],
+            epsilon=epsilon[rows],
+            noise=noise,
+            augmentation=None if draws is None else (draws[0], draws[1]),
+        )
+
+    def _real(self, count: int, rows: slice) -> tuple[Tensor, Tensor]:
+        y = sample_classes(self.real_classes, count, rng=self.rng, device=self.device)
+        place = torch.rand(count, generator=self.rng, device=self.device, dtype=torch.float32)
+        # float32 rounding may reach the count itself in a class of more than 2**23 images
+        offset = torch.minimum((place * self.counts[y]).long(), self.counts[y] - 1)
+        x = self.images[self.by_class[self.starts[y] + offset][rows]]
+        if self.dequantize:
+            noise = torch.rand(count, *x.shape[1:], generator=self.rng, device=self.device)[rows]
+            return dequantize(x, noise), y
+        return to_float(x), y

@@ -1,0 +1,186 @@
+"""One critic step and one generator step, as pure functions of networks, terms and draws."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from condgan.networks.base import Critic, Generator
+from condgan.types import (
+    AdversarialLoss,
+    Augmentation,
+    AuxiliaryLoss,
+    CriticBatch,
+    CriticOutput,
+    CriticRegularizer,
+    GeneratorBatch,
+    GeneratorRegularizer,
+    StepInputs,
+)
+
+Precision = Literal["fp32", "bf16"]
+
+T = TypeVar("T")
+Real = TypeVar("Real", Tensor, Tensor | None)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """The two players."""
+
+    generator: Generator
+    critic: Critic
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Everything that is added up to a loss, and what images pass on their way to the critic."""
+
+    loss: AdversarialLoss
+    auxiliary: Sequence[AuxiliaryLoss] = ()
+    critic_regularizers: Sequence[CriticRegularizer] = ()
+    generator_regularizers: Sequence[GeneratorRegularizer] = ()
+    augment: Augmentation | None = None
+    precision: Precision = "fp32"
+
+
+class StepResult(NamedTuple):
+    """Gradients of the trainable parameters in their order, and detached scalars by name."""
+
+    gradients: tuple[Tensor, ...]
+    metrics: dict[str, Tensor]
+
+
+def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepResult:
+    """Return the gradients of the critic's loss: adversarial, auxiliary and regularizing terms, added.
+
+    Shape:
+        - `inputs`: see `StepInputs`; `x` is needed.
+    """
+    generator, critic = networks.generator, networks.critic
+    x = _required(inputs.x)
+    with torch.no_grad(), _precision(terms, inputs):
+        x_fake = generator(inputs.z, inputs.y_fake).to(x.dtype)
+    x, x_fake = _augment(terms, inputs, x, x_fake)
+    # Inside `cached` a spectral norm is computed, and its power iteration done, once a step however often it is read.
+    with parametrize.cached(), _precision(terms, inputs):
+        real, fake = _judge_both(critic, x, inputs.y, x_fake, inputs.y_fake)
+        losses = {"adversarial": terms.loss.critic(real.score, fake.score)}
+        for name, auxiliary in _named(terms.auxiliary):
+            losses[name] = auxiliary.critic(real, _required(inputs.y), fake, _required(inputs.y_fake))
+        batch = CriticBatch(x, inputs.y, x_fake, inputs.y_fake, real, fake, inputs)
+        for name, regularizer in _named(terms.critic_regularizers):
+            losses[name] = regularizer(critic, batch)
+        gradients = _gradients(losses, critic)
+    metrics = {f"critic/{name}": value.detach() for name, value in losses.items()}
+    metrics |= {"critic/real_score": real.score.detach().mean(), "critic/fake_score": fake.score.detach().mean()}
+    metrics |= _class_accuracy("critic/real_class_accuracy", real, inputs.y)
+    return StepResult(gradients, metrics)
+
+
+def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepResult:
+    """Return the gradients of the generator's loss: adversarial, auxiliary and regularizing terms, added.
+
+    Shape:
+        - `inputs`: see `StepInputs`; `x` is needed if the loss compares with real scores.
+    """
+    generator, critic = networks.generator, networks.critic
+    with parametrize.cached():
+        with _precision(terms, inputs):
+            x_fake_plain = generator(inputs.z, inputs.y_fake).to(inputs.z.dtype)
+        x, x_fake = _augment(terms, inputs, inputs.x, x_fake_plain)
+        with _precision(terms, inputs):
+            if x is None:
+                real_score, fake = None, _wide(critic(x_fake, inputs.y_fake))
+            else:
+                real, fake = _judge_both(critic, x, inputs.y, x_fake, inputs.y_fake)
+                real_score = real.score
+            losses = {"adversarial": terms.loss.generator(real_score, fake.score)}
+            for name, auxiliary in _named(terms.auxiliary):
+                losses[name] = auxiliary.generator(fake, _required(inputs.y_fake))
+            batch = GeneratorBatch(x_fake_plain, fake, inputs)
+            for name, regularizer in _named(terms.generator_regularizers):
+                losses[name] = regularizer(generator, batch)
+            gradients = _gradients(losses, generator)
+    metrics = {f"generator/{name}": value.detach() for name, value in losses.items()}
+    metrics |= _class_accuracy("generator/class_accuracy", fake, inputs.y_fake)
+    return StepResult(gradients, metrics)
+
+
+def has_batch_statistics(module: nn.Module) -> bool:
+    """Return whether a module normalizes over the batch, so that its outputs depend on their neighbours."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that require gradients, in the order of a step's gradients."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _judge_both(
+    critic: Critic, x: Tensor, y: Tensor | None, x_fake: Tensor, y_fake: Tensor | None
+) -> tuple[CriticOutput, CriticOutput]:
+    if has_batch_statistics(critic):
+        return _wide(critic(x, y)), _wide(critic(x_fake, y_fake))
+    # One forward for both is exact where samples do not see each other, and faster.
+    labels = None if y is None or y_fake is None else torch.cat([y, y_fake])
+    return _wide(critic(torch.cat([x, x_fake]), labels)).split((len(x), len(x_fake)))
+
+
+def _augment(terms: Terms, inputs: StepInputs, x: Real, x_fake: Tensor) -> tuple[Real, Tensor]:
+    if terms.augment is None:
+        return x, x_fake
+    real_draws, fake_draws = _required(inputs.augmentation)
+    return None if x is None else terms.augment(x, real_draws), terms.augment(x_fake, fake_draws)
+
+
+def _gradients(losses: dict[str, Tensor], module: nn.Module) -> tuple[Tensor, ...]:
+    total = torch.stack(list(losses.values())).sum()
+    return torch.autograd.grad(total, trainable(module), allow_unused=True, materialize_grads=True)
+
+
+def _precision(terms: Terms, inputs: StepInputs) -> AbstractContextManager[object]:
+    return torch.autocast(inputs.z.device.type, torch.bfloat16, enabled=terms.precision == "bf16")
+
+
+def _wide(output: CriticOutput) -> CriticOutput:
+    """Widen all outputs to at least float32: losses are not computed in half precision."""
+    wide = {
+        name: field.to(torch.promote_types(field.dtype, torch.float32))
+        for name, field in output._asdict().items()
+        if field is not None
+    }
+    return output._replace(**wide)
+
+
+def _class_accuracy(name: str, output: CriticOutput, y: Tensor | None) -> dict[str, Tensor]:
+    if output.class_logits is None or y is None:
+        return {}
+    return {name: (output.class_logits.detach().argmax(1) == y).to(output.score.dtype).mean()}
+
+
+def _named(terms: Sequence[T]) -> list[tuple[str, T]]:
+    names = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(term).__name__).lower().removesuffix("_loss") for term in terms]
+    seen: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        seen[name] += 1
+        unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return list(zip(unique, terms, strict=True))
+
+
+def _required(value: T | None) -> T:
+    if value is None:
+        raise ValueError(
+            "this step needs something that its inputs lack: real images, labels or augmentation parameters. "
+            "Class terms need a generator and critic with num_classes."
+        )
+    return value

@@ -1,0 +1,492 @@
+"""The training loop: draws, steps, optimizers, averages, callbacks."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from condgan.networks.base import Critic, Generator
+from condgan.sampling import ClassLaw, LabelLaw, sample
+from condgan.training.callbacks import Callback
+from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
+from condgan.training.checks import check_data, check_terms
+from condgan.training.distributed import average, rank_and_world
+from condgan.training.divergence import FiniteLatch
+from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
+from condgan.training.optimizer import OptimizerConfig, Schedule, schedule_factor
+from condgan.training.sampler import Sampler
+from condgan.training.step import Networks, Precision, StepResult, Terms, critic_step, generator_step, trainable
+from condgan.types import (
+    AdversarialLoss,
+    Augmentation,
+    AuxiliaryLoss,
+    CriticRegularizer,
+    GeneratorRegularizer,
+    LabelledData,
+)
+
+_STATISTICS_SAMPLES = 1024
+
+
+@dataclass(slots=True)
+class TrainerState:
+    """Where training stands.
+
+    Attributes:
+        step: Generator updates done.
+        images_seen: Real images shown to the critic.
+        total_steps: Generator updates that the present `fit` goes up to.
+        metrics: The newest values that were read, by name.
+    """
+
+    step: int = 0
+    images_seen: int = 0
+    total_steps: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    r"""Trains a generator against a critic.
+
+    In each step the critic is updated `critic_steps` times and the generator once, each on a batch of its own:
+
+    $$ \min_C \; \ell_C(C(x), C(G(z, y))) + \sum_i a_i + \sum_j r_j, \qquad
+       \min_G \; \ell_G(C(x), C(G(z, y))) + \sum_i a'_i + \sum_j r'_j $$
+
+    with the adversarial loss $\ell$, auxiliary class terms $a$ and regularizers $r$, each with its own weight.
+
+    Args:
+        generator: Maps latents and labels to images.
+        critic: Maps images and labels to a `CriticOutput`.
+        loss: The adversarial loss.
+        auxiliary: One auxiliary loss or several.
+        regularizers: Regularizers of the critic and of the generator, in one list.
+        augment: Differentiable augmentation in front of the critic, of real and generated images.
+        critic_steps: Critic updates for each generator update.
+        generator_optimizer: Adam settings of the generator.
+        critic_optimizer: Adam settings of the critic.
+        schedule: Factor of both learning rates over the progress of training.
+        ema_decay: Final decay of the averaged generator, in [0, 1).
+        label_law: Law of the labels of generated images.
+        sampling: Law of the classes of real images.
+        dequantize: Add uniform noise of one grey level to real uint8 images.
+        precision: `"fp32"`, or `"bf16"` for autocast passes with losses and norms in float32.
+        device: Where to train; by default CUDA, then MPS, then the CPU.
+        seed: Seed of all draws in training.
+        callbacks: Observers, called in this order.
+
+    Raises:
+        ValueError: If parts do not fit one another; the message says which and what to do.
+
+    Examples:
+        >>> import condgan as cg
+        >>> data = cg.data.ChestPhantom((8, 8), classes=2, image_shape=(1, 16, 16))
+        >>> trainer = cg.Trainer(
+        ...     cg.DCGANGenerator(num_classes=2, image_shape=(1, 16, 16), base_channels=4),
+        ...     cg.ACDCGANCritic(num_classes=2, image_shape=(1, 16, 16), base_channels=4),
+        ...     loss=cg.WassersteinLoss(),
+        ...     auxiliary=cg.AuxiliaryClassifierLoss(),
+        ...     regularizers=[cg.GradientPenalty(weight=10.0)],
+        ...     device="cpu",
+        ... )
+        >>> trainer.fit(data, steps=2, batch_size=4).images_seen
+        8
+        >>> trainer.sample(torch.tensor([0, 1]), seed=0).shape
+        torch.Size([2, 1, 16, 16])
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        critic: Critic,
+        *,
+        loss: AdversarialLoss,
+        auxiliary: AuxiliaryLoss | Sequence[AuxiliaryLoss] = (),
+        regularizers: Sequence[CriticRegularizer | GeneratorRegularizer] = (),
+        augment: Augmentation | None = None,
+        critic_steps: int = 1,
+        generator_optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
+        critic_optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
+        schedule: Schedule = "constant",
+        ema_decay: float = 0.999,
+        label_law: LabelLaw = "uniform",
+        sampling: ClassLaw = "natural",
+        dequantize: bool = False,
+        precision: Precision = "fp32",
+        device: torch.device | str | None = None,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.device = torch.device(device) if device is not None else _best_device()
+        self.terms = Terms(
+            loss=loss,
+            auxiliary=(auxiliary,) if isinstance(auxiliary, AuxiliaryLoss) else tuple(auxiliary),
+            critic_regularizers=[r.to(self.device) for r in regularizers if isinstance(r, CriticRegularizer)],
+            generator_regularizers=[r.to(self.device) for r in regularizers if isinstance(r, GeneratorRegularizer)],
+            augment=augment,
+            precision=precision,
+        )
+        self.networks = Networks(generator.to(self.device), critic.to(self.device))
+        check_terms(self.networks, self.terms, label_law=label_law, critic_steps=critic_steps)
+        schedule_factor(schedule, 0.0)
+        self.critic_steps = critic_steps
+        self.schedule = schedule
+        self.label_law = label_law
+        self.sampling = sampling
+        self.dequantize = dequantize
+        self.seed = seed
+        self.callbacks = tuple(callbacks)
+        self.state = TrainerState()
+        self.rng = torch.Generator(self.device).manual_seed(seed)
+        self._sampler: Sampler | None = None
+        self._sample_rng = torch.Generator(self.device).manual_seed(seed + 1)
+        self._optimizer_configs = (generator_optimizer, critic_optimizer)
+        self.generator_optimizer = generator_optimizer.build(trainable(generator))
+        self.critic_optimizer = critic_optimizer.build(trainable(critic))
+        self._ema = ExponentialMovingAverage(generator, ema_decay)
+        self._ema_ready_at: int | None = None
+        self._latch = FiniteLatch()
+        self._latest: dict[str, Tensor] = {}
+        self._critic_updates = 0
+        self._data_fingerprint: str | None = None
+        self._default_rng_states = _seeded_default_rngs(self.device, seed)
+        self._stop_reason: str | None = None
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return rank_and_world()[0] == 0
+
+    @property
+    def ema(self) -> Generator:
+        """The averaged generator, in evaluation mode, with batch statistics re-estimated for its weights.
+
+        The statistics are averages over 1 024 samples under the label law of generator steps.
+        """
+        if self._ema_ready_at != self.state.step and self._sampler is not None:
+            rng = torch.Generator(self.device).manual_seed(self.seed + 2)
+            batch = 128
+            sampler = self._sampler
+            batches = (sampler.latents_and_labels(batch, rng) for _ in range(_STATISTICS_SAMPLES // batch))
+            reestimate_statistics(self._ema.generator, batches)
+            self._ema_ready_at = self.state.step
+        return self._ema.generator
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How this trainer is set up, as plain values for logs and results."""
+        generator_optimizer, critic_optimizer = self._optimizer_configs
+        return {
+            "generator": type(self.networks.generator).__name__,
+            "critic": type(self.networks.critic).__name__,
+            "loss": repr(self.terms.loss),
+            "auxiliary": [repr(term) for term in self.terms.auxiliary],
+            "regularizers": [
+                repr(term) for term in (*self.terms.critic_regularizers, *self.terms.generator_regularizers)
+            ],
+            "augment": None if self.terms.augment is None else repr(self.terms.augment),
+            "critic_steps": self.critic_steps,
+            "generator_optimizer": asdict(generator_optimizer),
+            "critic_optimizer": asdict(critic_optimizer),
+            "schedule": self.schedule if isinstance(self.schedule, str) else repr(self.schedule),
+            "ema_decay": self._ema.decay,
+            "label_law": self.label_law if isinstance(self.label_law, str) else repr(self.label_law),
+            "sampling": self.sampling if isinstance(self.sampling, str) else repr(self.sampling),
+            "dequantize": self.dequantize,
+            "precision": self.terms.precision,
+            "seed": self.seed,
+        }
+
+    def fit(
+        self, data: LabelledData, *, steps: int, batch_size: int = 64, generator_batch_size: int | None = None
+    ) -> TrainerState:
+        """Train until `steps` generator updates have been done in all.
+
+        After `resume` the call continues: with the same arguments the result equals that of an uninterrupted run.
+        Ctrl-C ends training behind the present step, with checkpoints written, and then raises KeyboardInterrupt.
+
+        Args:
+            data: Labelled samples of the networks' shape and classes.
+            steps: Total of generator updates; schedules run over it.
+            batch_size: Real, and generated, samples of a critic step, over all processes.
+            generator_batch_size: Samples of a generator step; by default `batch_size`.
+
+        Returns:
+            The state at the end.
+
+        Raises:
+            ValueError: If the data do not fit the networks, or are other data than before `resume`.
+            TrainingDivergedError: If a loss or gradient was not finite.
+        """
+        check_data(self.networks, data, steps=steps, batch_size=batch_size)
+        if self._data_fingerprint not in (None, data.fingerprint):
+            raise ValueError(
+                f"training began on other data (fingerprint {self._data_fingerprint}, got {data.fingerprint}). "
+                "Resume with the same data, or make a new Trainer from the networks to go on with other data."
+            )
+        self._data_fingerprint = data.fingerprint
+        self.state.total_steps = steps
+        self._stop_reason = None
+        self._sampler = self._make_sampler(data)
+        with self._own_default_rngs(), _interrupt_between_steps(self.request_stop) as interrupted:
+            try:
+                self._call("on_fit_start")
+                while self.state.step < steps and self._stop_reason is None:
+                    self._step(self._sampler, batch_size, generator_batch_size or batch_size)
+                self.read_metrics()
+                if interrupted():
+                    raise KeyboardInterrupt
+                self._call("on_fit_end")
+            except BaseException as error:
+                for callback in self.callbacks:
+                    callback.on_exception(self, error)
+                raise
+        return self.state
+
+    def _step(self, sampler: Sampler, batch_size: int, generator_batch_size: int) -> None:
+        self.networks.generator.train()
+        self.networks.critic.train()
+        self._set_learning_rates()
+        for _ in range(self.critic_steps):
+            terms = self._terms_at(self._critic_updates)
+            result = critic_step(self.networks, terms, sampler.critic_inputs(batch_size))
+            self._update("critic", self.networks.critic, self.critic_optimizer, result)
+            self._critic_updates += 1
+            self.state.images_seen += batch_size
+            self._call("on_critic_step_end")
+        inputs = sampler.generator_inputs(generator_batch_size, real=self.terms.loss.needs_real_scores)
+        result = generator_step(self.networks, self._terms_at(self.state.step), inputs)
+        self._update("generator", self.networks.generator, self.generator_optimizer, result)
+        self._ema.update(self.networks.generator)
+        self.state.step += 1
+        self._call("on_generator_step_end")
+        self._call("on_step_end")
+
+    def _terms_at(self, update: int) -> Terms:
+        """Return the terms without those lazy ones that rest in this update."""
+        terms = self.terms
+        return Terms(
+            loss=terms.loss,
+            auxiliary=terms.auxiliary,
+            critic_regularizers=[r for r in terms.critic_regularizers if update % r.every == 0],
+            generator_regularizers=[r for r in terms.generator_regularizers if update % r.every == 0],
+            augment=terms.augment,
+            precision=terms.precision,
+        )
+
+    def _update(self, role: str, module: nn.Module, optimizer: torch.optim.Optimizer, result: StepResult) -> None:
+        names = list(result.metrics)
+        averaged = average([*result.gradients, *result.metrics.values()])
+        gradients, values = averaged[: len(result.gradients)], averaged[len(result.gradients) :]
+        for parameter, gradient in zip(trainable(module), gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        metrics = dict(zip(names, values, strict=True))
+        metrics[f"{role}/gradient_norm"] = torch.stack(torch._foreach_norm(gradients)).norm()
+        self._latest |= metrics
+        self._latch.observe(metrics, self.state.step)
+
+    def _set_learning_rates(self) -> None:
+        factor = schedule_factor(self.schedule, self.state.step / self.state.total_steps)
+        optimizers = (self.generator_optimizer, self.critic_optimizer)
+        for optimizer, config in zip(optimizers, self._optimizer_configs, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * factor
+
+    def _make_sampler(self, data: LabelledData) -> Sampler:
+        return Sampler(
+            data,
+            latent_dim=self.networks.generator.latent_dim,
+            conditional=self.networks.generator.num_classes is not None,
+            label_law=self.label_law,
+            sampling=self.sampling,
+            dequantize=self.dequantize,
+            augment=self.terms.augment,
+            noise=any(r.needs_noise for r in self.terms.critic_regularizers),
+            rng=self.rng,
+            device=self.device,
+        )
+
+    def request_stop(self, reason: str) -> None:
+        """End `fit` behind the present step."""
+        self._stop_reason = reason
+
+    def read_metrics(self) -> dict[str, float]:
+        """Read the newest metrics from the device into `state.metrics` and return them.
+
+        Raises:
+            TrainingDivergedError: If a loss or gradient was not finite in any step so far.
+        """
+        self._latch.check()
+        if self._latest:
+            values = torch.stack([value.to(torch.float32) for value in self._latest.values()]).tolist()
+            self.state.metrics |= dict(zip(self._latest, values, strict=True))
+        return self.state.metrics
+
+    def sample(self, y: Tensor | Sequence[int] | int, *, seed: int | None = None) -> Tensor:
+        """Generate one image for each label with the averaged generator.
+
+        Args:
+            y: Labels, or for unconditional networks the number of images.
+            seed: Seed of the latents; by default each call draws new ones. Training draws are not disturbed.
+
+        Shape:
+            - `y`: `(N,)`, integers in `[0, K)`. Output: `(N, C, H, W)`, float in [-1, 1].
+
+        Raises:
+            ValueError: If the labels do not fit the generator.
+        """
+        self._latch.check()
+        rng = self._sample_rng if seed is None else torch.Generator(self.device).manual_seed(seed)
+        return sample(self.ema, y, rng=rng)
+
+    def save(self, folder: str | Path, *, keep: int = 2) -> None:
+        """Write a checkpoint of everything that the next step depends on, and keep the newest `keep`.
+
+        Raises:
+            TrainingDivergedError: If a loss or gradient was not finite: a diverged state is never saved.
+        """
+        self._latch.check()
+        if self.is_main_process:
+            _ = self.ema  # the saved average must have statistics that fit it
+            write_checkpoint(folder, self.state.step, self._state_dict(), keep=keep)
+
+    def resume(self, folder: str | Path) -> bool:
+        """Load the newest good checkpoint in `folder`.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            ValueError: If there are checkpoints but none can be read, or it comes from another set-up.
+        """
+        content = read_newest_checkpoint(folder)
+        if content is None:
+            return False
+        if content["settings"] != self.settings:
+            changed = [k for k, v in self.settings.items() if content["settings"].get(k) != v]
+            raise ValueError(
+                f"the checkpoint in {folder} was made with other settings: {', '.join(changed)} differ. "
+                "Make the Trainer as it was, or choose another folder."
+            )
+        self._load_state_dict(content)
+        return True
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "generator": self.networks.generator,
+            "critic": self.networks.critic,
+            "ema": self._ema.generator,
+            "generator_optimizer": self.generator_optimizer,
+            "critic_optimizer": self.critic_optimizer,
+            "critic_regularizers": nn.ModuleList(self.terms.critic_regularizers),
+            "generator_regularizers": nn.ModuleList(self.terms.generator_regularizers),
+        }
+
+    def _state_dict(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings,
+            "state": asdict(self.state),
+            "critic_updates": self._critic_updates,
+            "ema_updates": self._ema.updates,
+            "data_fingerprint": self._data_fingerprint,
+            "rng": self.rng.get_state(),
+            "sample_rng": self._sample_rng.get_state(),
+            "default_rngs": _default_rng_states(self.device),
+            "callbacks": [callback.state_dict() for callback in self.callbacks],
+            **{name: part.state_dict() for name, part in self._parts().items()},
+        }
+
+    def _load_state_dict(self, content: dict[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(content[name])
+        self.state = TrainerState(**content["state"])
+        self._critic_updates = content["critic_updates"]
+        self._ema.updates = content["ema_updates"]
+        self._data_fingerprint = content["data_fingerprint"]
+        self.rng.set_state(content["rng"])
+        self._sample_rng.set_state(content["sample_rng"])
+        self._default_rng_states = content["default_rngs"]
+        self._ema_ready_at = self.state.step
+        for callback, state in zip(self.callbacks, content["callbacks"], strict=True):
+            callback.load_state_dict(state)
+
+    def _call(self, hook: str) -> None:
+        for callback in self.callbacks:
+            due = self.state.step % callback.every == 0 or self.state.step == self.state.total_steps
+            if hook != "on_step_end" or due:
+                getattr(callback, hook)(self)
+
+    def evaluated(self, metrics: dict[str, float]) -> None:
+        """Put the results of an evaluation into `state.metrics` and tell the callbacks."""
+        self.state.metrics |= metrics
+        self._call("on_evaluate_end")
+
+    @contextmanager
+    def _own_default_rngs(self) -> Iterator[None]:
+        """Let dropout draw from states of the trainer's own, so that neither disturbs the caller nor is disturbed."""
+        outside = _default_rng_states(self.device)
+        _set_default_rng_states(self.device, self._default_rng_states)
+        try:
+            yield
+        finally:
+            self._default_rng_states = _default_rng_states(self.device)
+            _set_default_rng_states(self.device, outside)
+
+
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _default_rng_states(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state(device)
+    return states
+
+
+def _set_default_rng_states(device: torch.device, states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type in states and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[device.type], device)
+
+
+def _seeded_default_rngs(device: torch.device, seed: int) -> dict[str, Tensor]:
+    outside = _default_rng_states(device)
+    torch.manual_seed(seed)
+    try:
+        return _default_rng_states(device)
+    finally:
+        _set_default_rng_states(device, outside)
+
+
+@contextmanager
+def _interrupt_between_steps(request_stop: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a stop behind the present step; a second one interrupts at once."""
+    caught = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield caught.is_set
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def handle(signum: int, frame: Any) -> None:
+        if caught.is_set():
+            raise KeyboardInterrupt
+        caught.set()
+        request_stop("interrupted")
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield caught.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
