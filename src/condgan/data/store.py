@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from condgan.data.splits import group_split
 
@@ -26,14 +27,16 @@ class ArrayDataset:
         groups: One group a sample, the patient or site it comes from. Splits and intervals keep a group whole.
         source: Where the samples come from, for results and messages.
         attribution: Credit to give wherever samples are shown, as the licence of the data asks.
+        paths: One name a sample, the file it was read from, relative to the data's folder.
 
     Shape:
         - `images`: `(N, C, H, W)` uint8, or `(N, *)` floating point.
         - `labels`: `(N,)`, integers in `[0, K)`.
-        - `groups`: `(N,)`, integers, or None.
+        - `groups`: `(N,)`, integers, or None. They name a group within this data set only.
 
     Raises:
-        ValueError: If shapes, types or label values do not fit, or a class has fewer than two samples.
+        ValueError: If shapes, types or label values do not fit, values are not finite, or a class has fewer than
+            two samples.
 
     Examples:
         >>> import numpy as np
@@ -52,10 +55,12 @@ class ArrayDataset:
         groups: Tensor | np.ndarray | Sequence[int] | None = None,
         source: str = "arrays",
         attribution: str | None = None,
+        paths: Sequence[str] = (),
     ) -> None:
-        self.images = torch.as_tensor(images).contiguous()
+        self.images = _as_tensor(images).contiguous()
         self.labels = _as_int64("labels", labels)
         self.groups = None if groups is None else _as_int64("groups", groups)
+        self.paths = tuple(paths)
         self._check_samples()
         num_classes = len(class_names) if class_names is not None else int(self.labels.max()) + 1
         self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
@@ -76,6 +81,12 @@ class ArrayDataset:
                 f"images must be uint8 (0 to 255) or floating point, got {images.dtype}. Rescale to 0..255 and cast "
                 "to uint8."
             )
+        elif not torch.isfinite(images).all():
+            raise ValueError("images must be finite, got NaN or infinite values. Clean or leave out those samples.")
+        if count == 0:
+            raise ValueError("images must hold at least one sample, got none.")
+        if self.paths and len(self.paths) != count:
+            raise ValueError(f"paths must have one entry a sample, {count}, or be empty, got {len(self.paths)}.")
         for name, values in (("labels", self.labels), ("groups", self.groups)):
             if values is not None and values.shape != (count,):
                 raise ValueError(
@@ -85,6 +96,8 @@ class ArrayDataset:
 
     def _check_labels(self) -> None:
         count = len(self.class_names)
+        if len(set(self.class_names)) < count:
+            raise ValueError(f"class_names must differ from each other, got {list(self.class_names)}.")
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= count:
             raise ValueError(
@@ -136,9 +149,11 @@ class ArrayDataset:
         """Return the samples at `indices` as a data set of the same classes.
 
         Raises:
-            ValueError: If a class keeps fewer than two samples.
+            ValueError: If `indices` are no integers, or a class keeps fewer than two samples.
         """
-        index = torch.as_tensor(indices, dtype=torch.int64)
+        index = _as_tensor(indices)
+        if index.is_floating_point() or index.dtype == torch.bool:
+            raise ValueError(f"indices must be integers, got {index.dtype}. Turn a mask into mask.nonzero().flatten().")
         return ArrayDataset(
             self.images[index],
             self.labels[index],
@@ -146,6 +161,7 @@ class ArrayDataset:
             groups=None if self.groups is None else self.groups[index],
             source=self.source,
             attribution=self.attribution,
+            paths=[self.paths[i] for i in index.tolist()] if self.paths else (),
         )
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[ArrayDataset, ArrayDataset]:
@@ -156,9 +172,41 @@ class ArrayDataset:
         rest, part = group_split(self.labels, self.groups, fraction=fraction, seed=seed)
         return self.subset(rest), self.subset(part)
 
+    def resize(self, height: int, width: int) -> ArrayDataset:
+        """Return the same samples at another size, by antialiased bilinear interpolation (itself at its own size).
+
+        Raises:
+            ValueError: If the samples are no uint8 images, or a side is less than 1.
+        """
+        if self.images.dtype != torch.uint8:
+            raise ValueError(f"only uint8 images can be resized, got {self.images.dtype}.")
+        if height < 1 or width < 1:
+            raise ValueError(f"height and width must be at least 1, got {height} and {width}.")
+        if self.image_shape[1:] == (height, width):
+            return self
+        images = [
+            F.interpolate(chunk.float(), (height, width), mode="bilinear", antialias=True).round().to(torch.uint8)
+            for chunk in torch.split(self.images, 256)
+        ]
+        return ArrayDataset(
+            torch.cat(images),
+            self.labels,
+            class_names=self.class_names,
+            groups=self.groups,
+            source=self.source,
+            attribution=self.attribution,
+            paths=self.paths,
+        )
+
+
+def _as_tensor(values: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()
+    return torch.as_tensor(values)
+
 
 def _as_int64(name: str, values: Tensor | np.ndarray | Sequence[int]) -> Tensor:
-    tensor = torch.as_tensor(values)
+    tensor = _as_tensor(values)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"{name} must be integers, got {tensor.dtype}. Map your classes to 0, 1, 2, ... first.")
     return tensor.to(torch.int64)

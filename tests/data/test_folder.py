@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from condgan.data import ImageFolder
+from condgan.data import folder as folder_module
+
+
+def write(path: Path, size: tuple[int, int] = (20, 16), mode: str = "L", value: int | None = None) -> Path:
+    """Write an image of one value, or of reproducible noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seed = sum(path.name.encode())
+    height, width = size
+    shape = (height, width) if mode == "L" else (height, width, 3)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape) if value is None else np.full(shape, value)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("cat/a.png", "cat/b.JPG", "cat/deep/c.jpeg", "dog/d.PNG", "dog/e.jpg"):
+        write(tmp_path / "pets" / name)
+    return tmp_path / "pets"
+
+
+def read(root: Path, shape: tuple[int, int, int] = (1, 16, 16), **options: object) -> ImageFolder:
+    return ImageFolder(root, shape, progress=False, **options)  # type: ignore[arg-type]
+
+
+def test_classes_paths_and_order(root: Path) -> None:
+    data = read(root)
+    assert data.paths == ("cat/a.png", "cat/b.JPG", "cat/deep/c.jpeg", "dog/d.PNG", "dog/e.jpg")
+    assert data.class_names == ("cat", "dog")
+    assert data.labels.tolist() == [0, 0, 0, 1, 1]
+    assert data.groups is None
+    assert data.group_names == ()
+    assert data.source == "pets"
+
+
+@pytest.mark.parametrize(
+    ("shape", "mode", "size"),
+    [((1, 28, 28), "L", (28, 28)), ((3, 48, 80), "RGB", (60, 70)), ((3, 48, 80), "L", (48, 80))],
+)
+def test_shapes(tmp_path: Path, shape: tuple[int, int, int], mode: str, size: tuple[int, int]) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        write(tmp_path / name, size, mode)
+    data = read(tmp_path, shape)
+    assert data.images.shape == (4, *shape)
+    assert data.images.dtype == torch.uint8
+
+
+def test_images_of_the_asked_size_are_unchanged(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name, (48, 80), "RGB") for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png")]
+    data = read(tmp_path, (3, 48, 80))
+    for path, image in zip(paths, data.images, strict=True):
+        assert np.array_equal(np.asarray(Image.open(path)).transpose(2, 0, 1), image.numpy())
+
+
+def test_workers_do_not_change_the_result(root: Path) -> None:
+    assert read(root, workers=1).fingerprint == read(root, workers=4).fingerprint
+
+
+def test_label_and_group_rules_get_relative_paths(root: Path) -> None:
+    seen = []
+
+    def label(path: Path) -> str:
+        seen.append(path)
+        return "early" if path.stem < "c" else "late"
+
+    data = read(root, label=label, group=lambda path: ord(path.stem) // 2, class_names=["late", "early"])
+    assert seen[0] == Path("cat/a.png")
+    assert data.class_names == ("late", "early")
+    assert data.labels.tolist() == [1, 1, 0, 0, 0]
+    assert data.groups is not None
+    assert [data.group_names[i] for i in data.groups] == ["48", "49", "49", "50", "50"]
+
+
+def test_hidden_files_and_archive_leftovers_are_left_out(root: Path) -> None:
+    (root / "cat" / "._a.png").write_bytes(b"AppleDouble")
+    (root / ".DS_Store").write_bytes(b"")
+    (root / "__MACOSX" / "cat").mkdir(parents=True)
+    (root / "__MACOSX" / "cat" / "a.png").write_bytes(b"")
+    (root / "cat" / "notes.txt").write_text("hello")
+    assert len(read(root)) == 5
+
+
+def test_linked_class_folders_are_read(root: Path, tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "f.png")
+    write(tmp_path / "elsewhere" / "g.png")
+    (root / "fox").symlink_to(tmp_path / "elsewhere")
+    assert read(root).class_names == ("cat", "dog", "fox")
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(root: Path) -> None:
+    for name, value in (("dark", 257 * 3), ("bright", 65535), ("middle", 257 * 128)):
+        Image.fromarray(np.full((16, 16), value, dtype=np.uint16)).save(root / "cat" / f"{name}.png")
+    for shape in ((1, 16, 16), (3, 8, 8)):
+        data = read(root, shape)
+        values = {path: image.unique().tolist() for path, image in zip(data.paths, data.images, strict=True)}
+        assert values["cat/dark.png"] == [3]
+        assert values["cat/middle.png"] == [128]
+        assert values["cat/bright.png"] == [255]
+
+
+def test_palettes_and_transparency(root: Path) -> None:
+    colour = Image.new("RGBA", (16, 16), (200, 200, 200, 0))
+    colour.paste((200, 200, 200, 255), (0, 0, 8, 16))
+    colour.save(root / "cat" / "clear.png")
+    colour.quantize().save(root / "cat" / "palette.png")
+    Image.new("1", (16, 16), 1).save(root / "cat" / "one_bit.png")
+    data = read(root)
+    images = dict(zip(data.paths, data.images, strict=True))
+    for name in ("cat/clear.png", "cat/palette.png"):
+        assert images[name][0, 0, 0] == 200
+        assert images[name][0, 0, -1] == 0
+    assert images["cat/one_bit.png"].unique().tolist() == [255]
+
+
+def test_images_are_turned_upright(root: Path) -> None:
+    image = Image.new("L", (32, 16))
+    image.paste(255, (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(root / "cat" / "turned.png", exif=exif)
+    data = read(root, (1, 32, 16))
+    upright = data.images[data.paths.index("cat/turned.png")][0]
+    assert upright[0].float().mean() > 250
+    assert upright[-1].float().mean() < 5
+
+
+def test_drafted_jpegs_are_close_to_exact_ones(root: Path) -> None:
+    rows, columns = np.mgrid[0:1021, 0:1101]
+    pixels = (127 + 100 * np.sin(rows / 20) * np.cos(columns / 30)).astype(np.uint8)
+    Image.fromarray(pixels).save(root / "cat" / "large.jpg", quality=95)
+    data = read(root, (1, 64, 48))
+    drafted = data.images[data.paths.index("cat/large.jpg")][0]
+    exact = np.asarray(Image.fromarray(pixels).resize((48, 64), Image.Resampling.LANCZOS))
+    assert np.abs(drafted.numpy().astype(int) - exact).max() <= 3
+
+
+def test_all_files_that_cannot_be_decoded_are_listed(root: Path) -> None:
+    whole = write(root / "cat" / "whole.jpg", (200, 200)).read_bytes()
+    (root / "cat" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "dog" / "empty.png").write_bytes(b"")
+    (root / "dog" / "text.jpeg").write_text("not found")
+    png = write(root / "dog" / "whole.png", (200, 200)).read_bytes()
+    (root / "dog" / "truncated.png").write_bytes(png[: len(png) // 2])
+    with pytest.raises(ValueError, match="4 of 11 images") as caught:
+        read(root)
+    message = str(caught.value)
+    assert all(name in message for name in ("cat/truncated.jpg", "dog/empty.png", "dog/text.jpeg", "dog/truncated.png"))
+    assert message.endswith("Replace or delete them.")
+
+
+def test_long_lists_are_cut(root: Path) -> None:
+    for i in range(14):
+        (root / "cat" / f"x{i:02}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"14 of 19 images.*x09\.png .* and 4 more\. Replace"):
+        read(root)
+
+
+def test_missing_root(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"got '.*nowhere', and it does not exist"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="it is a file"):
+        read(write(tmp_path / "file.png"))
+
+
+def test_no_images(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ValueError, match=r"holds no images at any depth: expected files ending in \.jpg"):
+        read(tmp_path)
+
+
+def test_empty_class_folders(root: Path) -> None:
+    (root / "eel").mkdir()
+    (root / "fox").mkdir()
+    with pytest.raises(ValueError, match="got 2 without any: eel, fox"):
+        read(root)
+
+
+def test_class_of_one_image(root: Path) -> None:
+    write(root / "eel" / "one.png")
+    with pytest.raises(ValueError, match=r"at least two images, got 1 with fewer: 'eel' \(1\)"):
+        read(root)
+
+
+def test_one_class_points_to_the_right_folder(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"got one: 'pets'.* such as '.*pets'"):
+        read(root.parent)
+
+
+def test_loose_images(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"got 2 images outside of any: a\.png, b\.JPG.*folder above.*label="):
+        read(root / "cat")
+
+
+def test_splits_are_not_classes(root: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / "all").mkdir(exist_ok=True)
+        (tmp_path / "all" / split).symlink_to(root)
+    with pytest.raises(ValueError, match=r"look like splits\. Point to one of them"):
+        read(tmp_path / "all")
+
+
+def test_unknown_and_absent_class_names(root: Path) -> None:
+    with pytest.raises(ValueError, match="while the images have 1 more: dog"):
+        read(root, class_names=["cat", "eel"])
+    with pytest.raises(ValueError, match=r"'eel' \(0\)"):
+        read(root, class_names=["cat", "dog", "eel"])
+
+
+def test_rules_that_fail_are_listed(root: Path) -> None:
+    def label(path: Path) -> str:
+        if path.suffix.lower() == ".png":
+            raise ValueError("no PNG")
+        return path.parts[0]
+
+    with pytest.raises(ValueError, match=r"label raised an error for 2 of 5 paths: cat/a\.png \(no PNG\), dog/d\.PNG"):
+        read(root, label=label)
+    with pytest.raises(ValueError, match="must return the name of a class, a string, got 1"):
+        read(root, label=lambda path: 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16), (16, 16), (1, 0, 16), (4, 16, 16)])
+def test_image_shape(root: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(1, height, width\) for greyscale or \(3, height, width\) for colour"):
+        read(root, shape)  # type: ignore[arg-type]
+
+
+def test_workers(root: Path) -> None:
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        read(root, workers=0)
+
+
+def test_nothing_is_written_without_cache(root: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    read(root)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_cache(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache" / "images"
+    fresh = read(root, cache=cache)
+    (file,) = cache.iterdir()
+    assert file.stat().st_mode & 0o077 == 0
+
+    def fail(*_: object) -> np.ndarray:
+        raise AssertionError("decoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "_decode", fail)
+        cached = read(root, cache=cache)
+    assert cached.fingerprint == fresh.fingerprint
+    assert cached.paths == fresh.paths
+
+
+def test_cache_follows_changes(root: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    path = write(root / "cat" / "a.png", value=10)
+    assert read(root, cache=cache).images[0].unique().tolist() == [10]
+    stamp = path.stat().st_mtime_ns
+    write(path, value=20)
+    os.utime(path, ns=(stamp + 1_000_000, stamp + 1_000_000))
+    assert read(root, cache=cache).images[0].unique().tolist() == [20]
+    assert read(root, (1, 8, 8), cache=cache).image_shape == (1, 8, 8)
+    assert read(root, (3, 8, 8), cache=cache).image_shape == (3, 8, 8)
+    write(root / "dog" / "new.png")
+    assert len(read(root, cache=cache)) == 6
+
+
+def test_a_damaged_cache_is_replaced(root: Path, tmp_path: Path) -> None:
+    fresh = read(root, cache=tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(file.read_bytes()[:40])
+    assert read(root, cache=tmp_path / "cache").fingerprint == fresh.fingerprint
+    assert file.stat().st_size > 40
+    assert list((tmp_path / "cache").iterdir()) == [file]
+
+
+def test_progress_bar(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read(root)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from condgan.data import Kermany, kermany_label, kermany_patient
+
+NAMES = {
+    "NORMAL": ("IM-0115-0001", "IM-0115-0001-0002", "NORMAL2-IM-0501-0001"),
+    "PNEUMONIA": ("person1_bacteria_1", "person1_bacteria_2", "person1_virus_3", "person2_virus_4"),
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for split in ("train", "val", "test"):
+        for folder, names in NAMES.items():
+            (tmp_path / "chest_xray" / split / folder).mkdir(parents=True)
+            for name in names:
+                Image.new("RGB", (24, 24)).save(tmp_path / "chest_xray" / split / folder / f"{name}.jpeg")
+    return tmp_path / "chest_xray"
+
+
+@pytest.mark.parametrize(
+    ("path", "two", "three", "patient"),
+    [
+        ("PNEUMONIA/person1000_bacteria_2931.jpeg", "pneumonia", "bacterial", "person1000"),
+        ("PNEUMONIA/person1000_virus_1681.jpeg", "pneumonia", "viral", "person1000"),
+        ("PNEUMONIA/person1372_virus_2362_2.jpeg", "pneumonia", "viral", "person1372"),
+        ("NORMAL/IM-0115-0001.jpeg", "normal", "normal", "IM-0115"),
+        ("NORMAL/IM-0001-0001-0002.jpeg", "normal", "normal", "IM-0001"),
+        ("NORMAL/NORMAL2-IM-0501-0001-0002.jpeg", "normal", "normal", "NORMAL2-IM-0501"),
+        ("PNEUMONIA/BACTERIA-1025587-0003.jpeg", "pneumonia", "bacterial", "1025587"),
+        ("NORMAL/NORMAL-1049278-0001.jpeg", "normal", "normal", "1049278"),
+    ],
+)
+def test_names(path: str, two: str, three: str, patient: str) -> None:
+    assert kermany_label(2)(Path(path)) == two
+    assert kermany_label(3)(Path(path)) == three
+    assert kermany_patient(Path(path)) == patient
+
+
+def test_names_that_do_not_follow() -> None:
+    with pytest.raises(ValueError, match="NORMAL or PNEUMONIA, got 'COVID'"):
+        kermany_label(2)(Path("COVID/a.jpeg"))
+    with pytest.raises(ValueError, match="pass classes=2"):
+        kermany_label(3)(Path("PNEUMONIA/person1_fungus_1.jpeg"))
+    with pytest.raises(ValueError, match="expected a name such as"):
+        kermany_patient(Path("NORMAL/scan.jpeg"))
+    with pytest.raises(ValueError, match=r"classes must be 2 .* got 4"):
+        kermany_label(4)  # type: ignore[arg-type]
+
+
+def test_two_and_three_classes(root: Path) -> None:
+    two = Kermany(root, "test", progress=False)
+    assert (two.class_names, two.class_counts, two.image_shape) == (("normal", "pneumonia"), (3, 4), (1, 64, 64))
+    three = Kermany(root, "train", classes=3, image_shape=(3, 28, 20), progress=False)
+    assert (three.class_names, three.class_counts) == (("normal", "bacterial", "viral"), (3, 2, 2))
+    assert three.group_names == ("IM-0115", "NORMAL2-IM-0501", "person1", "person2")
+    assert three.image_shape == (3, 28, 20)
+    assert "train" in three.source
+    assert three.attribution is not None
+    assert "10.17632/rscbjbr9sj.2" in three.attribution
+    assert "CC BY 4.0" in three.attribution
+
+
+def test_layout_errors_point_to_the_right_folder(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"Did you mean '.*chest_xray'\?"):
+        Kermany(root.parent, progress=False)
+    with pytest.raises(FileNotFoundError, match=r"looks like one split: did you mean '.*chest_xray'\?"):
+        Kermany(root / "train", progress=False)
+    with pytest.raises(FileNotFoundError, match=r"train/NORMAL and train/PNEUMONIA in .* a folder that does not exist"):
+        Kermany(tmp_path / "nowhere", progress=False)
+    with pytest.raises(ValueError, match="split must be one of train, val, test, got 'valid'"):
+        Kermany(root, "valid", progress=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("CONDGAN_CHEST_XRAY" not in os.environ, reason="$CONDGAN_CHEST_XRAY names no folder")
+@pytest.mark.parametrize(
+    ("split", "classes", "counts", "patients"),
+    [
+        ("train", 2, (1341, 3875), 2846),
+        ("train", 3, (1341, 2530, 1345), 2846),
+        ("val", 2, (8, 8), 15),
+        ("test", 2, (234, 390), 427),
+        ("test", 3, (234, 242, 148), 427),
+    ],
+)
+def test_official_counts(split: str, classes: int, counts: tuple[int, ...], patients: int) -> None:
+    data = Kermany(
+        os.environ["CONDGAN_CHEST_XRAY"],
+        split,  # type: ignore[arg-type]
+        classes,  # type: ignore[arg-type]
+        (1, 8, 8),
+        progress=False,
+    )
+    assert data.class_counts == counts
+    assert len(data.group_names) == patients
+    if split == "train":
+        _, part = data.split(0.15)
+        for held, size in zip(part.class_counts, counts, strict=True):
+            assert held / size == pytest.approx(0.15, abs=0.002)
