@@ -20,7 +20,7 @@ def dequantize(images: Tensor, noise: Tensor) -> Tensor:
     r"""Return $x = (u + \epsilon) / 128 - 1$, which spreads each grey level evenly over its interval.
 
     Shape:
-        - `images`: `(N, *)`, uint8; `noise`: the same shape, uniform in [0, 1). Output: `(N, *)`, in [-1, 1).
+        - `images`: `(N, *)`, uint8; `noise`: the same shape, uniform in [0, 1). Output: `(N, *)`, in [-1, 1].
 
     References:
         Theis et al. 2016, arXiv:1511.01844.

@@ -209,6 +209,9 @@ RECIPES: dict[str, Callable[..., Trainer]] = {
 }
 """Recipes by name."""
 
+CONDITIONAL = tuple(name for name in RECIPES if name not in ("dcgan", "wgan_gp"))
+"""Names of the recipes whose generators take labels."""
+
 
 def _wgan_gp_terms() -> dict[str, Any]:
     return {
@@ -237,7 +240,7 @@ def _trainer(
         )
     image_shape = cast("ImageShape", shape)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.get("seed", 0))
+        torch.default_generator.manual_seed(options.get("seed", 0))  # that of the CPU alone, unlike torch.manual_seed
         networks = (
             generator if isinstance(generator, Generator) else generator(image_shape),
             critic if isinstance(critic, Critic) else critic(image_shape),

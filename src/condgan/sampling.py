@@ -73,15 +73,22 @@ def sample_classes(
     Shape:
         - `probabilities`: `(K,)`, summing to 1. Output: `(count,)`, int64 in `[0, K)`.
     """
-    edges = probabilities.to(torch.float32).cumsum(0)[:-1].to(device)
-    return torch.searchsorted(edges, torch.rand(count, generator=rng, device=device), right=True)
+    sums = probabilities.to(device=device, dtype=torch.float32).cumsum(0)
+    edges = sums[:-1] / sums[-1]  # exactly 1 where only classes of probability 0 follow, in spite of rounding
+    place = torch.rand(count, generator=rng, device=device, dtype=edges.dtype)
+    return torch.searchsorted(edges, place, right=True)
 
 
 def sample_latents(
-    count: int, latent_dim: int, *, rng: torch.Generator | None = None, device: torch.device | str = "cpu"
+    count: int,
+    latent_dim: int,
+    *,
+    rng: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Draw standard normal latents, `(count, latent_dim)`."""
-    return torch.randn(count, latent_dim, generator=rng, device=device)
+    return torch.randn(count, latent_dim, generator=rng, device=device, dtype=dtype)
 
 
 def class_grid(num_classes: int, per_class: int) -> Tensor:
@@ -141,9 +148,9 @@ def sample(
         ValueError: If labels lie outside `[0, K)`, are missing, or are given to an unconditional generator.
     """
     labels, count = _checked_labels(generator, y)
-    device = next(generator.parameters()).device
-    z = sample_latents(count, generator.latent_dim, rng=rng, device=device)
-    labels = None if labels is None else labels.to(device)
+    weight = next(generator.parameters())
+    z = sample_latents(count, generator.latent_dim, rng=rng, device=weight.device, dtype=weight.dtype)
+    labels = None if labels is None else labels.to(weight.device)
     training = generator.training
     generator.eval()
     try:

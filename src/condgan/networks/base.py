@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typing_extensions import override
 
-from condgan.types import CriticOutput
+from condgan.types import CriticOutput, ImageShape
 
 
 class Network(nn.Module):
@@ -34,9 +34,15 @@ class Network(nn.Module):
             The folder.
 
         Raises:
-            TypeError: If a constructor argument cannot be written as JSON.
+            TypeError: If a constructor argument has no name or cannot be written as JSON.
         """
         folder = Path(folder)
+        unnamed = [name for name in _unnamed_parameters(type(self)) if name in self.config]
+        if unnamed:
+            raise TypeError(
+                f"the constructor of {type(self).__name__} must name its arguments to be rebuilt from JSON, "
+                f"got positional ones in {', '.join(unnamed)}. Give them names, or save state_dict() instead."
+            )
         try:
             config = json.dumps({"class": type(self).__name__, "arguments": self.config}, indent=2)
         except TypeError as error:
@@ -46,13 +52,16 @@ class Network(nn.Module):
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(config + "\n", encoding="utf-8")
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        # Copies, because safetensors refuses tensors that share memory, as tied weights do.
+        tensors = {
+            name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in self.state_dict().items()
+        }
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> Self:
-        """Rebuild a network from a folder that `save_pretrained` wrote, in evaluation mode.
+        """Rebuild a network from a folder that `save_pretrained` wrote, in evaluation mode and the default dtype.
 
         The class is the one this method is called on; the file's record of it is compared, never imported.
 
@@ -73,7 +82,8 @@ class Network(nn.Module):
                 f"{folder} holds a {config['class']}, got a call on {cls.__name__}. "
                 f"Call {config['class']}.from_pretrained instead."
             )
-        network = cls(**config["arguments"])
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn in vain, and should move nobody's draws
+            network = cls(**config["arguments"])
         network.load_state_dict(load_file(folder / "model.safetensors"))
         return network.to(device).eval()
 
@@ -96,10 +106,15 @@ class Generator(Network):
 
     def __init__(self, *, latent_dim: int, num_classes: int | None, image_shape: tuple[int, ...]) -> None:
         super().__init__()
-        _check_sizes(num_classes, image_shape, latent_dim=latent_dim)
+        _check_classes_and_shape(num_classes, image_shape)
+        check_positive(latent_dim=latent_dim)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.image_shape = tuple(image_shape)
+
+    if TYPE_CHECKING:  # nn.Module's own call is typed as returning anything
+
+        def __call__(self, z: Tensor, y: Tensor | None = None) -> Tensor: ...
 
     @override
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -144,11 +159,16 @@ class Critic(Network):
 
     def __init__(self, *, feature_dim: int, num_classes: int | None, image_shape: tuple[int, ...]) -> None:
         super().__init__()
-        _check_sizes(num_classes, image_shape, feature_dim=feature_dim)
+        _check_classes_and_shape(num_classes, image_shape)
+        check_positive(feature_dim=feature_dim)
         self.feature_dim = feature_dim
         self.num_classes = num_classes
         self.image_shape = tuple(image_shape)
         self.make_heads()
+
+    if TYPE_CHECKING:  # nn.Module's own call is typed as returning anything
+
+        def __call__(self, x: Tensor, y: Tensor | None = None) -> CriticOutput: ...
 
     def make_heads(self) -> None:
         """Make the parameters of the heads; `feature_dim` and `num_classes` are set. Mixins extend it."""
@@ -167,22 +187,50 @@ class Critic(Network):
         return self.heads(self.features(x), y)
 
 
-def _bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    if not args and not kwargs:
-        return {}
-    try:
-        bound = inspect.signature(cls).bind(*args, **kwargs)
-    except TypeError:
-        return {}  # the constructor itself is about to raise, and says it better
-    bound.apply_defaults()
-    return dict(bound.arguments)
+def check_positive(**sizes: int) -> None:
+    """Check that sizes are positive.
 
-
-def _check_sizes(num_classes: int | None, shape: tuple[int, ...], **sizes: int) -> None:
-    if num_classes is not None and num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}. Pass None for an unconditional network.")
+    Raises:
+        ValueError: If one is not; the message has its name.
+    """
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}.")
+
+
+def channels_and_sides(image_shape: ImageShape) -> ImageShape:
+    """Return channels, height and width.
+
+    Raises:
+        ValueError: If the shape has not three entries.
+    """
+    if len(image_shape) != 3:
+        raise ValueError(f"image_shape must be (C, H, W), got {tuple(image_shape)}. Greyscale images have C = 1.")
+    return image_shape
+
+
+def _bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    try:
+        bound = inspect.signature(cls).bind(*args, **kwargs)
+    except TypeError:
+        return {}  # a copy, whose state follows; or the constructor itself is about to raise, and says it better
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(name)
+        elif parameter.kind is parameter.VAR_POSITIONAL and not arguments[name]:
+            del arguments[name]
+    return arguments
+
+
+def _unnamed_parameters(cls: type) -> list[str]:
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
+    return [name for name, parameter in inspect.signature(cls).parameters.items() if parameter.kind in unnamed]
+
+
+def _check_classes_and_shape(num_classes: int | None, shape: tuple[int, ...]) -> None:
+    if num_classes is not None and num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}. Pass None for an unconditional network.")
     if not shape or min(shape) < 1:
         raise ValueError(f"image_shape must be positive sizes such as (1, 64, 64), got {tuple(shape)}.")

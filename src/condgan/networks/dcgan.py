@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import override
 
-from condgan.networks.base import Critic, Generator
+from condgan.networks.base import Critic, Generator, channels_and_sides, check_positive
 from condgan.networks.mixins import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
 from condgan.nn.blocks import DownBlock, UpBlock, pyramid
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, spectral_normalize
@@ -61,9 +61,10 @@ class DCGANGenerator(Generator):
         embed_dim: int = 32,
     ) -> None:
         super().__init__(latent_dim=latent_dim, num_classes=num_classes, image_shape=image_shape)
+        check_positive(base_channels=base_channels, embed_dim=embed_dim)
         concatenated, normed = conditional_classes(conditioning, num_classes)
         norm = partial(ConditionalBatchNorm2d, num_classes=normed)
-        channels, height, width = image_shape
+        channels, height, width = channels_and_sides(image_shape)
         sizes = pyramid(height, width)
         widths = [base_channels * min(8, 2**i) for i in reversed(range(len(sizes) - 1))]
         self.base_size = sizes[0]
@@ -124,7 +125,8 @@ class DCGANCritic(Critic):
         spectral_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
-        channels, height, width = image_shape
+        check_positive(base_channels=base_channels)
+        channels, height, width = channels_and_sides(image_shape)
         stages = len(pyramid(height, width)) - 1
         widths = [base_channels * min(8, 2**i) for i in range(stages)]
         feature_dim = widths[-1] * (height >> stages) * (width >> stages)

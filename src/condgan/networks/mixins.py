@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from condgan.networks.base import Critic
+from condgan.nn.layers import check_labels
 from condgan.types import CriticOutput
 
 
@@ -53,7 +54,7 @@ class ProjectionMixin(Critic):
     @override
     def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
         out = super().heads(h, y)
-        return out._replace(score=out.score + (self.class_projection(_require_labels(self, y)) * h).sum(1))
+        return out._replace(score=out.score + (self.class_projection(_require_labels(self, y, h)) * h).sum(1))
 
 
 class ConcatenationMixin(Critic):
@@ -83,7 +84,7 @@ class ConcatenationMixin(Critic):
     @override
     def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
         out = super().heads(h, y)
-        embedded = self.class_embedding(_require_labels(self, y)).to(h.dtype)
+        embedded = self.class_embedding(_require_labels(self, y, h)).to(h.dtype)
         return out._replace(score=out.score + self.joint_head(torch.cat([h, embedded], dim=1)).squeeze(1))
 
 
@@ -93,7 +94,7 @@ def _require_classes(critic: Critic) -> int:
     return critic.num_classes
 
 
-def _require_labels(critic: Critic, y: Tensor | None) -> Tensor:
+def _require_labels(critic: Critic, y: Tensor | None, h: Tensor) -> Tensor:
     if y is None:
         raise ValueError(f"the score of {type(critic).__name__} depends on the labels: call critic(x, y), got y=None.")
-    return y
+    return check_labels(y, len(h))

@@ -11,9 +11,10 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from typing_extensions import override
 
-from condgan.networks.base import Critic, Generator
+from condgan.networks.base import Critic, Generator, channels_and_sides, check_positive
 from condgan.networks.dcgan import Conditioning, conditional_classes
 from condgan.networks.mixins import AuxiliaryClassifierMixin, ProjectionMixin
+from condgan.nn.activations import LeakyReLU
 from condgan.nn.blocks import DownResidualBlock, Size, UpResidualBlock, pyramid
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
 from condgan.types import ImageShape
@@ -58,9 +59,10 @@ class ResNetGenerator(Generator):
         attention_at: int | None = None,
     ) -> None:
         super().__init__(latent_dim=latent_dim, num_classes=num_classes, image_shape=image_shape)
+        check_positive(base_channels=base_channels, embed_dim=embed_dim)
         concatenated, normed = conditional_classes(conditioning, num_classes)
         norm = partial(ConditionalBatchNorm2d, num_classes=normed)
-        channels, height, width = image_shape
+        channels, height, width = channels_and_sides(image_shape)
         sizes = pyramid(height, width)
         widths = [base_channels * min(8, 2**i) for i in reversed(range(len(sizes)))]
         attended = attention_index(attention_at, sizes[1:])
@@ -124,7 +126,8 @@ class ResNetCritic(Critic):
         spectral_norm: bool = False,
         attention_at: int | None = None,
     ) -> None:
-        channels, height, width = image_shape
+        check_positive(base_channels=base_channels)
+        channels, height, width = channels_and_sides(image_shape)
         sizes = pyramid(height, width)
         widths = [channels] + [base_channels * min(8, 2**i) for i in range(len(sizes) - 1)]
         super().__init__(feature_dim=widths[-1], num_classes=num_classes, image_shape=image_shape)
@@ -134,7 +137,7 @@ class ResNetCritic(Critic):
             blocks.append(DownResidualBlock(c_in, c_out, first=i == 0))
             if i == attended:
                 blocks.append(SelfAttention2d(c_out))
-        self.blocks = nn.Sequential(*blocks, nn.ReLU())
+        self.blocks = nn.Sequential(*blocks, LeakyReLU(0.0))
         self.apply(init_xavier)
         if spectral_norm:
             spectral_normalize(self)

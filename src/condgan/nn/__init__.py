@@ -1,5 +1,6 @@
 """Layers and blocks for generators and critics of one's own."""
 
+from condgan.nn.activations import LeakyReLU, avg_pool2d, leaky_relu
 from condgan.nn.blocks import DownBlock, DownResidualBlock, UpBlock, UpResidualBlock, pyramid
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
 
@@ -8,9 +9,12 @@ __all__ = [
     "ConditionalBatchNorm2d",
     "DownBlock",
     "DownResidualBlock",
+    "LeakyReLU",
     "SelfAttention2d",
     "UpBlock",
     "UpResidualBlock",
+    "avg_pool2d",
+    "leaky_relu",
     "pyramid",
     "spectral_normalize",
 ]

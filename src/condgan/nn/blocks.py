@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from condgan.nn.activations import LeakyReLU, avg_pool2d
 from condgan.nn.layers import ConditionalBatchNorm2d
 
 Size = tuple[int, int]
@@ -83,7 +84,7 @@ class DownBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=norm is None)
         self.norm = nn.Identity() if norm is None else norm(out_channels)
-        self.activation = nn.LeakyReLU(0.2)
+        self.activation = LeakyReLU(0.2)
         self.dropout = nn.Dropout(dropout)
 
     @override
@@ -142,9 +143,9 @@ class DownResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, first: bool = False) -> None:
         super().__init__()
-        self.activation1 = nn.Identity() if first else nn.ReLU()
+        self.activation1 = nn.Identity() if first else LeakyReLU(0.0)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.activation2 = nn.ReLU()
+        self.activation2 = LeakyReLU(0.0)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
@@ -152,5 +153,5 @@ class DownResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.conv2(self.activation2(self.conv1(self.activation1(x))))
         # Average pooling is linear, so the 1x1 shortcut costs a quarter behind it.
-        shortcut: Tensor = self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
-        return F.avg_pool2d(h, 2, ceil_mode=True) + shortcut
+        shortcut: Tensor = self.shortcut(avg_pool2d(x))
+        return avg_pool2d(h) + shortcut

@@ -11,10 +11,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 from typing_extensions import override
-
 
 _synchronize = ContextVar("synchronize", default=True)
 
@@ -47,7 +47,7 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
         - output: `(N, C, H, W)`.
 
     Raises:
-        ValueError: If the layer has classes and `y` is None.
+        ValueError: If the layer has classes and `y` is None or not of shape `(N,)`.
 
     References:
         Dumoulin et al. 2017, arXiv:1610.07629; de Vries et al. 2017, arXiv:1707.00683.
@@ -67,28 +67,34 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
 
     @override
     def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
-        if self.training and _synchronize.get() and dist.is_initialized() and dist.get_world_size() > 1:
+        if self.num_classes is not None and y is None:
+            raise ValueError("a conditional batch norm needs the labels y, got None. Pass y to the generator.")
+        if self.training and _synchronize.get() and _world_size() > 1:
             normalized = self._normalize_globally(input)
         else:
             normalized = super().forward(input)
-        if self.num_classes is None:
+        if self.num_classes is None or y is None:
             return normalized
-        if y is None:
-            raise ValueError("a conditional batch norm needs the labels y, got None. Pass y to the generator.")
-        gain, shift = self.gain[y].to(normalized.dtype), self.shift[y].to(normalized.dtype)
+        y = check_labels(y, len(input))
+        # An embedding refuses negative labels; an index would take them for the last classes.
+        gain, shift = (F.embedding(y, table).to(normalized.dtype) for table in (self.gain, self.shift))
         return torch.addcmul(shift[:, :, None, None], gain[:, :, None, None], normalized)
 
     def _normalize_globally(self, x: Tensor) -> Tensor:
         from torch.distributed.nn.functional import all_reduce  # differentiable, unlike torch.distributed's own
 
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        moments = torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
-        mean, square = all_reduce(moments) / dist.get_world_size()
-        variance = (square - mean.square()).clamp_min(0)
+        rank, world = dist.get_rank(), dist.get_world_size()
+        moments = torch.stack(torch.var_mean(wide, (0, 2, 3), correction=0))
+        # Each process fills its own slot: the variances are joined about the means, where E[x²] - E[x]² would cancel.
+        slots = all_reduce(torch.stack([moments if r == rank else torch.zeros_like(moments) for r in range(world)]))
+        variances, means = slots.unbind(1)
+        mean = means.mean(0)
+        variance = (variances + (means - mean).square()).mean(0)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             momentum = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
-            count = x.numel() / x.shape[1] * dist.get_world_size()
+            count = x.numel() / x.shape[1] * world
             self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
             self.running_var.lerp_((variance.detach() * count / (count - 1)).to(self.running_var.dtype), momentum)
         out = (wide - mean[:, None, None]) * (variance + self.eps).rsqrt()[:, None, None]
@@ -111,6 +117,9 @@ class SelfAttention2d(nn.Module):
 
     Shape:
         - `x`: `(N, C, H, W)`; output: the same.
+
+    Raises:
+        ValueError: If there are fewer than 8 channels.
 
     References:
         Zhang et al. 2019, arXiv:1805.08318.
@@ -153,7 +162,7 @@ class ConcatenatedEmbedding(nn.Module):
         - output: `(N, Z + E)`, or `(N, Z)` without classes.
 
     Raises:
-        ValueError: If there are classes and `y` is None.
+        ValueError: If there are classes and `y` is None or not of shape `(N,)`.
 
     References:
         Mirza and Osindero 2014, arXiv:1411.1784.
@@ -170,7 +179,7 @@ class ConcatenatedEmbedding(nn.Module):
             return z
         if y is None:
             raise ValueError("a conditional generator needs the labels y, got None.")
-        return torch.cat([z, self.embedding(y).to(z.dtype)], dim=1)
+        return torch.cat([z, self.embedding(check_labels(y, len(z))).to(z.dtype)], dim=1)
 
 
 def spectral_normalize(module: nn.Module) -> nn.Module:
@@ -192,6 +201,22 @@ def spectral_normalize(module: nn.Module) -> nn.Module:
         True
     """
     for layer in list(module.modules()):
-        if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding)) and not parametrize.is_parametrized(layer):
+        if isinstance(layer, (_ConvNd, nn.Linear, nn.Embedding)) and not parametrize.is_parametrized(layer, "weight"):
             spectral_norm(layer)
     return module
+
+
+def check_labels(y: Tensor, count: int) -> Tensor:
+    """Return `y` if it holds one label for each of `count` samples.
+
+    Raises:
+        ValueError: If its shape is another, which broadcasting would turn into wrong outputs of the right shape.
+    """
+    if y.shape != (count,):
+        hint = " Flatten them: y.squeeze(1)." if y.shape == (count, 1) else ""
+        raise ValueError(f"labels must have shape ({count},), one for each sample, got {tuple(y.shape)}.{hint}")
+    return y
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

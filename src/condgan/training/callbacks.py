@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import override
 
+from condgan.training.checkpoint import newest_step
+
 if TYPE_CHECKING:
     from condgan.training.trainer import Trainer
 
@@ -21,6 +23,8 @@ class Callback:
     Raises:
         ValueError: If `every` is less than 1.
     """
+
+    every: int = 1
 
     def __init__(self, every: int = 1) -> None:
         if every < 1:
@@ -77,18 +81,21 @@ class EarlyStopping(Callback):
     """Stops training when a metric that `Evaluate` fills has not improved for `patience` evaluations.
 
     Args:
-        metric: Name in `trainer.state.metrics`.
+        metric: Name of a metric that the first evaluation returns.
         patience: Evaluations without improvement that are borne.
         mode: Whether small or large values are good.
 
     Raises:
-        ValueError: If `mode` is unknown.
+        ValueError: If `mode` is unknown or `patience` less than 1.
+        KeyError: In the first evaluation, if the metric is not among its results.
     """
 
     def __init__(self, metric: str, *, patience: int = 5, mode: Literal["min", "max"] = "min") -> None:
         super().__init__()
         if mode not in ("min", "max"):
             raise ValueError(f'mode must be "min" or "max", got {mode!r}.')
+        if patience < 1:
+            raise ValueError(f"patience must be at least 1, got {patience}.")
         self.metric = metric
         self.patience = patience
         self.sign = 1.0 if mode == "min" else -1.0
@@ -100,6 +107,8 @@ class EarlyStopping(Callback):
         metrics = trainer.state.metrics
         if self.metric not in metrics:
             raise KeyError(f"EarlyStopping watches {self.metric!r}, but the metrics are {sorted(metrics)}.")
+        if self.metric not in trainer.last_evaluation:
+            return  # another evaluation than the one that measures it
         value = self.sign * metrics[self.metric]
         self.misses = 0 if value < self.best else self.misses + 1
         self.best = min(self.best, value)
@@ -122,12 +131,27 @@ class Checkpoint(Callback):
         folder: Where the files go.
         every: Steps between checkpoints.
         keep: Newest checkpoints to keep.
+
+    Raises:
+        ValueError: If `every` or `keep` is less than 1; when training begins, if the folder holds the checkpoints of
+            another run.
     """
 
     def __init__(self, folder: str | Path, *, every: int = 1000, keep: int = 2) -> None:
         super().__init__(every)
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}.")
         self.folder = Path(folder)
         self.keep = keep
+
+    @override
+    def on_fit_start(self, trainer: Trainer) -> None:
+        newest = newest_step(self.folder)
+        if trainer.state.step == 0 and newest:
+            raise ValueError(
+                f"{self.folder} holds a run of {newest} steps, got a trainer that is at step 0. Call "
+                "trainer.resume(folder) before fit to go on with it, or choose another folder."
+            )
 
     @override
     def on_step_end(self, trainer: Trainer) -> None:
@@ -139,5 +163,5 @@ class Checkpoint(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) and trainer.between_steps:
             trainer.save(self.folder, keep=self.keep)

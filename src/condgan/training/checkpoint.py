@@ -9,14 +9,20 @@ from typing import Any
 
 import torch
 
-_PATTERN = "checkpoint-*.pt"
+_PATTERN = f"checkpoint-{'[0-9]' * 9}.pt"
 
 
 def write_checkpoint(folder: str | Path, step: int, content: dict[str, Any], *, keep: int = 2) -> Path:
     """Write `content` (tensors and plain values) as `checkpoint-<step>.pt` and delete all but the newest `keep`.
 
     The file appears under its name only when it is complete and on disk: a killed process leaves the older ones.
+    Files of later steps are left alone.
+
+    Raises:
+        ValueError: If `keep` is less than 1.
     """
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"checkpoint-{step:09d}.pt"
@@ -26,9 +32,15 @@ def write_checkpoint(folder: str | Path, step: int, content: dict[str, Any], *, 
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    for old in sorted(folder.glob(_PATTERN))[:-keep]:
+    for old in [file for file in sorted(folder.glob(_PATTERN)) if file.name <= path.name][:-keep]:
         old.unlink()
     return path
+
+
+def newest_step(folder: str | Path) -> int | None:
+    """Return the step of the newest checkpoint in `folder`, readable or not, or None if there is none."""
+    steps = [int(path.stem.removeprefix("checkpoint-")) for path in Path(folder).glob(_PATTERN)]
+    return max(steps, default=None)
 
 
 def read_newest_checkpoint(folder: str | Path) -> dict[str, Any] | None:

@@ -43,7 +43,9 @@ def check_terms(networks: Networks, terms: Terms, *, label_law: LabelLaw, critic
             )
 
 
-def check_data(networks: Networks, data: LabelledData, *, steps: int, batch_size: int) -> None:
+def check_data(
+    networks: Networks, data: LabelledData, *, steps: int, batch_size: int, generator_batch_size: int
+) -> None:
     """Check data and the length of training against the networks.
 
     Raises:
@@ -60,5 +62,9 @@ def check_data(networks: Networks, data: LabelledData, *, steps: int, batch_size
             f"the data must have the networks' {generator.num_classes} classes, got {data.num_classes}. "
             "Build the networks with num_classes=data.num_classes."
         )
-    if steps < 1 or batch_size < 2:
-        raise ValueError(f"steps must be at least 1 and batch_size at least 2, got {steps} and {batch_size}.")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    if min(batch_size, generator_batch_size) < 2:
+        raise ValueError(
+            f"batch_size and generator_batch_size must be at least 2, got {batch_size} and {generator_batch_size}."
+        )

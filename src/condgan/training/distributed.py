@@ -1,8 +1,8 @@
-"""The little that several processes need: who am I, which rows are mine, and one flat average."""
+"""The little that several processes need: who am I, which rows are mine, one flat average, and agreement."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -43,3 +43,20 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
     flat /= world
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+@torch.no_grad()
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Overwrite the tensors of all processes with those of the first, in place."""
+    if rank_and_world()[1] > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Return whether the flag is set in any process: what ends a loop must end it in all, or the others would wait."""
+    if rank_and_world()[1] == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags)

@@ -16,8 +16,8 @@ class TrainingDivergedError(RuntimeError):
 
     def __init__(self, step: int, term: str) -> None:
         super().__init__(
-            f"training diverged: {term} was not finite in step {step}. Resume from the last checkpoint with a lower "
-            "learning rate, a stronger penalty, or precision='fp32'."
+            f"training diverged: {term} was not finite in step {step}. Train anew with a lower learning rate, a "
+            "stronger penalty, or precision='fp32'; checkpoints hold the last finite state."
         )
         self.step = step
         self.term = term
@@ -51,4 +51,5 @@ class FiniteLatch:
             if step >= 0
         ]
         if bad:
-            raise TrainingDivergedError(*min(bad, key=lambda entry: entry[0]))
+            # In a step the critic comes first; its metrics were perhaps entered later than the generator's.
+            raise TrainingDivergedError(*min(bad, key=lambda entry: (entry[0], entry[1].startswith("generator/"))))

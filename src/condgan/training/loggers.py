@@ -109,6 +109,11 @@ class _RowLogger(Callback):
         """Return the rows written so far."""
         raise NotImplementedError
 
+    def read_lines(self) -> list[str]:
+        """Return the complete lines: a killed process may have left half a line at the end."""
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [line for line in lines if line.endswith("\n")]
+
     def write_rows(self, rows: list[dict[str, float]]) -> None:
         """Write the file anew with these rows."""
         raise NotImplementedError
@@ -119,16 +124,18 @@ class _RowLogger(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer) -> None:
-        if trainer.is_main_process:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            rows = self.read_rows() if self.path.exists() else []
-            self.write_rows([row for row in rows if row["step"] <= trainer.state.step])
+        self._begun_at: int | None = trainer.state.step
 
     @override
     def on_step_end(self, trainer: Trainer) -> None:
         metrics = trainer.read_metrics()
         if trainer.is_main_process:
             state = trainer.state
+            if self._begun_at is not None:  # only now is it sure that this run goes on with the file
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                rows = self.read_rows() if self.path.exists() else []
+                self.write_rows([row for row in rows if row["step"] <= self._begun_at])
+                self._begun_at = None
             self.append_row({"step": state.step, "images_seen": state.images_seen, **metrics})
 
 
@@ -142,7 +149,7 @@ class JSONLLogger(_RowLogger):
 
     @override
     def read_rows(self) -> list[dict[str, float]]:
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in self.read_lines()]
 
     @override
     def write_rows(self, rows: list[dict[str, float]]) -> None:
@@ -164,8 +171,8 @@ class CSVLogger(_RowLogger):
 
     @override
     def read_rows(self) -> list[dict[str, float]]:
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = csv.DictReader(self.read_lines())
+        return [{name: _number(value) for name, value in row.items() if value} for row in rows]
 
     @override
     def write_rows(self, rows: list[dict[str, float]]) -> None:
@@ -182,3 +189,7 @@ class CSVLogger(_RowLogger):
             return
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(row)
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdigit() else float(text)

@@ -28,6 +28,10 @@ class Sampler:
         noise: Whether a term needs noise of the images' shape.
         rng: Source of all draws, on `device`.
         device: Where the batches are made.
+        dtype: Floating-point type of the batches, that of the networks.
+
+    Raises:
+        ValueError: If a class without samples is to be drawn, or a law does not fit the classes.
     """
 
     def __init__(
@@ -43,15 +47,24 @@ class Sampler:
         noise: bool,
         rng: torch.Generator,
         device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.images = data.images.to(device)
         self.labels = data.labels.to(device)
         counts = torch.bincount(self.labels, minlength=data.num_classes)
         self.by_class = torch.argsort(self.labels, stable=True)
         self.counts, self.starts = counts, counts.cumsum(0) - counts
-        self.real_classes = class_probabilities(sampling, data.class_counts)
+        real_classes = class_probabilities(sampling, data.class_counts)
+        if bool((real_classes[counts.cpu() == 0] > 0).any()):
+            raise ValueError(
+                f"every class must have samples to be drawn, got class counts {counts.tolist()}. Leave empty classes "
+                'out of the data, or pass sampling="natural".'
+            )
         self.paired = label_law == "paired"
-        self.fake_classes = class_probabilities("uniform" if label_law == "paired" else label_law, data.class_counts)
+        fake_classes = class_probabilities("uniform" if label_law == "paired" else label_law, data.class_counts)
+        # On the device from the start: a copy from the host in every draw would wait for it.
+        self.real_classes = real_classes.to(torch.float32).to(device)
+        self.fake_classes = fake_classes.to(torch.float32).to(device)
         self.latent_dim = latent_dim
         self.conditional = conditional
         self.dequantize = dequantize and self.images.dtype == torch.uint8
@@ -59,6 +72,7 @@ class Sampler:
         self.noise = noise
         self.rng = rng
         self.device = device
+        self.dtype = dtype
 
     def critic_inputs(self, batch_size: int) -> StepInputs:
         """Draw the inputs of a critic step for a global batch of `batch_size`."""
@@ -70,7 +84,7 @@ class Sampler:
 
     def latents_and_labels(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw latents and labels as a generator step does, from a source of their own."""
-        z = sample_latents(count, self.latent_dim, rng=rng, device=self.device)
+        z = sample_latents(count, self.latent_dim, rng=rng, device=self.device, dtype=self.dtype)
         y = sample_classes(self.fake_classes, count, rng=rng, device=self.device) if self.conditional else None
         return z, y
 
@@ -81,8 +95,10 @@ class Sampler:
         if self.paired and y is not None:
             y_fake = y
         shape = tuple(self.images.shape[1:])
-        epsilon = torch.rand(count, generator=self.rng, device=self.device)
-        noise = torch.randn(count, *shape, generator=self.rng, device=self.device)[rows] if self.noise else None
+        epsilon = torch.rand(count, generator=self.rng, device=self.device, dtype=self.dtype)
+        noise = None
+        if self.noise:
+            noise = torch.randn(count, *shape, generator=self.rng, device=self.device, dtype=self.dtype)[rows]
         draws = None
         if self.augment is not None:
             both = [self.augment.draw(count, shape, rng=self.rng, device=self.device) for _ in range(2)]
@@ -104,6 +120,6 @@ class Sampler:
         offset = torch.minimum((place * self.counts[y]).long(), self.counts[y] - 1)
         x = self.images[self.by_class[self.starts[y] + offset][rows]]
         if self.dequantize:
-            noise = torch.rand(count, *x.shape[1:], generator=self.rng, device=self.device)[rows]
-            return dequantize(x, noise), y
-        return to_float(x), y
+            noise = torch.rand(count, *x.shape[1:], generator=self.rng, device=self.device, dtype=self.dtype)
+            return dequantize(x, noise[rows]), y
+        return to_float(x).to(self.dtype), y

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -71,15 +70,17 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
         x_fake = generator(inputs.z, inputs.y_fake).to(x.dtype)
     x, x_fake = _augment(terms, inputs, x, x_fake)
     # Inside `cached` a spectral norm is computed, and its power iteration done, once a step however often it is read.
-    with parametrize.cached(), _precision(terms, inputs):
-        real, fake = _judge_both(critic, x, inputs.y, x_fake, inputs.y_fake)
+    with parametrize.cached():
+        with _precision(terms, inputs):
+            real, fake = _judge_both(critic, x, inputs.y, x_fake, inputs.y_fake)
         losses = {"adversarial": terms.loss.critic(real.score, fake.score)}
-        for name, auxiliary in _named(terms.auxiliary):
-            losses[name] = auxiliary.critic(real, _required(inputs.y), fake, _required(inputs.y_fake))
+        for auxiliary in terms.auxiliary:
+            _add(losses, auxiliary, auxiliary.critic(real, _required(inputs.y), fake, _required(inputs.y_fake)))
         batch = CriticBatch(x, inputs.y, x_fake, inputs.y_fake, real, fake, inputs)
-        for name, regularizer in _named(terms.critic_regularizers):
-            losses[name] = regularizer(critic, batch)
-        gradients = _gradients(losses, critic)
+        with _precision(terms, inputs):
+            for regularizer in terms.critic_regularizers:
+                _add(losses, regularizer, regularizer(critic, batch))
+    gradients = _gradients(losses, critic)
     metrics = {f"critic/{name}": value.detach() for name, value in losses.items()}
     metrics |= {"critic/real_score": real.score.detach().mean(), "critic/fake_score": fake.score.detach().mean()}
     metrics |= _class_accuracy("critic/real_class_accuracy", real, inputs.y)
@@ -103,13 +104,14 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
             else:
                 real, fake = _judge_both(critic, x, inputs.y, x_fake, inputs.y_fake)
                 real_score = real.score
-            losses = {"adversarial": terms.loss.generator(real_score, fake.score)}
-            for name, auxiliary in _named(terms.auxiliary):
-                losses[name] = auxiliary.generator(fake, _required(inputs.y_fake))
-            batch = GeneratorBatch(x_fake_plain, fake, inputs)
-            for name, regularizer in _named(terms.generator_regularizers):
-                losses[name] = regularizer(generator, batch)
-            gradients = _gradients(losses, generator)
+        losses = {"adversarial": terms.loss.generator(real_score, fake.score)}
+        for auxiliary in terms.auxiliary:
+            _add(losses, auxiliary, auxiliary.generator(fake, _required(inputs.y_fake)))
+        batch = GeneratorBatch(x_fake_plain, fake, inputs)
+        with _precision(terms, inputs):
+            for regularizer in terms.generator_regularizers:
+                _add(losses, regularizer, regularizer(generator, batch))
+    gradients = _gradients(losses, generator)
     metrics = {f"generator/{name}": value.detach() for name, value in losses.items()}
     metrics |= _class_accuracy("generator/class_accuracy", fake, inputs.y_fake)
     return StepResult(gradients, metrics)
@@ -167,14 +169,14 @@ def _class_accuracy(name: str, output: CriticOutput, y: Tensor | None) -> dict[s
     return {name: (output.class_logits.detach().argmax(1) == y).to(output.score.dtype).mean()}
 
 
-def _named(terms: Sequence[T]) -> list[tuple[str, T]]:
-    names = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(term).__name__).lower().removesuffix("_loss") for term in terms]
-    seen: Counter[str] = Counter()
-    unique = []
-    for name in names:
-        seen[name] += 1
-        unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return list(zip(unique, terms, strict=True))
+def _add(losses: dict[str, Tensor], term: object, value: Tensor) -> None:
+    """Enter a term under the name of its class, and a number if that name is taken."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(term).__name__).lower().removesuffix("_loss")
+    unique, number = name, 1
+    while unique in losses:
+        number += 1
+        unique = f"{name}_{number}"
+    losses[unique] = value
 
 
 def _required(value: T | None) -> T:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,10 +17,10 @@ from torch import Tensor, nn
 
 from condgan.networks.base import Critic, Generator
 from condgan.sampling import ClassLaw, LabelLaw, sample
-from condgan.training.callbacks import Callback
+from condgan.training.callbacks import Callback, Checkpoint
 from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
 from condgan.training.checks import check_data, check_terms
-from condgan.training.distributed import average, rank_and_world
+from condgan.training.distributed import any_process, average, broadcast, rank_and_world
 from condgan.training.divergence import FiniteLatch
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
 from condgan.training.optimizer import OptimizerConfig, Schedule, schedule_factor
@@ -81,9 +83,10 @@ class Trainer:
         precision: `"fp32"`, or `"bf16"` for autocast passes with losses and norms in float32.
         device: Where to train; by default CUDA, then MPS, then the CPU.
         seed: Seed of all draws in training.
-        callbacks: Observers, called in this order.
+        callbacks: Observers, called in this order, but checkpoints last: they hold what the others did in the step.
 
     Raises:
+        TypeError: If an entry of `regularizers` is none.
         ValueError: If parts do not fit one another; the message says which and what to do.
 
     Examples:
@@ -126,6 +129,12 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.device = torch.device(device) if device is not None else _best_device()
+        for regularizer in regularizers:
+            if not isinstance(regularizer, (CriticRegularizer, GeneratorRegularizer)):
+                raise TypeError(
+                    f"regularizers must be CriticRegularizers or GeneratorRegularizers, got a "
+                    f"{type(regularizer).__name__}. Losses on labels belong into auxiliary."
+                )
         self.terms = Terms(
             loss=loss,
             auxiliary=(auxiliary,) if isinstance(auxiliary, AuxiliaryLoss) else tuple(auxiliary),
@@ -143,8 +152,10 @@ class Trainer:
         self.sampling = sampling
         self.dequantize = dequantize
         self.seed = seed
-        self.callbacks = tuple(callbacks)
+        self.callbacks = tuple(sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint)))
         self.state = TrainerState()
+        self.last_evaluation: dict[str, float] = {}
+        self.between_steps = True
         self.rng = torch.Generator(self.device).manual_seed(seed)
         self._sampler: Sampler | None = None
         self._sample_rng = torch.Generator(self.device).manual_seed(seed + 1)
@@ -187,21 +198,22 @@ class Trainer:
         return {
             "generator": type(self.networks.generator).__name__,
             "critic": type(self.networks.critic).__name__,
-            "loss": repr(self.terms.loss),
-            "auxiliary": [repr(term) for term in self.terms.auxiliary],
+            "loss": _described(self.terms.loss),
+            "auxiliary": [_described(term) for term in self.terms.auxiliary],
             "regularizers": [
-                repr(term) for term in (*self.terms.critic_regularizers, *self.terms.generator_regularizers)
+                _described(term) for term in (*self.terms.critic_regularizers, *self.terms.generator_regularizers)
             ],
-            "augment": None if self.terms.augment is None else repr(self.terms.augment),
+            "augment": None if self.terms.augment is None else _described(self.terms.augment),
             "critic_steps": self.critic_steps,
             "generator_optimizer": asdict(generator_optimizer),
             "critic_optimizer": asdict(critic_optimizer),
-            "schedule": self.schedule if isinstance(self.schedule, str) else repr(self.schedule),
+            "schedule": _described(self.schedule),
             "ema_decay": self._ema.decay,
-            "label_law": self.label_law if isinstance(self.label_law, str) else repr(self.label_law),
-            "sampling": self.sampling if isinstance(self.sampling, str) else repr(self.sampling),
+            "label_law": _described(self.label_law),
+            "sampling": _described(self.sampling),
             "dequantize": self.dequantize,
             "precision": self.terms.precision,
+            "device": self.device.type,
             "seed": self.seed,
         }
 
@@ -226,7 +238,8 @@ class Trainer:
             ValueError: If the data do not fit the networks, or are other data than before `resume`.
             TrainingDivergedError: If a loss or gradient was not finite.
         """
-        check_data(self.networks, data, steps=steps, batch_size=batch_size)
+        generator_batch_size = batch_size if generator_batch_size is None else generator_batch_size
+        check_data(self.networks, data, steps=steps, batch_size=batch_size, generator_batch_size=generator_batch_size)
         if self._data_fingerprint not in (None, data.fingerprint):
             raise ValueError(
                 f"training began on other data (fingerprint {self._data_fingerprint}, got {data.fingerprint}). "
@@ -236,13 +249,15 @@ class Trainer:
         self.state.total_steps = steps
         self._stop_reason = None
         self._sampler = self._make_sampler(data)
-        with self._own_default_rngs(), _interrupt_between_steps(self.request_stop) as interrupted:
+        for part in self._modules().values():
+            broadcast([*part.parameters(), *part.buffers()])
+        with _interrupt_between_steps(self.request_stop) as interrupted:
             try:
                 self._call("on_fit_start")
-                while self.state.step < steps and self._stop_reason is None:
-                    self._step(self._sampler, batch_size, generator_batch_size or batch_size)
+                while self.state.step < steps and not any_process(self._stop_reason is not None, self.device):
+                    self._step(self._sampler, batch_size, generator_batch_size)
                 self.read_metrics()
-                if interrupted():
+                if any_process(interrupted(), self.device):
                     raise KeyboardInterrupt
                 self._call("on_fit_end")
             except BaseException as error:
@@ -252,21 +267,25 @@ class Trainer:
         return self.state
 
     def _step(self, sampler: Sampler, batch_size: int, generator_batch_size: int) -> None:
+        self.between_steps = False
         self.networks.generator.train()
         self.networks.critic.train()
         self._set_learning_rates()
         for _ in range(self.critic_steps):
             terms = self._terms_at(self._critic_updates)
-            result = critic_step(self.networks, terms, sampler.critic_inputs(batch_size))
+            with self._own_default_rngs():
+                result = critic_step(self.networks, terms, sampler.critic_inputs(batch_size))
             self._update("critic", self.networks.critic, self.critic_optimizer, result)
             self._critic_updates += 1
             self.state.images_seen += batch_size
             self._call("on_critic_step_end")
         inputs = sampler.generator_inputs(generator_batch_size, real=self.terms.loss.needs_real_scores)
-        result = generator_step(self.networks, self._terms_at(self.state.step), inputs)
+        with self._own_default_rngs():
+            result = generator_step(self.networks, self._terms_at(self.state.step), inputs)
         self._update("generator", self.networks.generator, self.generator_optimizer, result)
         self._ema.update(self.networks.generator)
         self.state.step += 1
+        self.between_steps = True
         self._call("on_generator_step_end")
         self._call("on_step_end")
 
@@ -313,6 +332,7 @@ class Trainer:
             noise=any(r.needs_noise for r in self.terms.critic_regularizers),
             rng=self.rng,
             device=self.device,
+            dtype=next(self.networks.generator.parameters()).dtype,
         )
 
     def request_stop(self, reason: str) -> None:
@@ -352,9 +372,12 @@ class Trainer:
         """Write a checkpoint of everything that the next step depends on, and keep the newest `keep`.
 
         Raises:
+            RuntimeError: If called from within a step, whose rest could not be resumed.
             TrainingDivergedError: If a loss or gradient was not finite: a diverged state is never saved.
         """
-        self._latch.check()
+        if not self.between_steps:
+            raise RuntimeError("a checkpoint must be written between steps: call save from on_step_end or after fit.")
+        self.read_metrics()
         if self.is_main_process:
             _ = self.ema  # the saved average must have statistics that fit it
             write_checkpoint(folder, self.state.step, self._state_dict(), keep=keep)
@@ -380,15 +403,20 @@ class Trainer:
         self._load_state_dict(content)
         return True
 
-    def _parts(self) -> dict[str, Any]:
+    def _modules(self) -> dict[str, nn.Module]:
         return {
             "generator": self.networks.generator,
             "critic": self.networks.critic,
             "ema": self._ema.generator,
-            "generator_optimizer": self.generator_optimizer,
-            "critic_optimizer": self.critic_optimizer,
             "critic_regularizers": nn.ModuleList(self.terms.critic_regularizers),
             "generator_regularizers": nn.ModuleList(self.terms.generator_regularizers),
+        }
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            **self._modules(),
+            "generator_optimizer": self.generator_optimizer,
+            "critic_optimizer": self.critic_optimizer,
         }
 
     def _state_dict(self) -> dict[str, Any]:
@@ -400,8 +428,8 @@ class Trainer:
             "data_fingerprint": self._data_fingerprint,
             "rng": self.rng.get_state(),
             "sample_rng": self._sample_rng.get_state(),
-            "default_rngs": _default_rng_states(self.device),
-            "callbacks": [callback.state_dict() for callback in self.callbacks],
+            "default_rngs": self._default_rng_states,
+            "callbacks": [(type(callback).__name__, callback.state_dict()) for callback in self.callbacks],
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
 
@@ -416,8 +444,15 @@ class Trainer:
         self._sample_rng.set_state(content["sample_rng"])
         self._default_rng_states = content["default_rngs"]
         self._ema_ready_at = self.state.step
-        for callback, state in zip(self.callbacks, content["callbacks"], strict=True):
-            callback.load_state_dict(state)
+        self._latch = FiniteLatch()
+        self._latest = {}
+        self.between_steps = True
+        remembered = defaultdict(list)
+        for name, state in content["callbacks"]:
+            remembered[name].append(state)
+        for callback in self.callbacks:  # those that are new since then begin afresh
+            if states := remembered[type(callback).__name__]:
+                callback.load_state_dict(states.pop(0))
 
     def _call(self, hook: str) -> None:
         for callback in self.callbacks:
@@ -427,6 +462,7 @@ class Trainer:
 
     def evaluated(self, metrics: dict[str, float]) -> None:
         """Put the results of an evaluation into `state.metrics` and tell the callbacks."""
+        self.last_evaluation = metrics
         self.state.metrics |= metrics
         self._call("on_evaluate_end")
 
@@ -462,12 +498,12 @@ def _set_default_rng_states(device: torch.device, states: dict[str, Tensor]) -> 
 
 
 def _seeded_default_rngs(device: torch.device, seed: int) -> dict[str, Tensor]:
-    outside = _default_rng_states(device)
-    torch.manual_seed(seed)
-    try:
-        return _default_rng_states(device)
-    finally:
-        _set_default_rng_states(device, outside)
+    return {kind: torch.Generator(kind).manual_seed(seed).get_state() for kind in {"cpu", device.type}}
+
+
+def _described(part: object) -> str:
+    """Return what tells a part from others in every process: its `repr` without the address."""
+    return part if isinstance(part, str) else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(part))
 
 
 @contextmanager

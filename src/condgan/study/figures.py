@@ -1,0 +1,267 @@
+"""Figures of samples, of training and of comparisons, drawn without any global state of matplotlib."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from condgan.images import image_grid
+from condgan.metrics import ClassificationReport, Estimate
+from condgan.study.canvas import COLORS, DPI, FAINT, INK, MARGIN, Canvas, style_axes
+
+_COUNTERS = ("step", "images_seen", "epoch")
+
+
+def sample_grid(
+    images: Tensor,
+    class_names: Sequence[str],
+    path: str | os.PathLike[str],
+    title: str | None = None,
+    *,
+    real: Tensor | None = None,
+    caption: str | None = None,
+) -> None:
+    """Draw generated images, one row a class, each above a row of real ones.
+
+    Pixels are enlarged by a whole factor without smoothing: the figure shows what the network made.
+
+    Args:
+        images: Generated images, class by class.
+        class_names: Names of the classes.
+        path: File to write; its suffix names the format (`.png`, `.pdf`, `.svg`).
+        title: Title of the figure.
+        real: Real images, class by class. The smaller number of columns of the two is shown.
+        caption: Small print at the bottom, such as the steps and the credit that the licence of the data asks for.
+
+    Shape:
+        - `images`, `real`: `(K, M, C, H, W)`, uint8, with 1 or 3 channels.
+
+    Raises:
+        ValueError: If shapes or types do not fit.
+    """
+    parts = [images] if real is None else [images, real]
+    for name, part in zip(("images", "real"), parts, strict=False):
+        _check_images(name, part, len(class_names), images.shape[2:])
+    columns = min(part.shape[1] for part in parts)
+    scale = max(1, round(96 / max(images.shape[-2:])))
+    sheets = [[_sheet(part[c, :columns], scale) for part in parts] for c in range(len(class_names))]
+
+    height, width = (side / DPI for side in sheets[0][0].shape[:2])
+    left = 2 * MARGIN + 0.08 * max(9, *map(len, class_names))
+    block = height * len(parts) + MARGIN
+    canvas = Canvas(left + width + MARGIN, MARGIN + block * len(sheets), title, caption)
+    for c, (name, rows) in enumerate(zip(class_names, sheets, strict=True)):
+        for r, sheet in enumerate(rows):
+            y = canvas.bottom + block * (len(sheets) - 1 - c) + height * (len(rows) - 1 - r) + MARGIN
+            axes = canvas.axes(left, y, width, height)
+            axes.imshow(sheet, interpolation="nearest", aspect="auto")
+            axes.set_axis_off()
+            where = (left - MARGIN, y + height / 2)
+            if r == 0:
+                canvas.text(where[0], where[1] + 0.08, name, ha="right", va="center", fontsize=8.5, weight="bold")
+                canvas.text(where[0], where[1] - 0.08, "generated", ha="right", va="center", fontsize=7.5)
+            else:
+                canvas.text(*where, "real", ha="right", va="center", fontsize=7.5)
+    canvas.save(path)
+
+
+def training_curves(
+    rows: Sequence[Mapping[str, object]],
+    path: str | os.PathLike[str],
+    title: str | None = None,
+    *,
+    caption: str | None = None,
+) -> None:
+    """Draw one panel for each metric of a training, over the generator's steps.
+
+    Args:
+        rows: What a logger wrote: `step` and metrics such as `critic/adversarial`, as numbers or as their text. A row
+            need not hold every metric; text that is no number is left out.
+        path: File to write; its suffix names the format.
+        title: Title of the figure.
+        caption: Small print at the bottom.
+
+    Raises:
+        ValueError: If no row holds a step and a metric.
+    """
+    curves = _curves(rows)
+    if not curves:
+        raise ValueError(
+            f'rows must hold "step" and at least one metric, got {len(rows)} rows with the keys '
+            f"{sorted({key for row in rows for key in row})}. Pass what a CSVLogger or JSONLLogger wrote."
+        )
+    columns = min(3, len(curves))
+    lines = math.ceil(len(curves) / columns)
+    left, width, height, below, above = 0.55, 2.35, 1.35, 0.38, 0.28
+    canvas = Canvas(columns * (left + width) + 2 * MARGIN, lines * (below + height + above), title, caption)
+    last = max(1.0, *(steps[-1] for steps, _ in curves.values()))
+    for i, (name, (steps, values)) in enumerate(curves.items()):
+        row, column = divmod(i, columns)
+        x = MARGIN + column * (left + width) + left
+        y = canvas.bottom + (lines - 1 - row) * (below + height + above) + below
+        axes = canvas.axes(x, y, width, height)
+        style_axes(axes)
+        color = COLORS[_family(name, curves) % len(COLORS)]
+        smooth = _moving_mean(values)
+        axes.plot(
+            steps, values, color=color, linewidth=1.2 if smooth is None else 0.6, alpha=1 if smooth is None else 0.3
+        )
+        if smooth is not None:
+            axes.plot(steps, smooth, color=color, linewidth=1.4)
+        axes.set_title(name.replace("/", ": ").replace("_", " "), fontsize=8.5, color=INK, loc="left", pad=4)
+        axes.margins(y=0.08)
+        axes.set_xlim(-0.02 * last, 1.02 * last)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if i + columns >= len(curves):
+            axes.set_xlabel("generator steps", fontsize=7.5, color=INK, labelpad=2)
+    canvas.save(path)
+
+
+def comparison_chart(
+    arms: Mapping[str, Mapping[str, Estimate]],
+    path: str | os.PathLike[str],
+    title: str | None = None,
+    *,
+    chance: Mapping[str, float] | None = None,
+    caption: str | None = None,
+) -> None:
+    """Draw the metrics of several arms beside each other: a dot for the value and a bar for its interval.
+
+    Args:
+        arms: Estimates by name of the arm and name of the metric, see `report_estimates`. Every arm has the same
+            metrics.
+        path: File to write; its suffix names the format.
+        title: Title of the figure.
+        chance: Value of each metric for a guess, drawn as a dashed line.
+        caption: Small print at the bottom, such as what the intervals cover.
+
+    Raises:
+        ValueError: If there are no arms, or they have different metrics.
+    """
+    metrics = list(next(iter(arms.values()), {}))
+    differing = [name for name, estimates in arms.items() if list(estimates) != metrics]
+    if not metrics or differing:
+        raise ValueError(
+            f"arms must be at least one, all with the same metrics in the same order, got {len(arms)} arms, of which "
+            f"{differing} differ from {metrics}."
+        )
+    row, width, gap, columns = 0.26, 1.75, 0.3, min(4, len(metrics))
+    lines = math.ceil(len(metrics) / columns)
+    left = 2 * MARGIN + 0.068 * max(map(len, arms))
+    height, below, above = row * len(arms) + 0.1, 0.3, 0.34
+    canvas = Canvas(left + columns * (width + gap), lines * (below + height + above), title, caption)
+    limits = _limits(arms, chance or {})
+    for i, metric in enumerate(metrics):
+        line, column = divmod(i, columns)
+        y = canvas.bottom + (lines - 1 - line) * (below + height + above) + below
+        axes = canvas.axes(left + column * (width + gap), y, width, height)
+        style_axes(axes)
+        axes.grid(visible=False, axis="y")
+        guess = None if chance is None else chance.get(metric)
+        if guess is not None:
+            axes.axvline(guess, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        for place, estimates in enumerate(arms.values()):
+            estimate, color = estimates[metric], COLORS[place % len(COLORS)]
+            axes.plot([estimate.low, estimate.high], [place, place], color=color, linewidth=3, alpha=0.45)
+            axes.plot(estimate.value, place, "o", color=color, markersize=5)
+            axes.text(
+                estimate.value,
+                place - 0.3,
+                f"{estimate.value:.3f}",
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                color=INK,
+            )
+        axes.set_title(metric, fontsize=8.5, color=INK, loc="left", pad=4)
+        axes.set_ylim(len(arms) - 0.5, -0.7)
+        axes.set_xlim(limits)
+        axes.set_yticks(range(len(arms)), labels=list(arms) if column == 0 else [""] * len(arms))
+    canvas.save(path)
+
+
+def report_estimates(report: ClassificationReport) -> dict[str, Estimate]:
+    """Return what `comparison_chart` shows of a report: balanced accuracy, AUROC and the recall of each class."""
+    recalls = zip(report.class_names, report.recall, strict=True)
+    return {
+        "balanced accuracy": report.balanced_accuracy,
+        "AUROC": report.auroc,
+        **{f"recall, {name}": estimate for name, estimate in recalls},
+    }
+
+
+def chance_levels(class_names: Sequence[str]) -> dict[str, float]:
+    """Return the values of `report_estimates` for a guess that takes each of the K classes equally often.
+
+    Examples:
+        >>> chance_levels(["normal", "ill"])
+        {'balanced accuracy': 0.5, 'AUROC': 0.5, 'recall, normal': 0.5, 'recall, ill': 0.5}
+    """
+    share = 1 / len(class_names)
+    return {"balanced accuracy": share, "AUROC": 0.5, **{f"recall, {name}": share for name in class_names}}
+
+
+def _sheet(images: Tensor, scale: int) -> np.ndarray:
+    sheet = image_grid(images.cpu(), columns=len(images), padding=1)
+    enlarged = sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    # three channels also for greyscale: matplotlib would map grey levels through a table, with rounding
+    return enlarged.expand(3, -1, -1).permute(1, 2, 0).numpy()
+
+
+def _check_images(name: str, images: Tensor, classes: int, image_shape: tuple[int, ...]) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 5 or images.shape[0] != classes or images.shape[2] not in (1, 3):
+        raise ValueError(
+            f"{name} must be uint8 of the shape ({classes}, M, C, H, W), one row for each class name and 1 or 3 "
+            f"channels, got {images.dtype} of the shape {tuple(images.shape)}."
+        )
+    if images.shape[2:] != image_shape:
+        raise ValueError(f"{name} must have the image shape {tuple(image_shape)}, got {tuple(images.shape[2:])}.")
+
+
+def _limits(arms: Mapping[str, Mapping[str, Estimate]], chance: Mapping[str, float]) -> tuple[float, float]:
+    """Return one range for all metrics, so that they compare."""
+    estimates = [estimate for row in arms.values() for estimate in row.values()]
+    low = min([estimate.low for estimate in estimates] + list(chance.values()))
+    high = max([estimate.high for estimate in estimates] + list(chance.values()))
+    margin = 0.08 * (high - low) or 0.05
+    return low - margin, high + margin
+
+
+def _curves(rows: Sequence[Mapping[str, object]]) -> dict[str, tuple[list[float], list[float]]]:
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        step = _number(row.get("step"))
+        for name, cell in row.items():
+            value = _number(cell)
+            if name not in _COUNTERS and step is not None and value is not None:
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(step)
+                values.append(value)
+    return dict(sorted(curves.items()))
+
+
+def _number(cell: object) -> float | None:
+    try:
+        return float(str(cell))
+    except ValueError:
+        return None
+
+
+def _family(name: str, names: Mapping[str, object]) -> int:
+    """Number the first parts of names, so that all curves of the critic share a colour."""
+    return sorted({other.split("/")[0] for other in names}).index(name.split("/")[0])
+
+
+def _moving_mean(values: Sequence[float]) -> list[float] | None:
+    """Return the mean over a window of a twentieth of the curve, or None for short curves."""
+    reach = len(values) // 40
+    if reach < 2:
+        return None
+    windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
+    return [sum(window) / len(window) for window in windows]

@@ -1,0 +1,95 @@
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import condgan as cg
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+def pytest_collection_modifyitems(items):
+    missing = {}
+    if not torch.cuda.is_available():
+        missing["cuda"] = "needs a CUDA device"
+    if not os.environ.get("CONDGAN_CHEST_XRAY"):
+        missing["real_data"] = "needs the chest X-ray folder named by $CONDGAN_CHEST_XRAY"
+    for item in items:
+        for mark, reason in missing.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class PointGenerator(cg.Generator):
+    def __init__(self, *, num_classes: int | None, latent_dim: int = 8, width: int = 64):
+        super().__init__(latent_dim=latent_dim, num_classes=num_classes, image_shape=(2,))
+        self.body = nn.Sequential(
+            nn.Linear(latent_dim + (num_classes or 0), width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, 2),
+        )
+
+    def forward(self, z, y=None):
+        if y is not None:
+            z = torch.cat([z, nn.functional.one_hot(y, self.num_classes).to(z.dtype)], dim=1)
+        return self.body(z)
+
+
+class PointCritic(cg.Critic):
+    def __init__(self, *, num_classes: int | None, width: int = 64):
+        super().__init__(feature_dim=width, num_classes=num_classes, image_shape=(2,))
+        self.body = nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+
+    def features(self, x):
+        return self.body(x)
+
+
+class ACPointCritic(cg.AuxiliaryClassifierMixin, PointCritic):
+    pass
+
+
+class LabelledPointCritic(cg.ConcatenationMixin, PointCritic):
+    pass
+
+
+@pytest.fixture
+def point_networks() -> Callable[..., tuple[cg.Generator, cg.Critic]]:
+    """Small perceptrons on points of the plane: a generator, and a critic with the head that is asked for."""
+    heads = {"plain": PointCritic, "class": ACPointCritic, "label": LabelledPointCritic}
+
+    def make(num_classes: int | None, *, head: str = "plain", width: int = 64, seed: int = 0):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            generator = PointGenerator(num_classes=num_classes, width=width)
+            return generator, heads[head](num_classes=num_classes, width=width)
+
+    return make
+
+
+@pytest.fixture
+def tiny_images() -> cg.data.ArrayDataset:
+    """Twenty-four noisy images of 16x16 in three classes of 12, 8 and 4, the brighter the higher the label."""
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat_interleave(torch.tensor([12, 8, 4]))
+    noise = torch.randint(0, 100, (24, 1, 16, 16), generator=rng)
+    return cg.data.ArrayDataset((noise + 70 * labels[:, None, None, None]).to(torch.uint8), labels)
+
+
+@pytest.fixture
+def make_trainer() -> Callable[..., cg.Trainer]:
+    """A trainer of tiny networks for `tiny_images`, with batch norm in both and dropout in the critic."""
+
+    def make(*, network_seed: int = 0, **options) -> cg.Trainer:
+        shape = {"num_classes": 3, "image_shape": (1, 16, 16), "base_channels": 4}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(network_seed)
+            generator = cg.DCGANGenerator(latent_dim=8, embed_dim=4, **shape)
+            critic = cg.ACDCGANCritic(batch_norm=True, dropout=0.3, **shape)
+        defaults = {"loss": cg.MinimaxLoss(), "auxiliary": cg.AuxiliaryClassifierLoss(), "device": "cpu"}
+        return cg.Trainer(generator, critic, **{**defaults, **options})
+
+    return make

@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+import condgan as cg
+from condgan.types import CriticRegularizer
+
+SHAPE = {"num_classes": 3, "image_shape": (1, 16, 16), "base_channels": 2}
+
+
+class PerSample(CriticRegularizer):
+    per_sample = True
+
+
+def make(generator=None, critic=None, **options) -> cg.Trainer:
+    return cg.Trainer(
+        generator or cg.DCGANGenerator(latent_dim=4, **SHAPE),
+        critic or cg.ACDCGANCritic(**SHAPE),
+        **{"loss": cg.WassersteinLoss(), "device": "cpu", **options},
+    )
+
+
+@pytest.mark.parametrize("other", [{"image_shape": (3, 16, 16)}, {"num_classes": 2}])
+def test_networks_of_two_kinds_are_refused(other):
+    with pytest.raises(ValueError, match=r"same image_shape and num_classes, got \(1, 16, 16\) and 3"):
+        make(critic=cg.ACDCGANCritic(**{**SHAPE, **other}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"critic_steps": 0}, "critic_steps must be at least 1, got 0"),
+        ({"precision": "fp16"}, "\"fp32\" or \"bf16\", got 'fp16'"),
+        ({"schedule": "cosine"}, "schedule must be one of .* got 'cosine'"),
+        ({"ema_decay": 1.0}, "ema_decay must lie in"),
+        ({"loss": cg.RelativisticLoss()}, "RelativisticLoss compares .* Pass label_law=\"paired\""),
+    ],
+)
+def test_impossible_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_penalties_for_each_sample_refuse_a_critic_with_batch_norm():
+    critic = cg.DCGANCritic(**SHAPE, batch_norm=True)
+    with pytest.raises(ValueError, match=r"PerSample .* DCGANCritic normalizes over the batch.*batch_norm=False"):
+        make(critic=critic, regularizers=[PerSample(1.0)])
+    make(critic=cg.DCGANCritic(**SHAPE), regularizers=[PerSample(1.0)])
+
+
+@pytest.mark.parametrize("penalty", [cg.GradientPenalty(1.0), cg.R1(1.0), cg.R2(1.0), cg.DraganPenalty(1.0)])
+def test_all_gradient_penalties_refuse_it(penalty):
+    with pytest.raises(ValueError, match="normalizes over the batch"):
+        make(critic=cg.DCGANCritic(**SHAPE, batch_norm=True), regularizers=[penalty])
+
+
+def test_interpolates_under_a_score_of_labels_need_pairs():
+    critic = cg.ProjectionDCGANCritic(**SHAPE)
+    with pytest.raises(ValueError, match=r"GradientPenalty compares .* got label_law='uniform'"):
+        make(critic=critic, regularizers=[cg.GradientPenalty()])
+    make(critic=critic, regularizers=[cg.GradientPenalty()], label_law="paired")
+    make(critic=critic, regularizers=[cg.R1(1.0)])
+    make(regularizers=[cg.GradientPenalty()])
+
+
+def test_class_terms_need_classes():
+    shape = {**SHAPE, "num_classes": None}
+    networks = {"generator": cg.DCGANGenerator(latent_dim=4, **shape), "critic": cg.DCGANCritic(**shape)}
+    with pytest.raises(ValueError, match="auxiliary losses need classes"):
+        make(**networks, auxiliary=cg.AuxiliaryClassifierLoss())
+    make(**networks, loss=cg.RelativisticLoss())
+
+
+def images(num_classes=3, shape=(1, 16, 16)):
+    return cg.data.ArrayDataset(torch.zeros(12, *shape, dtype=torch.uint8), [i % num_classes for i in range(12)])
+
+
+@pytest.mark.parametrize(
+    ("data", "fit", "message"),
+    [
+        (images(shape=(1, 16, 20)), {}, r"image_shape \(1, 16, 16\), got \(1, 16, 20\)"),
+        (images(2), {}, "3 classes, got 2"),
+        (images(), {"steps": 0}, "steps must be at least 1, got 0"),
+        (images(), {"batch_size": 1}, "at least 2, got 1 and 1"),
+        (images(), {"generator_batch_size": 0}, "at least 2, got 4 and 0"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(data, fit, message):
+    trainer = make()
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(data, **{"steps": 1, "batch_size": 4, **fit})
+    assert trainer.state.step == 0
+    trainer.fit(images(), steps=1, batch_size=4)

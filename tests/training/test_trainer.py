@@ -1,0 +1,493 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import condgan as cg
+from condgan.training import Callback
+from condgan.types import CriticRegularizer, GeneratorRegularizer
+
+
+class Recorder(Callback):
+    """Writes down every hook that is called, with the steps done by then."""
+
+    def __init__(self, every: int = 1):
+        super().__init__(every)
+        self.calls = []
+
+    def __getattribute__(self, name):
+        if name.startswith("on_"):
+            return lambda trainer, *rest: self.calls.append((name, trainer.state.step))
+        return super().__getattribute__(name)
+
+
+class At(Callback):
+    """Calls a function at the end of one step."""
+
+    def __init__(self, step, fn):
+        super().__init__()
+        self.step, self.fn = step, fn
+
+    def on_step_end(self, trainer):
+        if trainer.state.step == self.step:
+            self.fn(trainer)
+
+
+class RunningMeanScore(CriticRegularizer):
+    """A regularizer with state: pulls scores towards their running mean."""
+
+    def __init__(self, weight, *, every=1):
+        super().__init__(weight, every=every)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def penalty(self, critic, batch):
+        self.mean.lerp_(batch.real.score.detach().mean(), 0.1)
+        return (batch.real.score - self.mean).square().mean()
+
+
+class FakeMagnitude(GeneratorRegularizer):
+    def penalty(self, generator, batch):
+        return batch.x_fake.square().mean()
+
+
+def assert_same(one, other, path="state"):
+    """Equal bit for bit: tensors, numbers and whatever holds them."""
+    assert type(one) is type(other), path
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert list(one) == list(other), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), path
+        for i, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{path}[{i}]")
+    else:
+        assert one == other or (one != one and other != other), path
+
+
+def everything(trainer: cg.Trainer) -> dict:
+    return trainer._state_dict()
+
+
+RICH = {
+    "critic_steps": 2,
+    "schedule": "linear",
+    "dequantize": True,
+    "label_law": "paired",
+    "augment": cg.DiffAugment(),
+}
+
+
+def rich(make_trainer, **options) -> cg.Trainer:
+    regularizers = [RunningMeanScore(0.1, every=3), FakeMagnitude(0.1, every=2)]
+    return make_trainer(**{**RICH, "regularizers": regularizers, **options})
+
+
+def test_the_same_seed_twice_is_bit_equal(make_trainer, tiny_images):
+    first, again, other = (rich(make_trainer, seed=seed) for seed in (5, 5, 6))
+    for trainer in (first, again, other):
+        torch.rand(3)
+        trainer.fit(tiny_images, steps=4, batch_size=6)
+    assert_same(everything(first), everything(again))
+    with pytest.raises(AssertionError):
+        assert_same(everything(first)["generator"], everything(other)["generator"])
+
+
+def test_dropout_draws_from_states_of_the_trainer(make_trainer, tiny_images):
+    quiet, noisy = make_trainer(), make_trainer(callbacks=[At(2, lambda trainer: torch.manual_seed(0))])
+    for trainer in (quiet, noisy):
+        trainer.fit(tiny_images, steps=4, batch_size=6)
+    assert_same(quiet.networks.critic.state_dict(), noisy.networks.critic.state_dict())
+
+
+def test_fit_leaves_the_default_generators_alone(make_trainer, tiny_images):
+    before = torch.get_rng_state()
+    trainer = make_trainer()
+    trainer.fit(tiny_images, steps=2, batch_size=6)
+    trainer.sample(torch.tensor([0, 1]))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_resumed_run_equals_the_uninterrupted_one(make_trainer, tiny_images, tmp_path, stop_at):
+    def build(name):
+        evaluate = cg.Evaluate(lambda trainer: {"mean": float(trainer.sample([0, 1], seed=0).mean())}, every=2)
+        loggers = [cg.CSVLogger(tmp_path / f"{name}.csv", every=1), cg.JSONLLogger(tmp_path / f"{name}.jsonl", every=2)]
+        return rich(make_trainer, callbacks=[evaluate, cg.EarlyStopping("mean", patience=99), *loggers])
+
+    whole = build("whole")
+    whole.fit(tiny_images, steps=6, batch_size=6)
+    cut = build("cut")
+    cut.callbacks = (*cut.callbacks, At(stop_at, lambda trainer: trainer.request_stop("test")))
+    cut.fit(tiny_images, steps=6, batch_size=6)
+    assert cut.state.step == stop_at
+    torch.rand(7)
+    cut.save(tmp_path / "run")
+
+    resumed = build("cut")
+    nn.init.zeros_(next(resumed.networks.generator.parameters()))
+    assert resumed.resume(tmp_path / "run")
+    torch.rand(7)
+    resumed.fit(tiny_images, steps=6, batch_size=6)
+    assert_same(everything(whole), everything(resumed))
+    assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "cut.csv").read_bytes()
+    assert (tmp_path / "whole.jsonl").read_bytes() == (tmp_path / "cut.jsonl").read_bytes()
+    assert torch.equal(whole.sample([0, 1, 2]), resumed.sample([0, 1, 2]))
+
+
+def test_values_of_lazy_terms_survive_a_resume(make_trainer, tiny_images, tmp_path):
+    def build(name):
+        logger = cg.CSVLogger(tmp_path / name, every=3)
+        return make_trainer(regularizers=[RunningMeanScore(1.0, every=4)], callbacks=[logger])
+
+    whole, cut = build("whole.csv"), build("cut.csv")
+    whole.fit(tiny_images, steps=3, batch_size=6)
+    cut.callbacks = (*cut.callbacks, At(2, lambda trainer: trainer.request_stop("test")))
+    cut.fit(tiny_images, steps=3, batch_size=6)
+    cut.save(tmp_path)
+    resumed = build("cut.csv")
+    resumed.resume(tmp_path)
+    resumed.fit(tiny_images, steps=3, batch_size=6)
+    assert "running_mean_score" in (tmp_path / "whole.csv").read_text()
+    assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "cut.csv").read_bytes()
+
+
+def test_checkpoints_hold_what_other_callbacks_did_in_their_step(make_trainer, tiny_images, tmp_path):
+    recorder = EvaluationCounter()
+    checkpoint = cg.Checkpoint(tmp_path, every=1)
+    trainer = make_trainer(callbacks=[checkpoint, recorder])
+    trainer.fit(tiny_images, steps=2, batch_size=6)
+    again = EvaluationCounter()
+    make_trainer(callbacks=[again]).resume(tmp_path)
+    assert again.count == 2
+
+
+class EvaluationCounter(Callback):
+    count = 0
+
+    def on_step_end(self, trainer):
+        self.count += 1
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def test_callbacks_may_come_and_go_between_runs(make_trainer, tiny_images, tmp_path):
+    counter = EvaluationCounter()
+    trainer = make_trainer(callbacks=[Callback(), counter])
+    trainer.fit(tiny_images, steps=2, batch_size=6)
+    trainer.save(tmp_path)
+    again, new = EvaluationCounter(), EvaluationCounter()
+    assert make_trainer(callbacks=[Recorder(), again, new]).resume(tmp_path)
+    assert (again.count, new.count) == (2, 0)
+
+
+def test_steps_are_the_total(make_trainer, tiny_images):
+    recorder = Recorder()
+    trainer = make_trainer(callbacks=[recorder], critic_steps=2)
+    state = trainer.fit(tiny_images, steps=3, batch_size=6)
+    assert (state.step, state.images_seen, state.total_steps) == (3, 36, 3)
+    weights = everything(trainer)
+    assert trainer.fit(tiny_images, steps=3, batch_size=6).step == 3
+    assert_same(everything(trainer), weights)
+    assert trainer.fit(tiny_images, steps=4, batch_size=6).step == 4
+    assert recorder.calls[:5] == [
+        ("on_fit_start", 0),
+        ("on_critic_step_end", 0),
+        ("on_critic_step_end", 0),
+        ("on_generator_step_end", 1),
+        ("on_step_end", 1),
+    ]
+    assert recorder.calls.count(("on_fit_end", 3)) == 2
+
+
+def test_on_step_end_is_called_every_so_often_and_in_the_last_step(make_trainer, tiny_images):
+    recorder = Recorder(every=3)
+    make_trainer(callbacks=[recorder]).fit(tiny_images, steps=8, batch_size=6)
+    assert [step for hook, step in recorder.calls if hook == "on_step_end"] == [3, 6, 8]
+    assert [step for hook, step in recorder.calls if hook == "on_generator_step_end"] == list(range(1, 9))
+
+
+class Rates(Callback):
+    def __init__(self):
+        super().__init__()
+        self.rates = []
+
+    def on_step_end(self, trainer):
+        optimizers = (trainer.generator_optimizer, trainer.critic_optimizer)
+        self.rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in optimizers))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [("constant", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25]), (lambda p: (1 - p) ** 2, [1, 0.5625, 0.25, 0.0625])],
+)
+def test_schedules_hit_their_rates(make_trainer, tiny_images, schedule, factors):
+    rates = Rates()
+    optimizers = {
+        "generator_optimizer": cg.OptimizerConfig(lr=0.01),
+        "critic_optimizer": cg.OptimizerConfig(lr=0.04),
+    }
+    trainer = make_trainer(callbacks=[rates], schedule=schedule, **optimizers)
+    trainer.fit(tiny_images, steps=4, batch_size=6)
+    assert rates.rates == [(pytest.approx(0.01 * f), pytest.approx(0.04 * f)) for f in factors]
+
+
+def test_a_schedule_scales_the_updates(make_trainer, tiny_images):
+    trainer = make_trainer(schedule=lambda progress: 0.0 if progress else 1.0)
+    trainer.fit(tiny_images, steps=1, batch_size=6)
+    start = [p.detach().clone() for p in trainer.networks.critic.parameters()]
+    trainer.fit(tiny_images, steps=3, batch_size=6)
+    assert all(torch.equal(a, b) for a, b in zip(start, trainer.networks.critic.parameters(), strict=True))
+
+
+class Count(CriticRegularizer):
+    def __init__(self, *, every):
+        super().__init__(2.0, every=every)
+        self.values = []
+
+    def penalty(self, critic, batch):
+        return batch.real.score.new_ones(())
+
+    def forward(self, critic, batch):
+        self.values.append(super().forward(critic, batch))
+        return self.values[-1]
+
+
+def test_lazy_terms_rest_between_their_turns(make_trainer, tiny_images):
+    regularizer = Count(every=4)
+    trainer = make_trainer(critic_steps=3, regularizers=[regularizer])
+    trainer.fit(tiny_images, steps=3, batch_size=6)
+    assert [float(value) for value in regularizer.values] == [8.0, 8.0, 8.0]  # critic updates 0, 4 and 8 of 9
+
+
+class Explode(Callback):
+    """Puts NaN into one weight of the network behind a step."""
+
+    def __init__(self, step, network):
+        super().__init__()
+        self.step, self.network = step, network
+
+    def on_step_end(self, trainer):
+        if trainer.state.step == self.step:
+            with torch.no_grad():
+                next(getattr(trainer.networks, self.network).parameters()).fill_(math.nan)
+
+
+@pytest.mark.parametrize("options", [{}, {"regularizers": [RunningMeanScore(1.0, every=100)]}])
+def test_divergence_names_step_and_term_and_is_never_saved(make_trainer, tiny_images, tmp_path, options):
+    callbacks = [cg.Checkpoint(tmp_path, every=2, keep=9), Explode(3, "critic"), Recorder()]
+    trainer = make_trainer(callbacks=callbacks, **options)
+    with pytest.raises(cg.TrainingDivergedError, match="critic/adversarial was not finite in step 3") as caught:
+        trainer.fit(tiny_images, steps=20, batch_size=6)
+    assert (caught.value.step, caught.value.term) == (3, "critic/adversarial")
+    assert trainer.state.step == 4  # found at the next checkpoint
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000002.pt"]
+    assert ("on_exception", 4) in callbacks[2].calls
+    for use in (trainer.read_metrics, lambda: trainer.save(tmp_path), lambda: trainer.sample([0])):
+        with pytest.raises(cg.TrainingDivergedError):
+            use()
+    assert trainer.resume(tmp_path)
+    assert trainer.sample([0]).isfinite().all()
+
+
+def test_divergence_is_found_at_the_end_without_callbacks(make_trainer, tiny_images):
+    trainer = make_trainer(callbacks=[Explode(1, "generator")])
+    with pytest.raises(cg.TrainingDivergedError, match="in step 1"):
+        trainer.fit(tiny_images, steps=2, batch_size=6)
+
+
+def test_a_torn_checkpoint_is_passed_over(make_trainer, tiny_images, tmp_path):
+    trainer = make_trainer(callbacks=[cg.Checkpoint(tmp_path, every=2, keep=2)])
+    trainer.fit(tiny_images, steps=4, batch_size=6)
+    newest = tmp_path / "checkpoint-000000004.pt"
+    newest.write_bytes(newest.read_bytes()[:5000])
+    resumed = make_trainer(callbacks=[cg.Checkpoint(tmp_path, every=1, keep=1)])
+    with pytest.warns(UserWarning, match=r"passing over .*000000004\.pt"):
+        assert resumed.resume(tmp_path)
+    assert resumed.state.step == 2
+    resumed.fit(tiny_images, steps=4, batch_size=6)
+    assert_same(everything(trainer)["ema"], everything(resumed)["ema"])
+    assert make_trainer().resume(tmp_path)
+
+
+def test_resume_without_checkpoints_is_false(make_trainer, tmp_path):
+    assert not make_trainer().resume(tmp_path)
+    assert not make_trainer().resume(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"loss": cg.HingeLoss()}, "loss"),
+        ({"critic_optimizer": cg.OptimizerConfig(lr=1e-3)}, "critic_optimizer"),
+        ({"label_law": cg.Tempered(0.5), "precision": "bf16"}, "label_law, precision"),
+        ({"regularizers": [FakeMagnitude(1.0)]}, "regularizers"),
+    ],
+)
+def test_resume_refuses_other_settings(make_trainer, tiny_images, tmp_path, options, named):
+    trainer = make_trainer()
+    trainer.fit(tiny_images, steps=1, batch_size=6)
+    trainer.save(tmp_path)
+    with pytest.raises(ValueError, match=f"other settings: {named} differ"):
+        make_trainer(**options).resume(tmp_path)
+
+
+class LossWithoutRepr:
+    needs_real_scores = False
+
+    def critic(self, real_score, fake_score):
+        return fake_score.mean() - real_score.mean()
+
+    def generator(self, real_score, fake_score):
+        return -fake_score.mean()
+
+
+def test_settings_name_parts_of_the_users_own_without_addresses(make_trainer):
+    parts = {"schedule": lambda p: 1 - p, "label_law": lambda counts: counts, "loss": LossWithoutRepr()}
+    settings = make_trainer(**parts).settings
+    assert "lambda" in settings["schedule"]
+    assert "LossWithoutRepr" in settings["loss"]
+    assert "0x" not in repr(settings)
+
+
+def test_fit_refuses_other_data_after_a_resume(make_trainer, tiny_images, tmp_path):
+    trainer = make_trainer()
+    trainer.fit(tiny_images, steps=1, batch_size=6)
+    trainer.save(tmp_path)
+    resumed = make_trainer()
+    resumed.resume(tmp_path)
+    other = cg.data.ArrayDataset(255 - tiny_images.images, tiny_images.labels)
+    with pytest.raises(ValueError, match="other data"):
+        resumed.fit(other, steps=2, batch_size=6)
+
+
+def test_save_within_a_step_is_refused(make_trainer, tiny_images, tmp_path):
+    class Impatient(Callback):
+        def on_critic_step_end(self, trainer):
+            trainer.save(tmp_path)
+
+    with pytest.raises(RuntimeError, match="between steps"):
+        make_trainer(callbacks=[Impatient()]).fit(tiny_images, steps=1, batch_size=6)
+
+
+def test_an_interrupt_within_a_step_leaves_the_checkpoints_as_they_were(make_trainer, tiny_images, tmp_path):
+    class Interrupt(Callback):
+        def on_critic_step_end(self, trainer):
+            if trainer.state.step == 2:
+                raise KeyboardInterrupt
+
+    trainer = make_trainer(callbacks=[Interrupt(), cg.Checkpoint(tmp_path, every=2)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(tiny_images, steps=4, batch_size=6)
+    whole = make_trainer()
+    whole.fit(tiny_images, steps=4, batch_size=6)
+    resumed = make_trainer()
+    resumed.resume(tmp_path)
+    assert resumed.state.step == 2
+    resumed.fit(tiny_images, steps=4, batch_size=6)
+    assert_same(everything(whole)["critic"], everything(resumed)["critic"])
+
+
+def test_samples_depend_on_their_seed_alone_and_disturb_nothing(make_trainer, tiny_images):
+    def draw(trainer):
+        trainer.sample([0, 1, 2])
+        trainer.sample([0, 1, 2], seed=1)
+
+    quiet, sampled = make_trainer(), make_trainer(callbacks=[At(step, draw) for step in (1, 2, 3)])
+    for trainer in (quiet, sampled):
+        trainer.fit(tiny_images, steps=4, batch_size=6)
+    for part in ("generator", "critic", "ema", "rng", "generator_optimizer"):
+        assert_same(everything(quiet)[part], everything(sampled)[part])
+    x = quiet.sample(torch.tensor([2, 0]), seed=3)
+    assert x.shape == (2, 1, 16, 16)
+    assert torch.equal(x, sampled.sample([2, 0], seed=3))
+    assert not torch.equal(x, quiet.sample([2, 0], seed=4))
+    assert not torch.equal(quiet.sample([2, 0]), quiet.sample([2, 0]))
+    assert not quiet.networks.generator.embedding.embedding.weight.grad.isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0, 3], r"values in \[0, 3\), got values in \[0, 3\]"),
+        ([-1, 0], r"got values in \[-1, 0\]"),
+        (4, "takes labels, got the number 4"),
+        (torch.tensor([0.0]), "must be integers"),
+        (torch.zeros(2, 2, dtype=torch.int64), r"of shape \(N,\)"),
+    ],
+)
+def test_labels_out_of_range_are_refused(make_trainer, y, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer().sample(y)
+
+
+def test_unconditional_training(point_networks):
+    rng = torch.Generator().manual_seed(0)
+    data = cg.data.ArrayDataset(torch.randn(64, 2, generator=rng), [0, 1] * 32)
+    trainer = cg.Trainer(
+        *point_networks(None),
+        loss=cg.WassersteinLoss(),
+        regularizers=[cg.GradientPenalty()],
+        critic_steps=2,
+        device="cpu",
+    )
+    metrics = trainer.fit(data, steps=3, batch_size=8, generator_batch_size=4).metrics
+    assert trainer.sample(5, seed=0).shape == (5, 2)
+    assert not any("class" in name for name in metrics)
+    with pytest.raises(ValueError, match="takes the number of images"):
+        trainer.sample([0, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_points_from_numpy_train_networks_of_either_precision(point_networks, dtype):
+    points = torch.randn(16, 2, dtype=torch.float64).numpy()
+    data = cg.data.ArrayDataset(points, [0, 1] * 8)
+    generator, critic = point_networks(2, head="class")
+    trainer = cg.Trainer(
+        generator.to(dtype), critic.to(dtype), loss=cg.RelativisticLoss(), label_law="paired", device="cpu"
+    )
+    trainer.fit(data, steps=2, batch_size=4)
+    assert trainer.sample([0, 1]).dtype == dtype
+
+
+@pytest.mark.parametrize("hook", ["on_critic_step_end", "on_generator_step_end", "on_step_end", "on_fit_start"])
+def test_a_callback_may_stop_training(make_trainer, tiny_images, hook):
+    class Stop(Callback):
+        pass
+
+    def stop(trainer):
+        if trainer.state.step >= 2 or hook == "on_fit_start":
+            trainer.request_stop("enough")
+
+    callback, recorder = Stop(), Recorder()
+    setattr(callback, hook, stop)
+    trainer = make_trainer(callbacks=[callback, recorder])
+    steps = {"on_fit_start": 0, "on_critic_step_end": 3}.get(hook, 2)
+    assert trainer.fit(tiny_images, steps=9, batch_size=6).step == steps
+    assert recorder.calls[-1] == ("on_fit_end", steps)
+    delattr(callback, hook)
+    assert trainer.fit(tiny_images, steps=4, batch_size=6).step == 4
+
+
+def test_networks_may_have_frozen_parts(make_trainer, tiny_images):
+    trainer = make_trainer()
+    frozen = make_trainer().networks
+    frozen.critic.blocks[0].requires_grad_(False)
+    trainer = cg.Trainer(frozen.generator, frozen.critic, loss=cg.HingeLoss(), device="cpu")
+    before = frozen.critic.blocks[0].conv.weight.clone(), frozen.critic.blocks[1].conv.weight.clone()
+    trainer.fit(tiny_images, steps=1, batch_size=6)
+    assert torch.equal(frozen.critic.blocks[0].conv.weight, before[0])
+    assert not torch.equal(frozen.critic.blocks[1].conv.weight, before[1])
+
+
+def test_regularizers_must_be_regularizers(make_trainer):
+    with pytest.raises(TypeError, match="AuxiliaryClassifierLoss.*auxiliary"):
+        make_trainer(regularizers=[cg.AuxiliaryClassifierLoss()])
