@@ -39,7 +39,11 @@ class Preset:
         make = cg.recipes.RECIPES[recipe]
         options = {"base_channels": self.base_channels, "precision": self.precision, **options}
         if self.networks == "dcgan" and recipe == "acwgan_gp":
-            shape = dict(num_classes=data.num_classes, image_shape=data.image_shape, base_channels=self.base_channels)
+            shape: dict[str, Any] = {
+                "num_classes": data.num_classes,
+                "image_shape": data.image_shape,
+                "base_channels": self.base_channels,
+            }
             options |= {
                 "generator": cg.DCGANGenerator(conditioning="batch_norm", **shape),
                 "critic": cg.ACDCGANCritic(**shape),

@@ -30,7 +30,7 @@ def write_figures(
     """Draw sample grids beside real images, training curves and the comparison of the arms."""
     names = source.train.class_names
     real = first_of_each(source.train) if real_images else None
-    credit = f"Real images: {source.attribution}" if real is not None and source.attribution else None
+    credit = source.attribution if real is not None else None
     for recipe, images in synthetic.items():
         gan = results["gans"][recipe]
         caption = f"{recipe}, {source.name} data, {gan['steps']} generator steps, not selected. {credit or ''}".strip()
@@ -64,7 +64,7 @@ def estimates(test: dict[str, Any]) -> dict[str, Estimate]:
 
 def write_report(folder: Path, results: dict[str, Any]) -> Path:
     """Write `report.md`."""
-    data, names = results["data"], results["data"]["class_names"]
+    data = results["data"]
     title = "Chest phantoms" if data["name"] == "phantom" else "Chest X-rays"
     parts = [
         f"**{results['notice']}**",
@@ -84,7 +84,7 @@ def write_report(folder: Path, results: dict[str, Any]) -> Path:
         f"## How it was run\n\n{how(results)}",
     ]
     if data["attribution"]:
-        parts.append(f"Real images: {data['attribution']}")
+        parts.append(data["attribution"])
     path = folder / "report.md"
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path
@@ -105,12 +105,14 @@ def findings(results: dict[str, Any]) -> list[str]:
             "above chance" if balanced.low > chance else "below chance" if balanced.high < chance
             else "not distinguishable from chance"
         )  # fmt: skip
-        share = (balanced.value - chance) / (real["balanced_accuracy"]["value"] - chance)
-        said.append(
+        sentence = (
             f"Trained on `{recipe}` images alone, the classifier's balanced accuracy is {balanced}, {verdict} "
-            f"({chance:.2f}); trained on the real images it is {Estimate(**real['balanced_accuracy'])}. "
-            f"The synthetic images carry {share:.0%} of what the real ones give above chance."
+            f"({chance:.2f}); trained on the real images it is {Estimate(**real['balanced_accuracy'])}."
         )
+        if balanced.low > chance:
+            share = (balanced.value - chance) / (real["balanced_accuracy"]["value"] - chance)
+            sentence += f" That is {share:.0%} of what the real images give above chance."
+        said.append(sentence)
     recalls = {recipe: Estimate(**arms[recipe]["test"]["recall"][rare]) for recipe in results["gans"]}
     if len(recalls) > 1:
         best = max(recalls, key=lambda recipe: recalls[recipe].value)
@@ -175,7 +177,7 @@ def gan_section(name: str, gan: dict[str, Any]) -> str:
         f"{settings['generator']} ({gan['generator_parameters']:,} parameters) against {settings['critic']} "
         f"({gan['critic_parameters']:,}), {settings['loss']}, {'; '.join(settings['auxiliary'])}"
         f"{'; ' if settings['regularizers'] else ''}{'; '.join(settings['regularizers'])}; "
-        f"{settings['critic_steps']} critic steps a step. The weights are in `{name}/generator`.\n\n"
+        f"{settings['critic_steps']} critic update{'s' * (settings['critic_steps'] > 1)} a step. The weights are in `{name}/generator`.\n\n"
         f"![training of {name}]({name}_training.png)"
     )
 
