@@ -177,7 +177,8 @@ def gan_section(name: str, gan: dict[str, Any]) -> str:
         f"{settings['generator']} ({gan['generator_parameters']:,} parameters) against {settings['critic']} "
         f"({gan['critic_parameters']:,}), {settings['loss']}, {'; '.join(settings['auxiliary'])}"
         f"{'; ' if settings['regularizers'] else ''}{'; '.join(settings['regularizers'])}; "
-        f"{settings['critic_steps']} critic update{'s' * (settings['critic_steps'] > 1)} a step. The weights are in `{name}/generator`.\n\n"
+        f"{settings['critic_steps']} critic update{'s' * (settings['critic_steps'] > 1)} a step. "
+        f"The weights are in `{name}/generator`.\n\n"
         f"![training of {name}]({name}_training.png)"
     )
 

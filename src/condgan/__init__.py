@@ -1,6 +1,6 @@
 """Class-conditional GANs for PyTorch, and honest answers about their images."""
 
-from condgan import data, functional, metrics, nn, recipes, study
+from condgan import data, functional, images, metrics, nn, recipes, study
 from condgan.augmentation import DiffAugment
 from condgan.losses import (
     AuxiliaryClassifierLoss,
@@ -88,6 +88,7 @@ __all__ = [
     "class_grid",
     "data",
     "functional",
+    "images",
     "interpolate_latents",
     "metrics",
     "nn",

@@ -145,6 +145,8 @@ class R1(CriticRegularizer):
         Mescheder et al. 2018, arXiv:1801.04406, equation 9.
     """
 
+    per_sample: ClassVar[bool] = True
+
     def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
         """Return the unweighted penalty, a scalar."""
         _reject_batch_statistics(critic)
@@ -171,6 +173,8 @@ class R2(CriticRegularizer):
     References:
         Mescheder et al. 2018, arXiv:1801.04406, equation 10.
     """
+
+    per_sample: ClassVar[bool] = True
 
     def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
         """Return the unweighted penalty, a scalar."""

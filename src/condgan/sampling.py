@@ -171,7 +171,7 @@ def _checked_labels(generator: Generator, y: Tensor | Sequence[int] | int) -> tu
     if isinstance(y, int):
         raise ValueError(f"a generator of {generator.num_classes} classes takes labels, got the number {y}.")
     labels = torch.as_tensor(y)
-    if labels.ndim != 1 or labels.is_floating_point():
+    if labels.ndim != 1 or (labels.is_floating_point() and len(labels)):
         raise ValueError(f"y must be integers of shape (N,), got {labels.dtype} of shape {tuple(labels.shape)}.")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < generator.num_classes:
         raise ValueError(

@@ -138,6 +138,21 @@ class NetworkTester:
         sizes = {"num_classes": CLASSES, "image_shape": [1, 28, 28], "base_channels": 4}
         assert config["arguments"] == {**defaults, **sizes, **self.options((1, 28, 28))}
 
+    def test_export_for_any_batch_size(self) -> None:
+        network = self.make_moved()
+        batch = torch.export.Dim("batch", min=2)
+        inputs = self.inputs(network, count=4)
+        exported = torch.export.export(network, inputs, dynamic_shapes=({0: batch}, {0: batch})).module()
+        others = self.inputs(network, count=7)
+        torch.testing.assert_close(self.outputs(exported, others), self.outputs(network, others))
+
+    def test_compile_in_one_graph(self) -> None:
+        network = self.make_moved()
+        inputs = self.inputs(network)
+        torch.compiler.reset()
+        compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(self.outputs(compiled, inputs), self.outputs(network, inputs))
+
     @pytest.mark.parametrize("image_shape", [(1, 15, 64), (1, 64, 15)])
     def test_short_sides_are_refused(self, image_shape: ImageShape) -> None:
         with pytest.raises(ValueError, match="at least 16 pixels"):

@@ -138,6 +138,23 @@ def test_steps_draw_nothing_and_leave_grad_alone(step):
     assert not any(value.requires_grad for value in (*result.gradients, *result.metrics.values()))
 
 
+@pytest.mark.parametrize("make_critic", [CRITICS["dcgan"], CRITICS["resnet"]])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_fused_optimizer_applies_the_gradients_as_they_are(make_critic, memory_format):
+    networks, inputs = make_networks(make_critic), make_inputs()
+    networks.critic.to(memory_format=memory_format)
+    result = critic_step(networks, Terms(cg.WassersteinLoss(), (), [cg.GradientPenalty()]), inputs)
+    parameters = list(networks.critic.parameters())
+    start = [parameter.detach().clone() for parameter in parameters]
+    optimizer = cg.OptimizerConfig(lr=0.1, betas=(0.0, 0.9), eps=1.0).build(parameters)
+    for parameter, gradient in zip(parameters, result.gradients, strict=True):
+        assert gradient.stride() == parameter.stride()
+        parameter.grad = gradient
+    optimizer.step()
+    for parameter, gradient, before in zip(parameters, result.gradients, start, strict=True):
+        torch.testing.assert_close(parameter.detach(), before - 0.1 * gradient / (gradient.abs() + 1.0))
+
+
 class ScoreDtypes(cg.WassersteinLoss):
     def critic(self, real_score, fake_score):
         assert (real_score.dtype, fake_score.dtype) == (torch.float32, torch.float32)

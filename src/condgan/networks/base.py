@@ -114,7 +114,7 @@ class Generator(Network):
 
     if TYPE_CHECKING:  # nn.Module's own call is typed as returning anything
 
-        def __call__(self, z: Tensor, y: Tensor | None = None) -> Tensor: ...
+        def __call__(self, z: Tensor, y: Tensor | None = None) -> Tensor: ...  # noqa: D102
 
     @override
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -168,7 +168,7 @@ class Critic(Network):
 
     if TYPE_CHECKING:  # nn.Module's own call is typed as returning anything
 
-        def __call__(self, x: Tensor, y: Tensor | None = None) -> CriticOutput: ...
+        def __call__(self, x: Tensor, y: Tensor | None = None) -> CriticOutput: ...  # noqa: D102
 
     def make_heads(self) -> None:
         """Make the parameters of the heads; `feature_dim` and `num_classes` are set. Mixins extend it."""

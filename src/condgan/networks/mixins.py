@@ -97,4 +97,4 @@ def _require_classes(critic: Critic) -> int:
 def _require_labels(critic: Critic, y: Tensor | None, h: Tensor) -> Tensor:
     if y is None:
         raise ValueError(f"the score of {type(critic).__name__} depends on the labels: call critic(x, y), got y=None.")
-    return check_labels(y, len(h))
+    return check_labels(y, h)

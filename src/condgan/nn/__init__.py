@@ -1,10 +1,11 @@
 """Layers and blocks for generators and critics of one's own."""
 
-from condgan.nn.activations import LeakyReLU, avg_pool2d, leaky_relu
+from condgan.nn.activations import AvgPool2d, LeakyReLU, avg_pool2d, leaky_relu
 from condgan.nn.blocks import DownBlock, DownResidualBlock, UpBlock, UpResidualBlock, pyramid
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
 
 __all__ = [
+    "AvgPool2d",
     "ConcatenatedEmbedding",
     "ConditionalBatchNorm2d",
     "DownBlock",

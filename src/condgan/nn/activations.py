@@ -53,6 +53,22 @@ class LeakyReLU(nn.Module):
         return f"negative_slope={self.negative_slope}"
 
 
+class AvgPool2d(nn.Module):
+    """Means of 2x2 windows, smaller at odd edges, for critics under a second-order penalty.
+
+    Shape:
+        - `x`: `(N, C, H, W)`. Output: `(N, C, ceil(H / 2), ceil(W / 2))`.
+
+    Examples:
+        >>> AvgPool2d()(torch.tensor([[[[1.0, 3.0, 5.0]]]]))
+        tensor([[[[2., 5.]]]])
+    """
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return avg_pool2d(x)
+
+
 def leaky_relu(x: Tensor, negative_slope: float) -> Tensor:
     r"""Return $\max(x, s x)$ with a structurally absent second derivative.
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from condgan.nn.activations import LeakyReLU, avg_pool2d
+from condgan.nn.activations import AvgPool2d, LeakyReLU
 from condgan.nn.layers import ConditionalBatchNorm2d
 
 Size = tuple[int, int]
@@ -148,10 +148,12 @@ class DownResidualBlock(nn.Module):
         self.activation2 = LeakyReLU(0.0)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.pool = AvgPool2d()
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.conv2(self.activation2(self.conv1(self.activation1(x))))
         # Average pooling is linear, so the 1x1 shortcut costs a quarter behind it.
-        shortcut: Tensor = self.shortcut(avg_pool2d(x))
-        return avg_pool2d(h) + shortcut
+        shortcut: Tensor = self.shortcut(self.pool(x))
+        pooled: Tensor = self.pool(h)
+        return pooled + shortcut

@@ -75,7 +75,7 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
             normalized = super().forward(input)
         if self.num_classes is None or y is None:
             return normalized
-        y = check_labels(y, len(input))
+        y = check_labels(y, input)
         # An embedding refuses negative labels; an index would take them for the last classes.
         gain, shift = (F.embedding(y, table).to(normalized.dtype) for table in (self.gain, self.shift))
         return torch.addcmul(shift[:, :, None, None], gain[:, :, None, None], normalized)
@@ -179,7 +179,7 @@ class ConcatenatedEmbedding(nn.Module):
             return z
         if y is None:
             raise ValueError("a conditional generator needs the labels y, got None.")
-        return torch.cat([z, self.embedding(check_labels(y, len(z))).to(z.dtype)], dim=1)
+        return torch.cat([z, self.embedding(check_labels(y, z)).to(z.dtype)], dim=1)
 
 
 def spectral_normalize(module: nn.Module) -> nn.Module:
@@ -206,14 +206,15 @@ def spectral_normalize(module: nn.Module) -> nn.Module:
     return module
 
 
-def check_labels(y: Tensor, count: int) -> Tensor:
-    """Return `y` if it holds one label for each of `count` samples.
+def check_labels(y: Tensor, samples: Tensor) -> Tensor:
+    """Return `y` if it holds one label for each of `samples`.
 
     Raises:
         ValueError: If its shape is another, which broadcasting would turn into wrong outputs of the right shape.
     """
-    if y.shape != (count,):
-        hint = " Flatten them: y.squeeze(1)." if y.shape == (count, 1) else ""
+    count = samples.shape[0]  # not `len`, which would tie an exported network to one batch size
+    if y.ndim != 1 or y.shape[0] != count:
+        hint = " Flatten them: y.squeeze(1)." if tuple(y.shape) == (count, 1) else ""
         raise ValueError(f"labels must have shape ({count},), one for each sample, got {tuple(y.shape)}.{hint}")
     return y
 

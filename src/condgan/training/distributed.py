@@ -42,7 +42,7 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
     dist.all_reduce(flat)
     flat /= world
     parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+    return [torch.empty_like(tensor).copy_(part.view_as(tensor)) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 @torch.no_grad()

@@ -52,7 +52,7 @@ class Terms:
 
 
 class StepResult(NamedTuple):
-    """Gradients of the trainable parameters in their order, and detached scalars by name."""
+    """Gradients of the trainable parameters in their order and memory layout, and detached scalars by name."""
 
     gradients: tuple[Tensor, ...]
     metrics: dict[str, Tensor]
@@ -146,7 +146,14 @@ def _augment(terms: Terms, inputs: StepInputs, x: Real, x_fake: Tensor) -> tuple
 
 def _gradients(losses: dict[str, Tensor], module: nn.Module) -> tuple[Tensor, ...]:
     total = torch.stack(list(losses.values())).sum()
-    return torch.autograd.grad(total, trainable(module), allow_unused=True, materialize_grads=True)
+    parameters = trainable(module)
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+    # Second derivatives of convolutions come transposed in memory, and fused optimizers on the CPU pair parameters and
+    # gradients place by place in memory: they would silently apply a permuted gradient.
+    return tuple(
+        gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+        for parameter, gradient in zip(parameters, gradients, strict=True)
+    )
 
 
 def _precision(terms: Terms, inputs: StepInputs) -> AbstractContextManager[object]:

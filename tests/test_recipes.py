@@ -1,0 +1,187 @@
+import inspect
+import re
+
+import pytest
+import torch
+
+import condgan as cg
+from condgan import recipes
+from condgan.recipes import CONDITIONAL, RECIPES
+
+
+def make_data(shape=(1, 28, 28), classes=2, count=10) -> cg.data.ArrayDataset:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=rng)
+    return cg.data.ArrayDataset(images, [i % classes for i in range(count)])
+
+
+SHAPES = {"grey": {"shape": (1, 28, 28)}, "wide": {"shape": (3, 48, 80)}, "five": {"shape": (1, 16, 16), "classes": 5}}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains(name, shape):
+    data = make_data(**SHAPES[shape])
+    trainer = RECIPES[name](data, base_channels=2, device="cpu")
+    state = trainer.fit(data, steps=1, batch_size=4)
+    assert state.images_seen == 4 * trainer.critic_steps
+    y = list(range(data.num_classes)) if name in CONDITIONAL else data.num_classes
+    x = trainer.sample(y, seed=0)
+    assert x.shape == (data.num_classes, *data.image_shape)
+    assert x.abs().max() <= 1
+    assert x.std() > 0
+
+
+def test_names_and_kinds():
+    assert {name: getattr(recipes, name) for name in RECIPES} == RECIPES
+    assert set(RECIPES) >= {"dcgan", "cgan", "acgan", "wgan_gp", "acwgan_gp"}
+    for name, recipe in RECIPES.items():
+        generator = recipe(make_data(), base_channels=2, device="cpu").networks.generator
+        assert (generator.num_classes is not None) == (name in CONDITIONAL)
+        assert re.search(r"arXiv:\d{4}\.\d{5}", inspect.getdoc(recipe))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_takes_networks_and_vectors(name, point_networks):
+    data = cg.data.ArrayDataset(torch.randn(16, 2), [0, 1] * 8)
+    head = {"cgan": "label", "acgan": "class", "acwgan_gp": "class"}.get(name, "plain")
+    generator, critic = point_networks(2 if name in CONDITIONAL else None, head=head, width=8)
+    trainer = RECIPES[name](data, generator=generator, critic=critic, device="cpu")
+    assert (trainer.networks.generator, trainer.networks.critic) == (generator, critic)
+    trainer.fit(data, steps=2, batch_size=4)
+    y = [0, 1, 1] if name in CONDITIONAL else 3
+    assert trainer.sample(y).shape == (3, 2)
+    with pytest.raises(ValueError, match=r"images of shape \(C, H, W\), got samples of shape \(2,\)"):
+        RECIPES[name](data, generator=generator)
+
+
+def test_acgan_is_what_its_documentation_says():
+    trainer = recipes.acgan(make_data(), base_channels=2, device="cpu")
+    assert trainer.settings == {
+        "generator": "DCGANGenerator",
+        "critic": "ACDCGANCritic",
+        "loss": repr(cg.MinimaxLoss(saturating=False, weight=1.0)),
+        "auxiliary": [repr(cg.AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=1.0, generator_weight=1.0))],
+        "regularizers": [],
+        "augment": None,
+        "critic_steps": 1,
+        "generator_optimizer": {"lr": 2e-4, "betas": (0.5, 0.999), "eps": 1e-8, "weight_decay": 0.0},
+        "critic_optimizer": {"lr": 2e-4, "betas": (0.5, 0.999), "eps": 1e-8, "weight_decay": 0.0},
+        "schedule": "constant",
+        "ema_decay": 0.999,
+        "label_law": "uniform",
+        "sampling": "natural",
+        "dequantize": False,
+        "precision": "fp32",
+        "device": "cpu",
+        "seed": 0,
+    }
+    modules = list(trainer.networks.critic.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in modules)
+    assert {module.p for module in modules if isinstance(module, torch.nn.Dropout)} == {0.5}
+
+
+def test_acwgan_gp_is_what_its_documentation_says():
+    trainer = recipes.acwgan_gp(make_data(), base_channels=2, device="cpu")
+    assert trainer.settings == {
+        "generator": "ResNetGenerator",
+        "critic": "ACResNetCritic",
+        "loss": repr(cg.WassersteinLoss(weight=1.0)),
+        "auxiliary": [repr(cg.AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1))],
+        "regularizers": [repr(cg.GradientPenalty(weight=10.0, target=1.0, one_sided=False, every=1))],
+        "augment": None,
+        "critic_steps": 5,
+        "generator_optimizer": {"lr": 2e-4, "betas": (0.0, 0.9), "eps": 1e-8, "weight_decay": 0.0},
+        "critic_optimizer": {"lr": 2e-4, "betas": (0.0, 0.9), "eps": 1e-8, "weight_decay": 0.0},
+        "schedule": "linear",
+        "ema_decay": 0.999,
+        "label_law": "paired",
+        "sampling": "natural",
+        "dequantize": True,
+        "precision": "fp32",
+        "device": "cpu",
+        "seed": 0,
+    }
+    norms = [m for m in trainer.networks.generator.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert {norm.num_classes for norm in norms} == {2}
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in trainer.networks.critic.modules())
+
+
+def test_wgan_gp_is_acwgan_gp_without_classes():
+    one, other = (recipe(make_data(), base_channels=2, device="cpu").settings for recipe in (
+        recipes.wgan_gp, recipes.acwgan_gp
+    ))
+    assert {key for key in one if one[key] != other[key]} == {"critic", "auxiliary", "label_law"}
+
+
+def weights(trainer):
+    return [p.detach() for network in (trainer.networks.generator, trainer.networks.critic) for p in network.parameters()]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_initial_weights_depend_on_the_seed_alone(name):
+    def build(**options):
+        torch.rand(5)
+        return weights(RECIPES[name](make_data(), base_channels=2, device="cpu", **options))
+
+    before = torch.get_rng_state()
+    first = RECIPES[name](make_data(), base_channels=2, device="cpu", seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    again, other = build(seed=1), build(seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(weights(first), again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(again, other, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(build(), build(seed=0), strict=True))
+
+
+def test_keywords_override_the_recipe():
+    trainer = recipes.acwgan_gp(make_data(), base_channels=2, device="cpu", critic_steps=2, regularizers=[cg.R1(3.0)])
+    assert trainer.settings["critic_steps"] == 2
+    assert trainer.settings["regularizers"] == [repr(cg.R1(3.0))]
+
+
+def test_recipes_do_not_share_their_regularizers():
+    one, other = (recipes.wgan_gp(make_data(), base_channels=2, device="cpu") for _ in range(2))
+    assert one.terms.critic_regularizers[0] is not other.terms.critic_regularizers[0]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_unknown_keyword_is_named(name):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'critic_step'"):
+        RECIPES[name](make_data(), base_channels=2, critic_step=5)
+
+
+def ring(count_per_mode=64, modes=8, spread=0.05) -> tuple[cg.data.ArrayDataset, torch.Tensor]:
+    """Modes on a circle of radius 2, whose classes alternate, and the modes' centres."""
+    angles = torch.arange(modes) * (2 * torch.pi / modes)
+    centres = 2 * torch.stack([angles.cos(), angles.sin()], dim=1)
+    rng = torch.Generator().manual_seed(0)
+    mode = torch.arange(modes).repeat_interleave(count_per_mode)
+    points = centres[mode] + spread * torch.randn(len(mode), 2, generator=rng)
+    return cg.data.ArrayDataset(points, mode % 2), centres
+
+
+def test_acwgan_gp_learns_a_mixture_with_every_mode_and_the_right_classes(point_networks):
+    data, centres = ring()
+    generator, critic = point_networks(2, head="class", width=128)
+    adam = cg.OptimizerConfig(lr=1e-3, betas=(0.0, 0.9))
+    trainer = recipes.acwgan_gp(
+        data,
+        generator=generator,
+        critic=critic,
+        generator_optimizer=adam,
+        critic_optimizer=adam,
+        regularizers=[cg.GradientPenalty(weight=0.1)],
+        ema_decay=0.98,
+        device="cpu",
+    )
+    trainer.fit(data, steps=500, batch_size=128)
+    y = cg.class_grid(2, 1000)
+    x = trainer.sample(y, seed=0)
+    distance, nearest = torch.cdist(x, centres).min(1)
+    near = distance < 0.5
+    share = torch.bincount(nearest[near], minlength=8) / len(x)
+    report = f"near {near.float().mean():.3f}, shares {share.tolist()}, classes {(nearest % 2 == y).float().mean():.3f}"
+    assert near.float().mean() > 0.8, report
+    assert share.min() > 0.04, report
+    assert (nearest[near] % 2 == y[near]).float().mean() > 0.95, report

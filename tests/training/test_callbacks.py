@@ -1,0 +1,181 @@
+import inspect
+import json
+
+import pytest
+import torch
+
+import condgan as cg
+from condgan import training
+from condgan.training import Callback
+
+HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
+
+
+def subclasses(cls: type) -> list[type]:
+    return [found for child in cls.__subclasses__() for found in (child, *subclasses(child))]
+
+
+LIBRARY = [cls for cls in subclasses(Callback) if cls.__module__.startswith("condgan.")]
+PUBLIC = [cls for cls in LIBRARY if not cls.__name__.startswith("_")]
+
+
+def construct(cls: type, folder, **options) -> Callback:
+    """Make a callback from the arguments that it requires."""
+    known = {"fn": lambda trainer: {"score": 1.0}, "metric": "score", "folder": folder, "path": folder / "log", "every": 2}
+    parameters = inspect.signature(cls).parameters.values()
+    required = {p.name: known[p.name] for p in parameters if p.default is p.empty}
+    return cls(**{**required, **options})
+
+
+def test_all_callbacks_are_known():
+    assert len(HOOKS) == 7
+    assert {cls.__name__ for cls in PUBLIC} >= {"Checkpoint", "CSVLogger", "SampleGrid", "ProgressBar", "Evaluate"}
+    for cls in PUBLIC:
+        assert getattr(training, cls.__name__) is cls
+        assert getattr(cg, cls.__name__) is cls
+
+
+@pytest.mark.parametrize("cls", LIBRARY)
+def test_hooks_have_the_signatures_of_the_base(cls):
+    own = [name for name in vars(cls) if name.startswith("on_")]
+    assert set(own) <= set(HOOKS), "a hook that nobody calls"
+    for name in own:
+        assert inspect.signature(getattr(cls, name)) == inspect.signature(getattr(Callback, name)), name
+
+
+@pytest.mark.parametrize("cls", PUBLIC)
+def test_callbacks_check_every_and_survive_a_run_and_a_checkpoint(cls, make_trainer, tiny_images, tmp_path):
+    callback = construct(cls, tmp_path)
+    if "every" in inspect.signature(cls).parameters:
+        with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+            construct(cls, tmp_path, every=0)
+    evaluate = cg.Evaluate(lambda trainer: {"score": float(trainer.state.step)}, every=1)
+    trainer = make_trainer(callbacks=[evaluate, callback])
+    trainer.fit(tiny_images, steps=3, batch_size=6)
+    trainer.save(tmp_path / "run")
+    again = construct(cls, tmp_path)
+    resumed = make_trainer(callbacks=[evaluate, again])
+    resumed.resume(tmp_path / "run")
+    assert again.state_dict() == callback.state_dict()
+    resumed.fit(tiny_images, steps=4, batch_size=6)
+
+
+def test_a_callback_of_ones_own_needs_no_super_init(make_trainer, tiny_images):
+    class Bare(Callback):
+        def __init__(self):
+            self.steps = []
+
+        def on_step_end(self, trainer):
+            self.steps.append(trainer.state.step)
+
+    bare = Bare()
+    make_trainer(callbacks=[bare]).fit(tiny_images, steps=2, batch_size=6)
+    assert bare.steps == [1, 2]
+
+
+def test_evaluate_puts_plain_numbers_among_the_metrics(make_trainer, tiny_images, tmp_path):
+    def count(trainer):
+        return {"step": torch.tensor(trainer.state.step), "square": trainer.state.step**2}
+
+    logger = cg.JSONLLogger(tmp_path / "log.jsonl", every=1)
+    trainer = make_trainer(callbacks=[cg.Evaluate(count, every=2), logger])
+    metrics = trainer.fit(tiny_images, steps=5, batch_size=6).metrics
+    assert (metrics["step"], metrics["square"]) == (5.0, 25.0)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row.get("square") for row in rows] == [None, 4.0, 4.0, 16.0, 25.0]
+
+
+def scripted(values):
+    """An evaluation that returns the values one after the other."""
+    values = iter(values)
+    return lambda trainer: {"score": next(values)}
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "patience", "stopped_at"),
+    [
+        ([3, 2, 2, 2.5, 1], "min", 2, 4),
+        ([1, 2, 2, 1.5, 3], "max", 2, 4),
+        ([3, 2, 2, 1, 1, 0], "min", 2, None),
+        ([1, 2, 3, 4, 5], "min", 3, 4),
+        ([float("nan"), float("nan"), 1], "min", 2, 2),
+    ],
+)
+def test_early_stopping(make_trainer, tiny_images, values, mode, patience, stopped_at):
+    stopping = cg.EarlyStopping("score", patience=patience, mode=mode)
+    trainer = make_trainer(callbacks=[stopping, cg.Evaluate(scripted(values), every=1)])
+    state = trainer.fit(tiny_images, steps=len(values), batch_size=6)
+    assert state.step == (stopped_at or len(values))
+
+
+def test_early_stopping_counts_only_evaluations_of_its_metric(make_trainer, tiny_images):
+    other = cg.Evaluate(lambda trainer: {"other": 0.0}, every=1)
+    own = cg.Evaluate(scripted([3.0, 2.0, 1.0]), every=4)
+    trainer = make_trainer(callbacks=[own, other, stopping := cg.EarlyStopping("score", patience=2)])
+    with pytest.raises(KeyError, match=r"watches 'score', but the metrics are .*'other'"):
+        trainer.fit(tiny_images, steps=12, batch_size=6)
+    trainer = make_trainer(callbacks=[cg.Evaluate(scripted([4.0] + [3.0, 2.0, 1.0]), every=4), other, stopping])
+    trainer.state.metrics["score"] = 9.0
+    assert trainer.fit(tiny_images, steps=12, batch_size=6).step == 12
+
+
+def test_early_stopping_goes_on_counting_after_a_resume(make_trainer, tiny_images, tmp_path):
+    def build(values):
+        return make_trainer(
+            callbacks=[cg.Evaluate(scripted(values), every=1), cg.EarlyStopping("score", patience=3)]
+        )
+
+    trainer = build([1, 2, 3])
+    trainer.fit(tiny_images, steps=3, batch_size=6)
+    trainer.save(tmp_path)
+    resumed = build([4, 5])
+    resumed.resume(tmp_path)
+    assert resumed.fit(tiny_images, steps=9, batch_size=6).step == 4
+
+
+@pytest.mark.parametrize("options", [{"mode": "best"}, {"patience": 0}])
+def test_early_stopping_refuses(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        cg.EarlyStopping("score", **options)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_checkpoints_come_every_so_often_at_the_end_and_on_interrupts(make_trainer, tiny_images, tmp_path):
+    make_trainer(callbacks=[cg.Checkpoint(tmp_path / "a", every=2, keep=9)]).fit(tiny_images, steps=5, batch_size=6)
+    assert names(tmp_path / "a") == [f"checkpoint-{step:09d}.pt" for step in (2, 4, 5)]
+
+    class Interrupt(Callback):
+        def on_step_end(self, trainer):
+            if trainer.state.step == 3:
+                raise error
+
+    for error, steps in ((KeyboardInterrupt(), [2, 3]), (RuntimeError("bug"), [2])):
+        folder = tmp_path / type(error).__name__
+        trainer = make_trainer(callbacks=[cg.Checkpoint(folder, every=2, keep=9), Interrupt()])
+        with pytest.raises(type(error)):
+            trainer.fit(tiny_images, steps=5, batch_size=6)
+        assert names(folder) == [f"checkpoint-{step:09d}.pt" for step in steps]
+
+
+def test_a_run_does_not_overwrite_another(make_trainer, tiny_images, tmp_path):
+    def build():
+        callbacks = [cg.CSVLogger(tmp_path / "log.csv", every=1), cg.Checkpoint(tmp_path, every=1)]
+        return make_trainer(callbacks=callbacks)
+
+    build().fit(tiny_images, steps=2, batch_size=6)
+    log = (tmp_path / "log.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"holds a run of 2 steps.*resume"):
+        build().fit(tiny_images, steps=4, batch_size=6)
+    assert (tmp_path / "log.csv").read_bytes() == log
+    again = build()
+    again.resume(tmp_path)
+    again.fit(tiny_images, steps=4, batch_size=6)
+    assert names(tmp_path) == ["checkpoint-000000003.pt", "checkpoint-000000004.pt", "log.csv"]
+
+
+def test_checkpoint_refuses_to_keep_none(tmp_path):
+    with pytest.raises(ValueError, match="keep must be at least 1"):
+        cg.Checkpoint(tmp_path, keep=0)

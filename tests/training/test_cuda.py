@@ -1,0 +1,116 @@
+import pytest
+import torch
+
+import condgan as cg
+from condgan.training import Callback
+
+pytestmark = pytest.mark.cuda
+
+
+def build(*callbacks: Callback, precision="fp32") -> tuple[cg.Trainer, cg.data.ArrayDataset]:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (24, 1, 32, 32), dtype=torch.uint8, generator=rng)
+    data = cg.data.ArrayDataset(images, [0, 1, 2] * 8)
+    shape = {"num_classes": 3, "image_shape": (1, 32, 32), "base_channels": 8}
+    torch.manual_seed(0)
+    trainer = cg.Trainer(
+        cg.ResNetGenerator(latent_dim=8, **shape),
+        cg.ACDCGANCritic(spectral_norm=True, dropout=0.2, **shape),
+        loss=cg.WassersteinLoss(),
+        auxiliary=cg.AuxiliaryClassifierLoss(),
+        regularizers=[cg.GradientPenalty(10.0), cg.R1(1.0, every=3)],
+        augment=cg.DiffAugment(),
+        critic_steps=2,
+        label_law="paired",
+        dequantize=True,
+        precision=precision,
+        device="cuda",
+        callbacks=callbacks,
+    )
+    return trainer, data
+
+
+@pytest.fixture
+def deterministic(monkeypatch):
+    """Deterministic kernels where there are some, and a warning (kept quiet) where there are none."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    benchmark = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    yield
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = benchmark, False
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fit_on_cuda(precision):
+    trainer, data = build(precision=precision)
+    before = torch.cuda.get_rng_state()
+    metrics = trainer.fit(data, steps=4, batch_size=8).metrics
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert metrics["critic/gradient_norm"] > 0
+    x = trainer.sample([0, 1, 2], seed=0)
+    assert x.is_cuda
+    assert x.isfinite().all()
+    assert torch.equal(x, trainer.sample([0, 1, 2], seed=0))
+    assert {tensor.device.type for tensor in trainer.networks.critic.state_dict().values()} == {"cuda"}
+
+
+def test_the_seed_of_a_cpu_trainer_leaves_cuda_alone():
+    before = torch.cuda.get_rng_state()
+    data = build()[1]
+    cg.recipes.dcgan(data, base_channels=4, device="cpu", seed=3).fit(data, steps=1, batch_size=4)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one(deterministic, tmp_path):
+    whole, data = build()
+    whole.fit(data, steps=4, batch_size=8)
+
+    class Stop(Callback):
+        def on_step_end(self, trainer):
+            if trainer.state.step == 2:
+                trainer.request_stop("test")
+
+    cut, _ = build(Stop(), cg.Checkpoint(tmp_path))
+    cut.fit(data, steps=4, batch_size=8)
+    resumed, _ = build()
+    assert resumed.resume(tmp_path)
+    resumed.fit(data, steps=4, batch_size=8)
+    for part in ("generator", "critic", "ema"):
+        one, other = (trainer._state_dict()[part] for trainer in (whole, resumed))
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], msg=name)
+    for name in ("rng", "sample_rng"):
+        assert torch.equal(whole._state_dict()[name], resumed._state_dict()[name])
+    for kind in ("cpu", "cuda"):
+        one, other = (trainer._state_dict()["default_rngs"][kind] for trainer in (whole, resumed))
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_of_another_device_is_refused(tmp_path):
+    trainer, data = build()
+    trainer.fit(data, steps=1, batch_size=8)
+    trainer.save(tmp_path)
+    settings = {**trainer.settings, "device": "cpu"}
+    file = tmp_path / "checkpoint-000000001.pt"
+    torch.save({**torch.load(file, weights_only=True), "settings": settings}, file)
+    with pytest.raises(ValueError, match="other settings: device differ"):
+        build()[0].resume(tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_steps_do_not_wait_for_the_device(precision):
+    class ForbidWaiting(Callback):
+        """Forbids synchronization from the end of the second step to the end of the last."""
+
+        def on_step_end(self, trainer):
+            last = trainer.state.step == trainer.state.total_steps
+            if trainer.state.step >= 2:
+                torch.cuda.set_sync_debug_mode("default" if last else "error")
+
+    trainer, data = build(ForbidWaiting(), precision=precision)
+    try:
+        trainer.fit(data, steps=8, batch_size=8)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.state.step == 8
