@@ -38,7 +38,7 @@ def test_names_and_kinds():
     for name, recipe in RECIPES.items():
         generator = recipe(make_data(), base_channels=2, device="cpu").networks.generator
         assert (generator.num_classes is not None) == (name in CONDITIONAL)
-        assert re.search(r"arXiv:\d{4}\.\d{5}", inspect.getdoc(recipe))
+        assert re.search(r"arXiv:\d{4}\.\d{4,5}", inspect.getdoc(recipe))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -109,14 +109,16 @@ def test_acwgan_gp_is_what_its_documentation_says():
 
 
 def test_wgan_gp_is_acwgan_gp_without_classes():
-    one, other = (recipe(make_data(), base_channels=2, device="cpu").settings for recipe in (
-        recipes.wgan_gp, recipes.acwgan_gp
-    ))
+    one, other = (
+        recipe(make_data(), base_channels=2, device="cpu").settings for recipe in (recipes.wgan_gp, recipes.acwgan_gp)
+    )
     assert {key for key in one if one[key] != other[key]} == {"critic", "auxiliary", "label_law"}
 
 
 def weights(trainer):
-    return [p.detach() for network in (trainer.networks.generator, trainer.networks.critic) for p in network.parameters()]
+    return [
+        p.detach() for network in (trainer.networks.generator, trainer.networks.critic) for p in network.parameters()
+    ]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -151,37 +153,35 @@ def test_an_unknown_keyword_is_named(name):
         RECIPES[name](make_data(), base_channels=2, critic_step=5)
 
 
-def ring(count_per_mode=64, modes=8, spread=0.05) -> tuple[cg.data.ArrayDataset, torch.Tensor]:
-    """Modes on a circle of radius 2, whose classes alternate, and the modes' centres."""
-    angles = torch.arange(modes) * (2 * torch.pi / modes)
-    centres = 2 * torch.stack([angles.cos(), angles.sin()], dim=1)
+def ring(count_per_mode=64) -> tuple[cg.data.ArrayDataset, torch.Tensor]:
+    """Eight modes on a circle, two neighbours of each class, and the modes' centres."""
+    angles = torch.arange(8) * (torch.pi / 4)
+    centres = torch.stack([angles.cos(), angles.sin()], dim=1)
     rng = torch.Generator().manual_seed(0)
-    mode = torch.arange(modes).repeat_interleave(count_per_mode)
-    points = centres[mode] + spread * torch.randn(len(mode), 2, generator=rng)
-    return cg.data.ArrayDataset(points, mode % 2), centres
+    mode = torch.arange(8).repeat_interleave(count_per_mode)
+    return cg.data.ArrayDataset(centres[mode] + 0.025 * torch.randn(len(mode), 2, generator=rng), mode // 2), centres
 
 
 def test_acwgan_gp_learns_a_mixture_with_every_mode_and_the_right_classes(point_networks):
     data, centres = ring()
-    generator, critic = point_networks(2, head="class", width=128)
-    adam = cg.OptimizerConfig(lr=1e-3, betas=(0.0, 0.9))
+    generator, critic = point_networks(4, head="class")
+    adam = cg.OptimizerConfig(lr=5e-3, betas=(0.0, 0.9))
     trainer = recipes.acwgan_gp(
         data,
         generator=generator,
         critic=critic,
+        critic_steps=3,
         generator_optimizer=adam,
         critic_optimizer=adam,
         regularizers=[cg.GradientPenalty(weight=0.1)],
         ema_decay=0.98,
         device="cpu",
     )
-    trainer.fit(data, steps=500, batch_size=128)
-    y = cg.class_grid(2, 1000)
-    x = trainer.sample(y, seed=0)
-    distance, nearest = torch.cdist(x, centres).min(1)
-    near = distance < 0.5
-    share = torch.bincount(nearest[near], minlength=8) / len(x)
-    report = f"near {near.float().mean():.3f}, shares {share.tolist()}, classes {(nearest % 2 == y).float().mean():.3f}"
-    assert near.float().mean() > 0.8, report
-    assert share.min() > 0.04, report
-    assert (nearest[near] % 2 == y[near]).float().mean() > 0.95, report
+    trainer.fit(data, steps=700, batch_size=128)
+    y = cg.class_grid(4, 500)
+    distance, mode = torch.cdist(trainer.sample(y, seed=0), centres).min(1)
+    near = distance < 0.25  # ten standard deviations of a mode, a third of the way to its neighbour
+    shares = torch.bincount(mode[near], minlength=8) / len(y)
+    assert near.float().mean() > 0.85
+    assert shares.min() > 0.06, shares
+    assert (mode // 2 == y).float().mean() > 0.97

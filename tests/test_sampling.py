@@ -103,9 +103,7 @@ def generator():
 
 def test_samples_do_not_depend_on_the_batch_size(generator):
     y = [0, 1, 2, 0, 1, 2, 2]
-    whole, parts = (
-        cg.sample(generator, y, rng=torch.Generator().manual_seed(1), batch_size=size) for size in (256, 3)
-    )
+    whole, parts = (cg.sample(generator, y, rng=torch.Generator().manual_seed(1), batch_size=size) for size in (256, 3))
     torch.testing.assert_close(whole, parts)
     permuted = cg.sample(generator, [2, *y[1:]], rng=torch.Generator().manual_seed(1))
     torch.testing.assert_close(permuted[1:], whole[1:])

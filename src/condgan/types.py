@@ -99,7 +99,13 @@ class GeneratorBatch:
 
 @runtime_checkable
 class AdversarialLoss(Protocol):
-    """A pair of losses on scores. `needs_real_scores` says whether the generator's side reads `real_score`."""
+    """A pair of losses on scores. `needs_real_scores` says whether the generator's side reads `real_score`.
+
+    Such a loss compares real and generated samples row by row, within a class.
+
+    Shape:
+        - `real_score`, `fake_score`: `(N,)`. Output: a scalar.
+    """
 
     needs_real_scores: ClassVar[bool]
 
@@ -114,7 +120,11 @@ class AdversarialLoss(Protocol):
 
 @runtime_checkable
 class AuxiliaryLoss(Protocol):
-    """A pair of losses on the other outputs of a critic and the labels."""
+    """A pair of losses on the other outputs of a critic and the labels.
+
+    Shape:
+        - `real`, `fake`: outputs on N samples each; `y`, `y_fake`: `(N,)`, int64 in `[0, K)`. Output: a scalar.
+    """
 
     def critic(self, real: CriticOutput, y: Tensor, fake: CriticOutput, y_fake: Tensor) -> Tensor:
         """Return the critic's weighted scalar loss."""
@@ -193,6 +203,9 @@ class Augmentation(Protocol):
     """A differentiable augmentation of both real and generated images, in front of the critic.
 
     Random parameters are drawn outside the step by `draw`, so that applying them is a pure function.
+
+    Shape:
+        - `x`: `(N, C, H, W)`, in [-1, 1]; every tensor of the draws has N rows. Output: the shape of `x`.
     """
 
     def draw(

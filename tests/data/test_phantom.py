@@ -3,7 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from condgan.data.phantom import BACTERIAL_SHARE, CLASS_NAMES, ChestPhantom, _draw_illness, _views
+from condgan.data.anatomy import BACTERIAL_SHARE, draw_illness
+from condgan.data.phantom import CLASS_NAMES, ChestPhantom, _views
 
 
 def bits_equal(first, second):
@@ -142,10 +143,10 @@ def test_pneumonia_is_bacterial_two_times_in_three():
 def test_foci_lie_in_one_lung_and_haze_is_a_share():
     rng = np.random.default_rng(0)
     for _ in range(50):
-        foci = _draw_illness("bacterial", 0.0, rng).foci
+        foci = draw_illness("bacterial", 0.0, rng).foci
         assert len({focus.left for focus in foci}) == 1
         assert all(0 < focus.density <= 1 for focus in foci)
-        assert 0 < _draw_illness("viral", 0.0, rng).haze < 1
+        assert 0 < draw_illness("viral", 0.0, rng).haze < 1
 
 
 @pytest.mark.parametrize(

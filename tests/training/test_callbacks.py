@@ -21,7 +21,13 @@ PUBLIC = [cls for cls in LIBRARY if not cls.__name__.startswith("_")]
 
 def construct(cls: type, folder, **options) -> Callback:
     """Make a callback from the arguments that it requires."""
-    known = {"fn": lambda trainer: {"score": 1.0}, "metric": "score", "folder": folder, "path": folder / "log", "every": 2}
+    known = {
+        "fn": lambda trainer: {"score": 1.0},
+        "metric": "score",
+        "folder": folder,
+        "path": folder / "log",
+        "every": 2,
+    }
     parameters = inspect.signature(cls).parameters.values()
     required = {p.name: known[p.name] for p in parameters if p.default is p.empty}
     return cls(**{**required, **options})
@@ -114,16 +120,14 @@ def test_early_stopping_counts_only_evaluations_of_its_metric(make_trainer, tiny
     trainer = make_trainer(callbacks=[own, other, stopping := cg.EarlyStopping("score", patience=2)])
     with pytest.raises(KeyError, match=r"watches 'score', but the metrics are .*'other'"):
         trainer.fit(tiny_images, steps=12, batch_size=6)
-    trainer = make_trainer(callbacks=[cg.Evaluate(scripted([4.0] + [3.0, 2.0, 1.0]), every=4), other, stopping])
+    trainer = make_trainer(callbacks=[cg.Evaluate(scripted([4.0, 3.0, 2.0, 1.0]), every=4), other, stopping])
     trainer.state.metrics["score"] = 9.0
     assert trainer.fit(tiny_images, steps=12, batch_size=6).step == 12
 
 
 def test_early_stopping_goes_on_counting_after_a_resume(make_trainer, tiny_images, tmp_path):
     def build(values):
-        return make_trainer(
-            callbacks=[cg.Evaluate(scripted(values), every=1), cg.EarlyStopping("score", patience=3)]
-        )
+        return make_trainer(callbacks=[cg.Evaluate(scripted(values), every=1), cg.EarlyStopping("score", patience=3)])
 
     trainer = build([1, 2, 3])
     trainer.fit(tiny_images, steps=3, batch_size=6)

@@ -29,10 +29,10 @@ def test_networks_of_two_kinds_are_refused(other):
     ("options", "message"),
     [
         ({"critic_steps": 0}, "critic_steps must be at least 1, got 0"),
-        ({"precision": "fp16"}, "\"fp32\" or \"bf16\", got 'fp16'"),
+        ({"precision": "fp16"}, '"fp32" or "bf16", got \'fp16\''),
         ({"schedule": "cosine"}, "schedule must be one of .* got 'cosine'"),
         ({"ema_decay": 1.0}, "ema_decay must lie in"),
-        ({"loss": cg.RelativisticLoss()}, "RelativisticLoss compares .* Pass label_law=\"paired\""),
+        ({"loss": cg.RelativisticLoss()}, 'RelativisticLoss compares .* Pass label_law="paired"'),
     ],
 )
 def test_impossible_settings_are_refused(options, message):

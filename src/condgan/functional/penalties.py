@@ -1,0 +1,279 @@
+"""Penalties on the gradient of a critic with respect to its input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from condgan.functional.precision import precise, precise_dtype
+from condgan.types import CriticOutput
+
+CriticFunction = Callable[[Tensor, Tensor | None], CriticOutput]
+"""A critic, or anything that is called like one: samples and their labels in, a `CriticOutput` out."""
+
+
+def interpolate(x: Tensor, x_fake: Tensor, epsilon: Tensor) -> Tensor:
+    r"""Return points on the segments between paired samples, each at its own place.
+
+    $$\hat x_i = \epsilon_i x_i + (1 - \epsilon_i) \tilde x_i$$
+
+    Args:
+        x: Samples reached at `epsilon` 1.
+        x_fake: Samples reached at `epsilon` 0.
+        epsilon: One place a sample. One for the whole batch would sample far fewer directions.
+
+    Shape:
+        - `x`, `x_fake`: `(N, *)`, any sample shape.
+        - `epsilon`: `(N,)`, in [0, 1].
+        - Returns: `(N, *)`.
+
+    Raises:
+        ValueError: If the samples differ in shape, or `epsilon` is not of shape `(N,)`.
+
+    Examples:
+        >>> interpolate(torch.ones(2, 3), torch.zeros(2, 3), torch.tensor([0.25, 1.0]))
+        tensor([[0.2500, 0.2500, 0.2500],
+                [1.0000, 1.0000, 1.0000]])
+    """
+    if x.shape != x_fake.shape:
+        raise ValueError(
+            f"x and x_fake must have the same shape to be interpolated, got {tuple(x.shape)} and "
+            f"{tuple(x_fake.shape)}. Pair each real sample with one generated sample."
+        )
+    epsilon = _per_sample(epsilon, x, dtype=torch.promote_types(x.dtype, x_fake.dtype))
+    return epsilon * x + (1 - epsilon) * x_fake
+
+
+def gradient_penalty(
+    critic: CriticFunction,
+    x: Tensor,
+    x_fake: Tensor,
+    y: Tensor | None,
+    *,
+    epsilon: Tensor,
+    target: float = 1.0,
+    one_sided: bool = False,
+) -> Tensor:
+    r"""Return the penalty on the norm of the critic's input gradient between real and generated samples.
+
+    $$\mathbb{E}\,(\lVert \nabla_{\hat x} D(\hat x, y) \rVert_2 - k)^2, \qquad
+    \hat x = \epsilon x + (1 - \epsilon) \tilde x$$
+
+    with the target $k$; one-sided, $\max(0, \lVert\cdot\rVert_2 - k)^2$. Where the gradient vanishes the norm takes
+    the subgradient 0, so the penalty's own gradient is finite there. The samples are detached: only the critic is
+    penalized. Under autocast the critic runs in the lower precision; the norm, the square and the mean do not.
+
+    Args:
+        critic: Maps samples and labels to a `CriticOutput`. Its score of a sample must not depend on the others, as
+            it would with batch statistics.
+        x: Real samples.
+        x_fake: Generated samples, row by row of the same class.
+        y: Labels of the pairs; None without classes.
+        epsilon: Places of the interpolates, one a sample, uniform in [0, 1).
+        target: Norm $k$ to attain, at least 0.
+        one_sided: Penalize norms above the target only.
+
+    Shape:
+        - `x`, `x_fake`: `(N, *)`, floating point, any sample shape.
+        - `y`: `(N,)`, int64.
+        - `epsilon`: `(N,)`.
+        - Returns: `()`, at least 0.
+
+    Raises:
+        ValueError: If shapes do not fit, samples are not floating point, `target` is negative, or the score does not
+            depend on the samples.
+        TypeError: If the critic does not return a `CriticOutput`.
+
+    Examples:
+        >>> def critic(x, y):
+        ...     return CriticOutput(score=3 * x[:, 0] + 4 * x[:, 1])
+        >>> gradient_penalty(critic, torch.ones(8, 2), torch.zeros(8, 2), None, epsilon=torch.rand(8))
+        tensor(16.)
+
+    References:
+        Gulrajani et al. 2017, arXiv:1704.00028, equation 3 and, one-sided, section 4; Petzka et al. 2018,
+        arXiv:1709.08894.
+    """
+    return _norm_penalty(critic, interpolate(x, x_fake, epsilon), y, target=target, one_sided=one_sided)
+
+
+def dragan_penalty(
+    critic: CriticFunction,
+    x: Tensor,
+    y: Tensor | None,
+    *,
+    noise: Tensor,
+    epsilon: Tensor,
+    scale: float = 0.5,
+    target: float = 1.0,
+) -> Tensor:
+    r"""Return the penalty on the norm of the critic's input gradient around real samples.
+
+    $$\mathbb{E}\,(\lVert \nabla_{\hat x} D(\hat x, y) \rVert_2 - k)^2, \qquad
+    \hat x = x + \epsilon\, c\, \mathrm{std}(x)\, \delta, \qquad \delta \sim \mathcal{N}(0, I)$$
+
+    where $\mathrm{std}(x)$ is the population standard deviation of all values of the batch. The paper perturbs by
+    Gaussian noise; its authors' code by $\epsilon \cdot 0.5\, \mathrm{std}(x)\, U$ with $U$ uniform in [0, 1), which
+    only ever brightens an image. This is the paper's noise with the code's scale and $\epsilon$; pass uniform
+    `noise` for the code exactly.
+
+    Args:
+        critic: Maps samples and labels to a `CriticOutput`. Its score of a sample must not depend on the others.
+        x: Real samples.
+        y: Their labels; None without classes.
+        noise: Directions $\delta$, standard normal.
+        epsilon: Length of each perturbation, one a sample, uniform in [0, 1).
+        scale: Coefficient $c$ of the perturbation.
+        target: Norm $k$ to attain, at least 0.
+
+    Shape:
+        - `x`, `noise`: `(N, *)`, floating point, any sample shape.
+        - `y`: `(N,)`, int64.
+        - `epsilon`: `(N,)`.
+        - Returns: `()`, at least 0.
+
+    Raises:
+        ValueError: If shapes do not fit, samples are not floating point, `target` is negative, or the score does not
+            depend on the samples.
+        TypeError: If the critic does not return a `CriticOutput`.
+
+    Examples:
+        >>> def critic(x, y):
+        ...     return CriticOutput(score=3 * x[:, 0] + 4 * x[:, 1])
+        >>> dragan_penalty(critic, torch.rand(8, 2), None, noise=torch.randn(8, 2), epsilon=torch.rand(8))
+        tensor(16.)
+
+    References:
+        Kodali et al. 2017, arXiv:1705.07215, and the code of its authors.
+    """
+    if noise.shape != x.shape:
+        raise ValueError(
+            f"noise must have the shape of x, {tuple(x.shape)}, got {tuple(noise.shape)}. Draw it as "
+            "torch.randn(x.shape, generator=rng)."
+        )
+    length = _per_sample(epsilon, x, dtype=x.dtype) * (scale * x.std(correction=0))
+    return _norm_penalty(critic, x + length * noise.to(x), y, target=target)
+
+
+def r1(critic: CriticFunction, x: Tensor, y: Tensor | None) -> Tensor:
+    r"""Return half the mean squared norm of the critic's gradient at real samples.
+
+    $$R_1 = \tfrac12 \mathbb{E} \lVert \nabla_x D(x, y) \rVert_2^2$$
+
+    The half is part of it, so the usual coefficient $\gamma$ is the weight of the term. The samples are detached:
+    only the critic is penalized. Under autocast the critic runs in the lower precision; square and mean do not.
+
+    Args:
+        critic: Maps samples and labels to a `CriticOutput`. Its score of a sample must not depend on the others.
+        x: Real samples.
+        y: Their labels; None without classes.
+
+    Shape:
+        - `x`: `(N, *)`, floating point, any sample shape.
+        - `y`: `(N,)`, int64.
+        - Returns: `()`, at least 0.
+
+    Raises:
+        ValueError: If the samples are not floating point, or the score does not depend on them.
+        TypeError: If the critic does not return a `CriticOutput`.
+
+    Examples:
+        >>> def critic(x, y):
+        ...     return CriticOutput(score=3 * x[:, 0] + 4 * x[:, 1])
+        >>> r1(critic, torch.rand(8, 2), None)
+        tensor(12.5000)
+
+    References:
+        Mescheder et al. 2018, arXiv:1801.04406, equation 9.
+    """
+    return 0.5 * precise(_input_gradient(critic, x, y)).square().sum(dim=1).mean()
+
+
+def r2(critic: CriticFunction, x_fake: Tensor, y_fake: Tensor | None) -> Tensor:
+    r"""Return half the mean squared norm of the critic's gradient at generated samples.
+
+    $$R_2 = \tfrac12 \mathbb{E} \lVert \nabla_{\tilde x} D(\tilde x, y) \rVert_2^2$$
+
+    The same function as `r1`, under the name that the place has in the literature.
+
+    Args:
+        critic: Maps samples and labels to a `CriticOutput`. Its score of a sample must not depend on the others.
+        x_fake: Generated samples, which are detached.
+        y_fake: Their labels; None without classes.
+
+    Shape:
+        - `x_fake`: `(N, *)`, floating point, any sample shape.
+        - `y_fake`: `(N,)`, int64.
+        - Returns: `()`, at least 0.
+
+    Raises:
+        ValueError: If the samples are not floating point, or the score does not depend on them.
+        TypeError: If the critic does not return a `CriticOutput`.
+
+    Examples:
+        >>> def critic(x, y):
+        ...     return CriticOutput(score=3 * x[:, 0] + 4 * x[:, 1])
+        >>> r2(critic, torch.rand(8, 2), None)
+        tensor(12.5000)
+
+    References:
+        Mescheder et al. 2018, arXiv:1801.04406, equation 10.
+    """
+    return r1(critic, x_fake, y_fake)
+
+
+def _norm_penalty(
+    critic: CriticFunction, x: Tensor, y: Tensor | None, *, target: float, one_sided: bool = False
+) -> Tensor:
+    if not target >= 0:
+        raise ValueError(f"target must be at least 0, the smallest norm there is, got {target}.")
+    gradient = _input_gradient(critic, x, y)
+    # Unlike square().sum().sqrt(), vector_norm has the subgradient 0 at 0; the square root's infinite one makes NaN.
+    excess = torch.linalg.vector_norm(gradient, dim=1, dtype=precise_dtype(gradient)) - target
+    return (F.relu(excess) if one_sided else excess).square().mean()
+
+
+def _input_gradient(critic: CriticFunction, x: Tensor, y: Tensor | None) -> Tensor:
+    """Return the gradient of each sample's score with respect to that sample, one row a sample."""
+    if not x.is_floating_point():
+        raise ValueError(
+            f"Samples must be floating point to have a gradient, got {x.dtype}. Rescale images to floats in [-1, 1]."
+        )
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        output = critic(x, y)
+        if not isinstance(output, CriticOutput):
+            raise TypeError(
+                f"The critic must return a CriticOutput, got {type(output).__name__}. Wrap a plain score: "
+                "lambda x, y: CriticOutput(score=critic(x))."
+            )
+        score = output.score
+        if score.shape != x.shape[:1]:
+            raise ValueError(
+                f"The critic's score must have the shape {tuple(x.shape[:1])}, one value a sample, got "
+                f"{tuple(score.shape)}. A trailing axis: return score.squeeze(1)."
+            )
+        gradient = None
+        if score.requires_grad:
+            # Autocast would also run the backward of layers that the critic keeps in float32 in low precision.
+            with torch.autocast(x.device.type, enabled=False):
+                (gradient,) = torch.autograd.grad(score.sum(), x, create_graph=create_graph, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            "The critic's score must depend on the samples to have an input gradient, but autograd finds no path "
+            "from one to the other. Look for detach(), torch.no_grad() or .data in the critic."
+        )
+    return gradient.reshape(len(x), -1)
+
+
+def _per_sample(epsilon: Tensor, x: Tensor, *, dtype: torch.dtype) -> Tensor:
+    if epsilon.shape != x.shape[:1]:
+        raise ValueError(
+            f"epsilon must have the shape {tuple(x.shape[:1])}, one value a sample, got {tuple(epsilon.shape)}. "
+            f"Draw it as torch.rand({len(x)}, generator=rng)."
+        )
+    return epsilon.to(dtype).reshape(-1, *[1] * (x.ndim - 1))
