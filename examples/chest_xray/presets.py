@@ -34,10 +34,11 @@ class Preset:
     precision: str
     phantoms: int
 
-    def trainer(self, recipe: str, data: cg.data.ArrayDataset, **options: Any) -> cg.Trainer:
-        """Return the trainer of a recipe at this size."""
+    def trainer(self, recipe: str, data: cg.data.ArrayDataset, *, seed: int, **options: Any) -> cg.Trainer:
+        """Return the trainer of a recipe at this size; `seed` governs the initial weights and all draws."""
+        cg.seed_everything(seed)
         make = cg.recipes.RECIPES[recipe]
-        options = {"base_channels": self.base_channels, "precision": self.precision, **options}
+        options = {"base_channels": self.base_channels, "precision": self.precision, "seed": seed, **options}
         if self.networks == "dcgan" and recipe == "acwgan_gp":
             shape: dict[str, Any] = {
                 "num_classes": data.num_classes,

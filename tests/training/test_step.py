@@ -193,6 +193,7 @@ class Adversarial(cg.AuxiliaryClassifierLoss):
 
 class Constant(CriticRegularizer):
     def penalty(self, critic, batch):
+        assert not batch.x_fake.requires_grad, "the critic's step went through the generator"
         return batch.real.score.sum() * 0 + 1
 
 

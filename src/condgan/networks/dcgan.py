@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from condgan.networks.base import Critic, Generator, channels_and_sides, check_positive
 from condgan.networks.mixins import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
-from condgan.nn.blocks import DownBlock, UpBlock, pyramid
+from condgan.nn.blocks import DownBlock, UpBlock, pyramid, upsample
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, spectral_normalize
 from condgan.types import ImageShape
 
@@ -67,7 +67,7 @@ class DCGANGenerator(Generator):
         channels, height, width = channels_and_sides(image_shape)
         sizes = pyramid(height, width)
         widths = [base_channels * min(8, 2**i) for i in reversed(range(len(sizes) - 1))]
-        self.base_size = sizes[0]
+        self.base_size, self.image_size = sizes[0], sizes[-1]
         self.embedding = ConcatenatedEmbedding(concatenated, embed_dim)
         self.project = nn.Linear(latent_dim + self.embedding.extra_features, widths[0] * sizes[0][0] * sizes[0][1])
         self.norm = norm(widths[0])
@@ -85,7 +85,7 @@ class DCGANGenerator(Generator):
         h = F.relu(self.norm(h, y))
         for block in self.blocks:
             h = block(h, y)
-        return torch.tanh(self.to_image(F.interpolate(h, self.image_shape[1:])))
+        return torch.tanh(self.to_image(upsample(h, self.image_size)))
 
 
 class DCGANCritic(Critic):

@@ -1,7 +1,7 @@
 """Layers and blocks for generators and critics of one's own."""
 
 from condgan.nn.activations import AvgPool2d, LeakyReLU, avg_pool2d, leaky_relu
-from condgan.nn.blocks import DownBlock, DownResidualBlock, UpBlock, UpResidualBlock, pyramid
+from condgan.nn.blocks import DownBlock, DownResidualBlock, UpBlock, UpResidualBlock, pyramid, upsample
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "leaky_relu",
     "pyramid",
     "spectral_normalize",
+    "upsample",
 ]

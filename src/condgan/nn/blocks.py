@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
@@ -38,6 +39,18 @@ def pyramid(height: int, width: int, *, base: int = 4) -> list[Size]:
     return sizes
 
 
+def upsample(x: Tensor, size: Size) -> Tensor:
+    """Enlarge feature maps to `size` by nearest-neighbour interpolation, in their own type.
+
+    Autocast on the CPU would do it in float32, and copying from one type to the other costs more than the enlarging.
+
+    Shape:
+        - `x`: `(N, C, *, *)`. Output: `(N, C, *size)`.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, size)
+
+
 class UpBlock(nn.Module):
     """Nearest-neighbour up-sampling, 3x3 convolution, (conditional) batch norm, ReLU.
 
@@ -62,7 +75,7 @@ class UpBlock(nn.Module):
 
     @override
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return F.relu(self.norm(self.conv(F.interpolate(x, self.size)), y))
+        return F.relu(self.norm(self.conv(upsample(x, self.size)), y))
 
 
 class DownBlock(nn.Module):
@@ -120,10 +133,10 @@ class UpResidualBlock(nn.Module):
 
     @override
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        h: Tensor = F.interpolate(F.relu(self.norm1(x, y)), self.size)
+        h = upsample(F.relu(self.norm1(x, y)), self.size)
         h = self.conv2(F.relu(self.norm2(self.conv1(h), y)))
         # A 1x1 convolution commutes with nearest-neighbour up-sampling, and is cheaper before it.
-        return h + F.interpolate(self.shortcut(x), self.size)
+        return h + upsample(self.shortcut(x), self.size)
 
 
 class DownResidualBlock(nn.Module):
