@@ -87,7 +87,11 @@ def test_every_module_is_on_an_api_page():
     shown = set(re.findall(r"^::: (\S+)", pages, flags=re.MULTILINE))
     private = {"condgan.data.anatomy",
         "condgan.functional.precision",
-        "condgan.study.canvas", "condgan.training.sampler", "condgan.training.checks", "condgan.training.checkpoint",
+        "condgan.study.canvas", "condgan.training.interruption",
+        "condgan.training.player",
+        "condgan.training.randomness",
+        "condgan.training.sampler",
+        "condgan.training.setup", "condgan.training.checks", "condgan.training.checkpoint",
                "condgan.training.distributed"}  # fmt: skip
     modules = {
         ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)

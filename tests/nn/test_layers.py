@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def two_processes(
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "get_rank", lambda: rank)
-    monkeypatch.setattr("torch.distributed.nn.functional.all_reduce", all_reduce)
+    monkeypatch.setattr("condgan.nn.layers._AllReduce", SimpleNamespace(apply=all_reduce))
 
     def run(layers: list[ConditionalBatchNorm2d], inputs: list[Tensor]) -> list[Tensor]:
         nonlocal rank

@@ -223,7 +223,7 @@ class Rates(Callback):
         self.rates = []
 
     def on_step_end(self, trainer):
-        optimizers = (trainer.generator_optimizer, trainer.critic_optimizer)
+        optimizers = [player.optimizer for player in trainer.players.values()]
         self.rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in optimizers))
 
 

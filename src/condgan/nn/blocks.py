@@ -133,8 +133,8 @@ class UpResidualBlock(nn.Module):
 
     @override
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        h = upsample(F.relu(self.norm1(x, y)), self.size)
-        h = self.conv2(F.relu(self.norm2(self.conv1(h), y)))
+        enlarged = upsample(F.relu(self.norm1(x, y)), self.size)
+        h: Tensor = self.conv2(F.relu(self.norm2(self.conv1(enlarged), y)))
         # A 1x1 convolution commutes with nearest-neighbour up-sampling, and is cheaper before it.
         return h + upsample(self.shortcut(x), self.size)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -81,13 +82,12 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
         return torch.addcmul(shift[:, :, None, None], gain[:, :, None, None], normalized)
 
     def _normalize_globally(self, x: Tensor) -> Tensor:
-        from torch.distributed.nn.functional import all_reduce  # differentiable, unlike torch.distributed's own
-
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         rank, world = dist.get_rank(), dist.get_world_size()
         moments = torch.stack(torch.var_mean(wide, (0, 2, 3), correction=0))
         # Each process fills its own slot: the variances are joined about the means, where E[x²] - E[x]² would cancel.
-        slots = all_reduce(torch.stack([moments if r == rank else torch.zeros_like(moments) for r in range(world)]))
+        filled = torch.stack([moments if r == rank else torch.zeros_like(moments) for r in range(world)])
+        slots: Tensor = _AllReduce.apply(filled)
         variances, means = slots.unbind(1)
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
@@ -102,6 +102,20 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
             out = out * self.weight[:, None, None] + self.bias[:, None, None]
         normalized: Tensor = out.to(x.dtype)
         return normalized
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over all processes, with its derivative: the sum of all processes' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _AllReduce.apply(gradients[0].contiguous())
 
 
 class SelfAttention2d(nn.Module):

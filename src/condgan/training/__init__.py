@@ -6,8 +6,9 @@ from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
 from condgan.training.loggers import CSVLogger, JSONLLogger, ProgressBar, SampleGrid
 from condgan.training.optimizer import OptimizerConfig
 from condgan.training.seed import seed_everything
+from condgan.training.state import TrainerState
 from condgan.training.step import Networks, StepResult, Terms, critic_step, generator_step
-from condgan.training.trainer import Trainer, TrainerState
+from condgan.training.trainer import Trainer
 
 __all__ = [
     "CSVLogger",

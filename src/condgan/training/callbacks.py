@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -165,3 +165,18 @@ class Checkpoint(Callback):
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt) and trainer.between_steps:
             trainer.save(self.folder, keep=self.keep)
+
+
+def callback_states(callbacks: Sequence[Callback]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the class name and the state of each callback, for a checkpoint."""
+    return [(type(callback).__name__, callback.state_dict()) for callback in callbacks]
+
+
+def restore_callbacks(callbacks: Sequence[Callback], states: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Give each callback the state of the next one of its class; those that are new since then begin afresh."""
+    remembered: dict[str, list[dict[str, Any]]] = {}
+    for name, state in states:
+        remembered.setdefault(name, []).append(state)
+    for callback in callbacks:
+        if remembered.get(type(callback).__name__):
+            callback.load_state_dict(remembered[type(callback).__name__].pop(0))

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from condgan.sampling import LabelLaw
 from condgan.training.step import Networks, Terms, has_batch_statistics
-from condgan.types import LabelledData
+from condgan.types import CriticRegularizer, GeneratorRegularizer, LabelledData
+
+
+def check_regularizers(regularizers: Sequence[object]) -> None:
+    """Check that each regularizer belongs to the critic or the generator.
+
+    Raises:
+        TypeError: If one belongs to neither.
+    """
+    for regularizer in regularizers:
+        if not isinstance(regularizer, (CriticRegularizer, GeneratorRegularizer)):
+            raise TypeError(
+                "regularizers must be CriticRegularizers or GeneratorRegularizers, got a "
+                f"{type(regularizer).__name__}. Losses on labels belong into auxiliary."
+            )
 
 
 def check_terms(networks: Networks, terms: Terms, *, label_law: LabelLaw, critic_steps: int) -> None:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import signal
-import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +12,20 @@ from torch import Tensor, nn
 
 from condgan.networks.base import Critic, Generator
 from condgan.sampling import ClassLaw, LabelLaw, sample
-from condgan.training.callbacks import Callback, Checkpoint
+from condgan.training.callbacks import Callback, Checkpoint, callback_states, restore_callbacks
 from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
-from condgan.training.checks import check_data, check_terms
-from condgan.training.distributed import any_process, average, broadcast, rank_and_world
+from condgan.training.checks import check_data, check_regularizers, check_terms
+from condgan.training.distributed import any_process, broadcast, rank_and_world
 from condgan.training.divergence import FiniteLatch
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
+from condgan.training.interruption import interrupt_between_steps
 from condgan.training.optimizer import OptimizerConfig, Schedule, schedule_factor
+from condgan.training.player import Player
+from condgan.training.randomness import DefaultRngs
 from condgan.training.sampler import Sampler
-from condgan.training.step import Networks, Precision, StepResult, Terms, critic_step, generator_step, trainable
+from condgan.training.setup import best_device, describe
+from condgan.training.state import TrainerState
+from condgan.training.step import Networks, Precision, Terms, critic_step, generator_step
 from condgan.types import (
     AdversarialLoss,
     Augmentation,
@@ -34,25 +34,6 @@ from condgan.types import (
     GeneratorRegularizer,
     LabelledData,
 )
-
-_STATISTICS_SAMPLES = 1024
-
-
-@dataclass(slots=True)
-class TrainerState:
-    """Where training stands.
-
-    Attributes:
-        step: Generator updates done.
-        images_seen: Real images shown to the critic.
-        total_steps: Generator updates that the present `fit` goes up to.
-        metrics: The newest values that were read, by name.
-    """
-
-    step: int = 0
-    images_seen: int = 0
-    total_steps: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -128,13 +109,8 @@ class Trainer:
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.device = torch.device(device) if device is not None else _best_device()
-        for regularizer in regularizers:
-            if not isinstance(regularizer, (CriticRegularizer, GeneratorRegularizer)):
-                raise TypeError(
-                    f"regularizers must be CriticRegularizers or GeneratorRegularizers, got a "
-                    f"{type(regularizer).__name__}. Losses on labels belong into auxiliary."
-                )
+        self.device = torch.device(device) if device is not None else best_device()
+        check_regularizers(regularizers)
         self.terms = Terms(
             loss=loss,
             auxiliary=(auxiliary,) if isinstance(auxiliary, AuxiliaryLoss) else tuple(auxiliary),
@@ -159,16 +135,18 @@ class Trainer:
         self.rng = torch.Generator(self.device).manual_seed(seed)
         self._sampler: Sampler | None = None
         self._sample_rng = torch.Generator(self.device).manual_seed(seed + 1)
-        self._optimizer_configs = (generator_optimizer, critic_optimizer)
-        self.generator_optimizer = generator_optimizer.build(trainable(generator))
-        self.critic_optimizer = critic_optimizer.build(trainable(critic))
+        self.players = {
+            "generator": Player("generator", generator, generator_optimizer),
+            "critic": Player("critic", critic, critic_optimizer),
+        }
+        self.ema_decay = ema_decay
         self._ema = ExponentialMovingAverage(generator, ema_decay)
         self._ema_ready_at: int | None = None
         self._latch = FiniteLatch()
         self._latest: dict[str, Tensor] = {}
         self._critic_updates = 0
         self._data_fingerprint: str | None = None
-        self._default_rng_states = _seeded_default_rngs(self.device, seed)
+        self._default_rngs = DefaultRngs(self.device, seed)
         self._stop_reason: str | None = None
 
     @property
@@ -184,38 +162,14 @@ class Trainer:
         """
         if self._ema_ready_at != self.state.step and self._sampler is not None:
             rng = torch.Generator(self.device).manual_seed(self.seed + 2)
-            batch = 128
-            sampler = self._sampler
-            batches = (sampler.latents_and_labels(batch, rng) for _ in range(_STATISTICS_SAMPLES // batch))
-            reestimate_statistics(self._ema.generator, batches)
+            reestimate_statistics(self._ema.generator, [self._sampler.latents_and_labels(128, rng) for _ in range(8)])
             self._ema_ready_at = self.state.step
         return self._ema.generator
 
     @property
     def settings(self) -> dict[str, Any]:
         """How this trainer is set up, as plain values for logs and results."""
-        generator_optimizer, critic_optimizer = self._optimizer_configs
-        return {
-            "generator": type(self.networks.generator).__name__,
-            "critic": type(self.networks.critic).__name__,
-            "loss": _described(self.terms.loss),
-            "auxiliary": [_described(term) for term in self.terms.auxiliary],
-            "regularizers": [
-                _described(term) for term in (*self.terms.critic_regularizers, *self.terms.generator_regularizers)
-            ],
-            "augment": None if self.terms.augment is None else _described(self.terms.augment),
-            "critic_steps": self.critic_steps,
-            "generator_optimizer": asdict(generator_optimizer),
-            "critic_optimizer": asdict(critic_optimizer),
-            "schedule": _described(self.schedule),
-            "ema_decay": self._ema.decay,
-            "label_law": _described(self.label_law),
-            "sampling": _described(self.sampling),
-            "dequantize": self.dequantize,
-            "precision": self.terms.precision,
-            "device": self.device.type,
-            "seed": self.seed,
-        }
+        return describe(self)
 
     def fit(
         self, data: LabelledData, *, steps: int, batch_size: int = 64, generator_batch_size: int | None = None
@@ -237,6 +191,7 @@ class Trainer:
         Raises:
             ValueError: If the data do not fit the networks, or are other data than before `resume`.
             TrainingDivergedError: If a loss or gradient was not finite.
+            KeyboardInterrupt: Behind the step in which Ctrl-C was pressed.
         """
         generator_batch_size = batch_size if generator_batch_size is None else generator_batch_size
         check_data(self.networks, data, steps=steps, batch_size=batch_size, generator_batch_size=generator_batch_size)
@@ -251,7 +206,7 @@ class Trainer:
         self._sampler = self._make_sampler(data)
         for part in self._modules().values():
             broadcast([*part.parameters(), *part.buffers()])
-        with _interrupt_between_steps(self.request_stop) as interrupted:
+        with interrupt_between_steps(self.request_stop) as interrupted:
             try:
                 self._call("on_fit_start")
                 while self.state.step < steps and not any_process(self._stop_reason is not None, self.device):
@@ -270,19 +225,21 @@ class Trainer:
         self.between_steps = False
         self.networks.generator.train()
         self.networks.critic.train()
-        self._set_learning_rates()
+        factor = schedule_factor(self.schedule, self.state.step / self.state.total_steps)
+        for player in self.players.values():
+            player.set_learning_rate(factor)
         for _ in range(self.critic_steps):
             terms = self._terms_at(self._critic_updates)
-            with self._own_default_rngs():
+            with self._default_rngs.active():
                 result = critic_step(self.networks, terms, sampler.critic_inputs(batch_size))
-            self._update("critic", self.networks.critic, self.critic_optimizer, result)
+            self._note(self.players["critic"].update(result))
             self._critic_updates += 1
             self.state.images_seen += batch_size
             self._call("on_critic_step_end")
         inputs = sampler.generator_inputs(generator_batch_size, real=self.terms.loss.needs_real_scores)
-        with self._own_default_rngs():
+        with self._default_rngs.active():
             result = generator_step(self.networks, self._terms_at(self.state.step), inputs)
-        self._update("generator", self.networks.generator, self.generator_optimizer, result)
+        self._note(self.players["generator"].update(result))
         self._ema.update(self.networks.generator)
         self.state.step += 1
         self.between_steps = True
@@ -291,34 +248,11 @@ class Trainer:
 
     def _terms_at(self, update: int) -> Terms:
         """Return the terms without those lazy ones that rest in this update."""
-        terms = self.terms
-        return Terms(
-            loss=terms.loss,
-            auxiliary=terms.auxiliary,
-            critic_regularizers=[r for r in terms.critic_regularizers if update % r.every == 0],
-            generator_regularizers=[r for r in terms.generator_regularizers if update % r.every == 0],
-            augment=terms.augment,
-            precision=terms.precision,
+        return replace(
+            self.terms,
+            critic_regularizers=[r for r in self.terms.critic_regularizers if update % r.every == 0],
+            generator_regularizers=[r for r in self.terms.generator_regularizers if update % r.every == 0],
         )
-
-    def _update(self, role: str, module: nn.Module, optimizer: torch.optim.Optimizer, result: StepResult) -> None:
-        names = list(result.metrics)
-        averaged = average([*result.gradients, *result.metrics.values()])
-        gradients, values = averaged[: len(result.gradients)], averaged[len(result.gradients) :]
-        for parameter, gradient in zip(trainable(module), gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-        metrics = dict(zip(names, values, strict=True))
-        metrics[f"{role}/gradient_norm"] = torch.stack(torch._foreach_norm(gradients)).norm()
-        self._latest |= metrics
-        self._latch.observe(metrics, self.state.step)
-
-    def _set_learning_rates(self) -> None:
-        factor = schedule_factor(self.schedule, self.state.step / self.state.total_steps)
-        optimizers = (self.generator_optimizer, self.critic_optimizer)
-        for optimizer, config in zip(optimizers, self._optimizer_configs, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * factor
 
     def _make_sampler(self, data: LabelledData) -> Sampler:
         return Sampler(
@@ -334,6 +268,10 @@ class Trainer:
             device=self.device,
             dtype=next(self.networks.generator.parameters()).dtype,
         )
+
+    def _note(self, metrics: dict[str, Tensor]) -> None:
+        self._latest |= metrics
+        self._latch.observe(metrics, self.state.step)
 
     def request_stop(self, reason: str) -> None:
         """End `fit` behind the present step."""
@@ -415,8 +353,7 @@ class Trainer:
     def _parts(self) -> dict[str, Any]:
         return {
             **self._modules(),
-            "generator_optimizer": self.generator_optimizer,
-            "critic_optimizer": self.critic_optimizer,
+            **{f"{role}_optimizer": player.optimizer for role, player in self.players.items()},
         }
 
     def _state_dict(self) -> dict[str, Any]:
@@ -428,8 +365,8 @@ class Trainer:
             "data_fingerprint": self._data_fingerprint,
             "rng": self.rng.get_state(),
             "sample_rng": self._sample_rng.get_state(),
-            "default_rngs": self._default_rng_states,
-            "callbacks": [(type(callback).__name__, callback.state_dict()) for callback in self.callbacks],
+            "default_rngs": self._default_rngs.states,
+            "callbacks": callback_states(self.callbacks),
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
 
@@ -442,17 +379,11 @@ class Trainer:
         self._data_fingerprint = content["data_fingerprint"]
         self.rng.set_state(content["rng"])
         self._sample_rng.set_state(content["sample_rng"])
-        self._default_rng_states = content["default_rngs"]
+        self._default_rngs.states = content["default_rngs"]
         self._ema_ready_at = self.state.step
-        self._latch = FiniteLatch()
-        self._latest = {}
+        self._latch, self._latest = FiniteLatch(), {}
         self.between_steps = True
-        remembered = defaultdict(list)
-        for name, state in content["callbacks"]:
-            remembered[name].append(state)
-        for callback in self.callbacks:  # those that are new since then begin afresh
-            if states := remembered[type(callback).__name__]:
-                callback.load_state_dict(states.pop(0))
+        restore_callbacks(self.callbacks, content["callbacks"])
 
     def _call(self, hook: str) -> None:
         for callback in self.callbacks:
@@ -465,64 +396,3 @@ class Trainer:
         self.last_evaluation = metrics
         self.state.metrics |= metrics
         self._call("on_evaluate_end")
-
-    @contextmanager
-    def _own_default_rngs(self) -> Iterator[None]:
-        """Let dropout draw from states of the trainer's own, so that neither disturbs the caller nor is disturbed."""
-        outside = _default_rng_states(self.device)
-        _set_default_rng_states(self.device, self._default_rng_states)
-        try:
-            yield
-        finally:
-            self._default_rng_states = _default_rng_states(self.device)
-            _set_default_rng_states(self.device, outside)
-
-
-def _best_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _default_rng_states(device: torch.device) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type != "cpu":
-        states[device.type] = torch.get_device_module(device).get_rng_state(device)
-    return states
-
-
-def _set_default_rng_states(device: torch.device, states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type in states and device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[device.type], device)
-
-
-def _seeded_default_rngs(device: torch.device, seed: int) -> dict[str, Tensor]:
-    return {kind: torch.Generator(kind).manual_seed(seed).get_state() for kind in {"cpu", device.type}}
-
-
-def _described(part: object) -> str:
-    """Return what tells a part from others in every process: its `repr` without the address."""
-    return part if isinstance(part, str) else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(part))
-
-
-@contextmanager
-def _interrupt_between_steps(request_stop: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a stop behind the present step; a second one interrupts at once."""
-    caught = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield caught.is_set
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def handle(signum: int, frame: Any) -> None:
-        if caught.is_set():
-            raise KeyboardInterrupt
-        caught.set()
-        request_stop("interrupted")
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield caught.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)
