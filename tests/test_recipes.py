@@ -78,7 +78,7 @@ def test_acgan_is_what_its_documentation_says():
     }
     modules = list(trainer.networks.critic.modules())
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in modules)
-    assert {module.p for module in modules if isinstance(module, torch.nn.Dropout)} == {0.5}
+    assert {module.p for module in modules if isinstance(module, torch.nn.Dropout)} == {0.0}
 
 
 def test_acwgan_gp_is_what_its_documentation_says():

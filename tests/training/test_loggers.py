@@ -122,3 +122,22 @@ def test_the_progress_bar_closes_on_errors(make_trainer, tiny_images, capsys):
     with pytest.raises(RuntimeError, match="bug"):
         fit(make_trainer, tiny_images, cg.ProgressBar(every=1), Fail())
     assert "3/4" in capsys.readouterr().err.split("\r")[-1]
+
+
+def test_sample_grids_of_other_channels_show_the_first(tmp_path):
+    shape = (2, 16, 16)
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (8, *shape), dtype=torch.uint8, generator=rng)
+    data = cg.data.ArrayDataset(images, torch.arange(8) % 2)
+    trainer = cg.recipes.acgan(data, base_channels=2, device="cpu", callbacks=[cg.SampleGrid(tmp_path, columns=3)])
+    trainer.fit(data, steps=1, batch_size=4)
+    assert read_image(tmp_path / "samples-000000001.png").shape == (2 * 18 + 2, 3 * 18 + 2)
+
+
+def test_sample_grids_of_points_are_refused(point_networks, tmp_path):
+    data = cg.data.ArrayDataset(torch.randn(8, 2), torch.arange(8) % 2)
+    generator, critic = point_networks(2)
+    callbacks = [cg.SampleGrid(tmp_path)]
+    trainer = cg.Trainer(generator, critic, loss=cg.HingeLoss(), device="cpu", callbacks=callbacks)
+    with pytest.raises(ValueError, match=r"images of shape \(C, H, W\), got samples of shape \(2,\)"):
+        trainer.fit(data, steps=1, batch_size=4)

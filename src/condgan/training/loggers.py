@@ -73,11 +73,16 @@ class ProgressBar(Callback):
 class SampleGrid(Callback):
     """Writes `samples-<step>.png`: one row a class, the same latents each time, from the averaged generator.
 
+    Of images that are neither grey nor RGB the first channel is shown.
+
     Args:
         folder: Where the pictures go.
         every: Steps between pictures.
         columns: Images of each class.
         seed: Seed of the latents.
+
+    Raises:
+        ValueError: When training begins, if the samples are no images.
     """
 
     def __init__(self, folder: str | Path, *, every: int = 1000, columns: int = 8, seed: int = 0) -> None:
@@ -87,13 +92,19 @@ class SampleGrid(Callback):
         self.seed = seed
 
     @override
+    def on_fit_start(self, trainer: Trainer) -> None:
+        shape = trainer.networks.generator.image_shape
+        if len(shape) != 3:
+            raise ValueError(f"SampleGrid shows images of shape (C, H, W), got samples of shape {shape}. Leave it out.")
+
+    @override
     def on_step_end(self, trainer: Trainer) -> None:
         if not trainer.is_main_process:
             return
         classes = trainer.networks.generator.num_classes
         y = class_grid(classes, self.columns) if classes is not None else self.columns**2
         sheet = image_grid(to_uint8(trainer.sample(y, seed=self.seed)).cpu(), columns=self.columns)
-        pixels = sheet.squeeze(0) if sheet.shape[0] == 1 else sheet.permute(1, 2, 0)
+        pixels = sheet.permute(1, 2, 0) if len(sheet) == 3 else sheet[0]
         self.folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.numpy()).save(self.folder / f"samples-{trainer.state.step:09d}.png")
 
