@@ -105,14 +105,11 @@ def findings(results: dict[str, Any]) -> list[str]:
             "above chance" if balanced.low > chance else "below chance" if balanced.high < chance
             else "not distinguishable from chance"
         )  # fmt: skip
-        sentence = (
+        said.append(
             f"Trained on `{recipe}` images alone, the classifier's balanced accuracy is {balanced}, {verdict} "
-            f"({chance:.2f}); trained on the real images it is {Estimate(**real['balanced_accuracy'])}."
+            f"({chance:.2f}), and its AUROC {Estimate(**test['auroc'])}; trained on the real images they are "
+            f"{Estimate(**real['balanced_accuracy'])} and {Estimate(**real['auroc'])}."
         )
-        if balanced.low > chance:
-            share = (balanced.value - chance) / (real["balanced_accuracy"]["value"] - chance)
-            sentence += f" That is {share:.0%} of what the real images give above chance."
-        said.append(sentence)
     recalls = {recipe: Estimate(**arms[recipe]["test"]["recall"][rare]) for recipe in results["gans"]}
     if len(recalls) > 1:
         best = max(recalls, key=lambda recipe: recalls[recipe].value)

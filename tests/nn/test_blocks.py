@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from condgan.nn import ConditionalBatchNorm2d, DownBlock, DownResidualBlock, UpBlock, UpResidualBlock, pyramid
+from condgan.nn import (
+    ConditionalBatchNorm2d,
+    DownBlock,
+    DownResidualBlock,
+    UpBlock,
+    UpResidualBlock,
+    pyramid,
+    upsample,
+)
 
 Sides = st.integers(min_value=16, max_value=600)
 
@@ -108,3 +116,12 @@ def test_down_block_rounds_sizes_down(size: tuple[int, int]) -> None:
 def test_down_block_has_a_bias_only_without_norm() -> None:
     assert DownBlock(3, 5).conv.bias is not None
     assert DownBlock(3, 5, norm=ConditionalBatchNorm2d).conv.bias is None
+
+
+def test_upsampling_stays_in_its_type_under_autocast() -> None:
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        low = upsample(x.bfloat16(), (7, 10))
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low, F.interpolate(x.bfloat16(), (7, 10)), rtol=0, atol=0)
+    torch.testing.assert_close(upsample(x, (8, 10)), x.repeat_interleave(2, 2).repeat_interleave(2, 3), rtol=0, atol=0)

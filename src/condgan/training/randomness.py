@@ -19,6 +19,7 @@ class DefaultRngs:
 
     def __init__(self, device: torch.device, seed: int) -> None:
         self.device = device
+        self._which = (device,) if device.type == "cuda" else ()  # MPS has one device, which it does not let one name
         self.states = {kind: torch.Generator(kind).manual_seed(seed).get_state() for kind in {"cpu", device.type}}
 
     @contextmanager
@@ -35,10 +36,10 @@ class DefaultRngs:
     def _current(self) -> dict[str, Tensor]:
         states = {"cpu": torch.get_rng_state()}
         if self.device.type != "cpu":
-            states[self.device.type] = torch.get_device_module(self.device).get_rng_state(self.device)
+            states[self.device.type] = torch.get_device_module(self.device).get_rng_state(*self._which)
         return states
 
     def _put(self, states: dict[str, Tensor]) -> None:
         torch.set_rng_state(states["cpu"])
         if self.device.type != "cpu":
-            torch.get_device_module(self.device).set_rng_state(states[self.device.type], self.device)
+            torch.get_device_module(self.device).set_rng_state(states[self.device.type], *self._which)

@@ -92,7 +92,7 @@ class Sampler:
         rows = shard(count)
         x, y = self._real(count, rows) if real else (None, None)
         z, y_fake = self.latents_and_labels(count, self.rng)
-        if self.paired and y is not None:
+        if self.paired and self.conditional and y is not None:
             y_fake = y
         shape = tuple(self.images.shape[1:])
         epsilon = torch.rand(count, generator=self.rng, device=self.device, dtype=self.dtype)
