@@ -1,6 +1,7 @@
 """Put the results of a run into README and documentation: no figure there is written by hand.
 
-`python docs/update.py --run FOLDER` takes a run of `examples/chest_xray`, `--speed FILE` one of `benchmarks/speed`.
+`python docs/update.py --run FOLDER SECTION` takes a run of `examples/chest_xray` for the place between the marks
+`<!-- SECTION -->` and `<!-- /SECTION -->`; `--speed FILE` a result of `benchmarks/speed`.
 """
 
 from __future__ import annotations
@@ -20,38 +21,37 @@ sys.path.insert(0, str(ROOT / "examples" / "chest_xray"))
 from report import findings, how, markdown_table, table_of_arms  # noqa: E402 - found through the path above
 
 
-def replace(path: Path, name: str, text: str) -> None:
-    """Put `text` between the marks `<!-- name -->` and `<!-- /name -->` of a Markdown file."""
+def replace(path: Path, section: str, text: str) -> bool:
+    """Put `text` between the marks of a section, and return whether the file has them."""
     old = path.read_text(encoding="utf-8")
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", flags=re.DOTALL)
-    if not pattern.search(old):
-        raise SystemExit(f"{path} lacks the marks <!-- {name} --> and <!-- /{name} -->")
+    pattern = re.compile(rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)", flags=re.DOTALL)
     path.write_text(pattern.sub(lambda match: f"{match[1]}{text}\n{match[2]}", old), encoding="utf-8")
+    return bool(pattern.search(old))
 
 
-def update_study(folder: Path) -> None:
-    """Take tables, findings and figures from a run."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    classes = len(results["data"]["class_names"])
-    assets = PAGES / "assets" / f"study-{classes}"
-    assets.mkdir(parents=True, exist_ok=True)
-    pictures = ["comparison.png", *[f"{name}_samples.png" for name in results["gans"]]]
-    for picture in pictures:
-        shutil.copy(folder / picture, assets / picture)
-
-    def shown(prefix: str) -> str:
-        lines = [
-            f"![{Path(picture).stem.replace('_', ' ')}]({prefix}study-{classes}/{picture})" for picture in pictures
-        ]
-        return "\n\n".join(lines)
-
+def study_body(results: dict[str, Any], prefix: str) -> str:
+    """Return tables, findings and figures of a run; the figures lie in the folder `prefix`."""
     facts = "\n".join(f"- {sentence}" for sentence in findings(results))
-    pages = {PAGES / "study.md": "assets/"}
-    if classes == 2:
-        pages[ROOT / "README.md"] = "docs/pages/assets/"
-    for path, prefix in pages.items():
-        body = f"{table_of_arms(results)}\n\n{facts}\n\n{shown(prefix)}\n\n{how(results)}"
-        replace(path, f"results-{classes}", body)
+    figures = "\n\n".join(f"![{Path(name).stem.replace('_', ' ')}]({prefix}/{name})" for name in pictures(results))
+    return f"{table_of_arms(results)}\n\n{facts}\n\n{figures}\n\n{how(results)}"
+
+
+def pictures(results: dict[str, Any]) -> list[str]:
+    """Return the names of a run's figures that are shown."""
+    return ["comparison.png", *[f"{name}_samples.png" for name in results["gans"]]]
+
+
+def update_study(folder: Path, section: str) -> None:
+    """Copy the figures of a run and show it."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assets = PAGES / "assets" / section
+    assets.mkdir(parents=True, exist_ok=True)
+    for name in (*pictures(results), "results.json"):
+        shutil.copy(folder / name, assets / name)
+    places = ((ROOT / "README.md", "docs/pages/assets"), (PAGES / "study.md", "assets"))
+    found = [replace(path, section, study_body(results, f"{prefix}/{section}")) for path, prefix in places]
+    if not any(found):
+        raise SystemExit(f"no page has the marks <!-- {section} --> and <!-- /{section} -->")
 
 
 def update_speed(file: Path) -> None:
@@ -76,17 +76,17 @@ def update_speed(file: Path) -> None:
         f"{results['commit']}. Small ratios are good."
     )
     kind = file.stem.split("_")[0]
-    replace(PAGES / "speed.md", f"results-{kind}", f"{markdown_table(head, rows)}\n\n{note}")
+    replace(PAGES / "speed.md", f"iteration-{kind}", f"{markdown_table(head, rows)}\n\n{note}")
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, action="append", default=[], help="folder of a run")
+    parser.add_argument("--run", nargs=2, action="append", default=[], metavar=("FOLDER", "SECTION"))
     parser.add_argument("--speed", type=Path, action="append", default=[], help="JSON file of a benchmark")
     given = parser.parse_args()
-    for folder in given.run:
-        update_study(folder)
+    for folder, section in given.run:
+        update_study(Path(folder), section)
     for file in given.speed:
         update_speed(file)
 

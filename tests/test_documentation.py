@@ -1,5 +1,7 @@
 """The code that documentation shows is run as it stands, but for its sizes."""
 
+import importlib.util
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,3 +101,24 @@ def test_every_module_is_on_an_api_page():
         if path.name != "__init__.py"
     }
     assert modules - private == shown
+
+
+def load_update(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "chest_xray"))
+    spec = importlib.util.spec_from_file_location("update", ROOT / "docs" / "update.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("section", ["two-classes", "three-classes"])
+def test_shown_results_are_those_of_a_run(section, monkeypatch):
+    update = load_update(monkeypatch)
+    results = json.loads((ROOT / "docs/pages/assets" / section / "results.json").read_text(encoding="utf-8"))
+    shown = (ROOT / "docs/pages/study.md").read_text(encoding="utf-8")
+    assert update.study_body(results, f"assets/{section}") in shown
+    if section == "two-classes":
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        assert update.study_body(results, f"docs/pages/assets/{section}") in readme
+    for arm in results["arms"].values():
+        assert sum(map(sum, arm["test"]["confusion"])) == 624
