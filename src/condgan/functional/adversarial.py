@@ -25,6 +25,7 @@ def minimax_critic(real_score: Tensor, fake_score: Tensor) -> Tensor:
         ValueError: If a score is not of shape `(N,)`.
 
     Examples:
+        >>> import torch
         >>> minimax_critic(torch.zeros(4), torch.zeros(4))
         tensor(1.3863)
 
@@ -53,6 +54,7 @@ def minimax_generator(fake_score: Tensor, *, saturating: bool = False) -> Tensor
         ValueError: If the score is not of shape `(N,)`.
 
     Examples:
+        >>> import torch
         >>> minimax_generator(torch.zeros(4)), minimax_generator(torch.zeros(4), saturating=True)
         (tensor(0.6931), tensor(-0.6931))
 
@@ -80,6 +82,7 @@ def hinge_critic(real_score: Tensor, fake_score: Tensor) -> Tensor:
         ValueError: If a score is not of shape `(N,)`.
 
     Examples:
+        >>> import torch
         >>> hinge_critic(torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0]))
         tensor(0.7500)
 
@@ -104,6 +107,7 @@ def hinge_generator(fake_score: Tensor) -> Tensor:
         ValueError: If the score is not of shape `(N,)`.
 
     Examples:
+        >>> import torch
         >>> hinge_generator(torch.tensor([1.0, 3.0]))
         tensor(-2.)
 
@@ -132,6 +136,7 @@ def wasserstein_critic(real_score: Tensor, fake_score: Tensor) -> Tensor:
         ValueError: If a score is not of shape `(N,)`.
 
     Examples:
+        >>> import torch
         >>> wasserstein_critic(torch.tensor([4.0, 6.0]), torch.tensor([1.0, 3.0]))
         tensor(-3.)
 
@@ -156,6 +161,7 @@ def wasserstein_generator(fake_score: Tensor) -> Tensor:
         ValueError: If the score is not of shape `(N,)`.
 
     Examples:
+        >>> import torch
         >>> wasserstein_generator(torch.tensor([1.0, 3.0]))
         tensor(-2.)
 
@@ -183,6 +189,7 @@ def least_squares_critic(real_score: Tensor, fake_score: Tensor) -> Tensor:
         ValueError: If a score is not of shape `(N,)`.
 
     Examples:
+        >>> import torch
         >>> least_squares_critic(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0]))
         tensor(2.)
 
@@ -207,6 +214,7 @@ def least_squares_generator(fake_score: Tensor) -> Tensor:
         ValueError: If the score is not of shape `(N,)`.
 
     Examples:
+        >>> import torch
         >>> least_squares_generator(torch.tensor([1.0, 3.0]))
         tensor(1.)
 
@@ -234,6 +242,7 @@ def relativistic_critic(real_score: Tensor, fake_score: Tensor) -> Tensor:
         ValueError: If a score is not of shape `(N,)`, or the two differ in length.
 
     Examples:
+        >>> import torch
         >>> relativistic_critic(torch.tensor([3.0, 5.0]), torch.tensor([3.0, 5.0]))
         tensor(0.6931)
 
@@ -261,6 +270,7 @@ def relativistic_generator(real_score: Tensor, fake_score: Tensor) -> Tensor:
         ValueError: If a score is not of shape `(N,)`, or the two differ in length.
 
     Examples:
+        >>> import torch
         >>> relativistic_generator(torch.tensor([3.0, 5.0]), torch.tensor([3.0, 5.0]))
         tensor(0.6931)
 

@@ -109,6 +109,8 @@ class DownBlock(nn.Module):
 class UpResidualBlock(nn.Module):
     """Pre-activation residual block that enlarges: norm, ReLU, up-sample, conv, norm, ReLU, conv, plus the shortcut.
 
+    The convolutions have no bias: the norms behind them, and the one behind the last block, would take it away.
+
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
@@ -126,10 +128,10 @@ class UpResidualBlock(nn.Module):
         super().__init__()
         self.size = size
         self.norm1 = norm(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = norm(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     @override
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
