@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--networks", default="dcgan,resnet")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--base-channels", type=int, default=32)
-    parser.add_argument("--batch-sizes", default="16,64")
+    parser.add_argument("--batch-sizes", default="16")
     parser.add_argument("--precisions", default="fp32,bf16")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
