@@ -71,7 +71,7 @@ def update_speed(file: Path) -> None:
     ]
     first = results["rows"][0]
     note = (
-        f"{results['what'][0].upper()}{results['what'][1:]}; {first['image_size']} px, {first['base_channels']} base channels, medians of "
+        f"Measured: {results['what']}; {first['image_size']} px, {first['base_channels']} base channels, medians of "
         f"{first['rounds']} alternated rounds. {results['device']}, torch {results['versions']['torch']}, commit "
         f"{results['commit']}. Small ratios are good."
     )
