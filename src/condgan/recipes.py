@@ -9,7 +9,7 @@ small networks of yours. Further keywords go to the `Trainer` and override the r
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -50,11 +50,9 @@ def dcgan(
     """
     return _trainer(
         data,
-        generator or (lambda shape: DCGANGenerator(num_classes=None, image_shape=shape, base_channels=base_channels)),
-        critic
-        or (
-            lambda shape: DCGANCritic(num_classes=None, image_shape=shape, base_channels=base_channels, batch_norm=True)
-        ),
+        generator,
+        critic,
+        _dcgan_networks(DCGANCritic, None, base_channels),
         trainer_options,
         loss=MinimaxLoss(),
         generator_optimizer=_DCGAN_ADAM,
@@ -78,17 +76,11 @@ def cgan(
     References:
         Mirza and Osindero 2014, arXiv:1411.1784.
     """
-    classes = data.num_classes
     return _trainer(
         data,
-        generator
-        or (lambda shape: DCGANGenerator(num_classes=classes, image_shape=shape, base_channels=base_channels)),
-        critic
-        or (
-            lambda shape: ConcatenationDCGANCritic(
-                num_classes=classes, image_shape=shape, base_channels=base_channels, batch_norm=True
-            )
-        ),
+        generator,
+        critic,
+        _dcgan_networks(ConcatenationDCGANCritic, data.num_classes, base_channels),
         trainer_options,
         loss=MinimaxLoss(),
         generator_optimizer=_DCGAN_ADAM,
@@ -121,17 +113,11 @@ def acgan(
     References:
         Odena et al. 2017, arXiv:1610.09585.
     """
-    classes = data.num_classes
     return _trainer(
         data,
-        generator
-        or (lambda shape: DCGANGenerator(num_classes=classes, image_shape=shape, base_channels=base_channels)),
-        critic
-        or (
-            lambda shape: ACDCGANCritic(
-                num_classes=classes, image_shape=shape, base_channels=base_channels, batch_norm=True
-            )
-        ),
+        generator,
+        critic,
+        _dcgan_networks(ACDCGANCritic, data.num_classes, base_channels),
         trainer_options,
         loss=MinimaxLoss(),
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=1.0, generator_weight=1.0),
@@ -161,8 +147,9 @@ def wgan_gp(
     """
     return _trainer(
         data,
-        generator or (lambda shape: ResNetGenerator(num_classes=None, image_shape=shape, base_channels=base_channels)),
-        critic or (lambda shape: ResNetCritic(num_classes=None, image_shape=shape, base_channels=base_channels)),
+        generator,
+        critic,
+        _resnet_networks(ResNetCritic, None, base_channels),
         trainer_options,
         **_wgan_gp_terms(),
     )
@@ -192,12 +179,11 @@ def acwgan_gp(
     References:
         Gulrajani et al. 2017, arXiv:1704.00028, section 5.3 and the authors' code.
     """
-    classes = data.num_classes
     return _trainer(
         data,
-        generator
-        or (lambda shape: ResNetGenerator(num_classes=classes, image_shape=shape, base_channels=base_channels)),
-        critic or (lambda shape: ACResNetCritic(num_classes=classes, image_shape=shape, base_channels=base_channels)),
+        generator,
+        critic,
+        _resnet_networks(ACResNetCritic, data.num_classes, base_channels),
         trainer_options,
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1),
         label_law="paired",
@@ -226,24 +212,44 @@ def _wgan_gp_terms() -> dict[str, Any]:
     }
 
 
+_MakeNetworks = Callable[[ImageShape], tuple[Generator, Critic]]
+
+
+def _dcgan_networks(critic: type[DCGANCritic], num_classes: int | None, base_channels: int) -> _MakeNetworks:
+    def make(shape: ImageShape) -> tuple[Generator, Critic]:
+        options: dict[str, Any] = {"num_classes": num_classes, "image_shape": shape, "base_channels": base_channels}
+        return DCGANGenerator(**options), critic(batch_norm=True, **options)
+
+    return make
+
+
+def _resnet_networks(critic: type[ResNetCritic], num_classes: int | None, base_channels: int) -> _MakeNetworks:
+    def make(shape: ImageShape) -> tuple[Generator, Critic]:
+        options: dict[str, Any] = {"num_classes": num_classes, "image_shape": shape, "base_channels": base_channels}
+        return ResNetGenerator(**options), critic(**options)
+
+    return make
+
+
 def _trainer(
     data: LabelledData,
-    generator: Generator | Callable[[ImageShape], Generator],
-    critic: Critic | Callable[[ImageShape], Critic],
+    generator: Generator | None,
+    critic: Critic | None,
+    make_networks: _MakeNetworks,
     options: dict[str, Any],
     **defaults: Any,
 ) -> Trainer:
-    shape = tuple(data.image_shape)
-    if len(shape) != 3 and not (isinstance(generator, Generator) and isinstance(critic, Critic)):
-        raise ValueError(
-            f"the recipe's own networks are for images of shape (C, H, W), got samples of shape {shape}. "
-            "Pass a generator and a critic of yours."
-        )
-    image_shape = cast("ImageShape", shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(options.get("seed", 0))  # that of the CPU alone, unlike torch.manual_seed
-        networks = (
-            generator if isinstance(generator, Generator) else generator(image_shape),
-            critic if isinstance(critic, Critic) else critic(image_shape),
-        )
-    return Trainer(*networks, **{**defaults, **options})
+    if generator is None or critic is None:
+        shape = tuple(data.image_shape)
+        if len(shape) != 3:
+            raise ValueError(
+                f"the recipe's own networks are for images of shape (C, H, W), got samples of shape {shape}. "
+                "Pass a generator and a critic of yours."
+            )
+        with torch.random.fork_rng(devices=[]):
+            # The generator of the CPU alone, unlike torch.manual_seed.
+            torch.default_generator.manual_seed(options.get("seed", 0))
+            own_generator, own_critic = make_networks((shape[0], shape[1], shape[2]))
+        generator = own_generator if generator is None else generator
+        critic = own_critic if critic is None else critic
+    return Trainer(generator, critic, **{**defaults, **options})

@@ -14,6 +14,8 @@ __all__ = ["HingeLoss", "LeastSquaresLoss", "MinimaxLoss", "RelativisticLoss", "
 
 @dataclass(frozen=True, kw_only=True)
 class _WeightedLoss:
+    """Weighs both sides of a game and checks what they are given; subclasses define the sides."""
+
     weight: float = 1.0
 
     needs_real_scores: ClassVar[bool] = False
@@ -22,6 +24,34 @@ class _WeightedLoss:
     def __post_init__(self) -> None:
         if not self.weight >= 0:
             raise ValueError(f"weight must be at least 0, got {self.weight}.")
+
+    def critic(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
+        """Return the critic's weighted loss.
+
+        Shape:
+            - `real_score`, `fake_score`: `(N,)`; paired row by row if the loss needs real scores, otherwise their
+              lengths may differ.
+            - Returns: `()`.
+        """
+        return self.weight * self._critic_side(real_score, fake_score)
+
+    def generator(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
+        """Return the generator's weighted loss, which looks at `real_score` only if the loss needs real scores.
+
+        Shape:
+            - `real_score`, `fake_score`: `(N,)`.
+            - Returns: `()`.
+
+        Raises:
+            ValueError: If the loss needs real scores and `real_score` is None.
+        """
+        return self.weight * self._generator_side(real_score, fake_score)
+
+    def _critic_side(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _generator_side(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +81,11 @@ class MinimaxLoss(_WeightedLoss):
 
     saturating: bool = False
 
-    def critic(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
-        """Return the critic's weighted loss.
+    def _critic_side(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
+        return functional.minimax_critic(real_score, fake_score)
 
-        Shape:
-            - `real_score`, `fake_score`: `(N,)`; their lengths may differ.
-            - Returns: `()`.
-        """
-        return self.weight * functional.minimax_critic(real_score, fake_score)
-
-    def generator(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
-        """Return the generator's weighted loss, which does not look at `real_score`.
-
-        Shape:
-            - `fake_score`: `(N,)`.
-            - Returns: `()`.
-        """
-        return self.weight * functional.minimax_generator(fake_score, saturating=self.saturating)
+    def _generator_side(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
+        return functional.minimax_generator(fake_score, saturating=self.saturating)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,23 +109,11 @@ class HingeLoss(_WeightedLoss):
         Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17.
     """
 
-    def critic(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
-        """Return the critic's weighted loss.
+    def _critic_side(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
+        return functional.hinge_critic(real_score, fake_score)
 
-        Shape:
-            - `real_score`, `fake_score`: `(N,)`; their lengths may differ.
-            - Returns: `()`.
-        """
-        return self.weight * functional.hinge_critic(real_score, fake_score)
-
-    def generator(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
-        """Return the generator's weighted loss, which does not look at `real_score`.
-
-        Shape:
-            - `fake_score`: `(N,)`.
-            - Returns: `()`.
-        """
-        return self.weight * functional.hinge_generator(fake_score)
+    def _generator_side(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
+        return functional.hinge_generator(fake_score)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,23 +138,11 @@ class WassersteinLoss(_WeightedLoss):
         Arjovsky et al. 2017, arXiv:1701.07875, equation 2 and algorithm 1.
     """
 
-    def critic(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
-        """Return the critic's weighted loss.
+    def _critic_side(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
+        return functional.wasserstein_critic(real_score, fake_score)
 
-        Shape:
-            - `real_score`, `fake_score`: `(N,)`; their lengths may differ.
-            - Returns: `()`.
-        """
-        return self.weight * functional.wasserstein_critic(real_score, fake_score)
-
-    def generator(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
-        """Return the generator's weighted loss, which does not look at `real_score`.
-
-        Shape:
-            - `fake_score`: `(N,)`.
-            - Returns: `()`.
-        """
-        return self.weight * functional.wasserstein_generator(fake_score)
+    def _generator_side(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
+        return functional.wasserstein_generator(fake_score)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,23 +167,11 @@ class LeastSquaresLoss(_WeightedLoss):
         Mao et al. 2017, arXiv:1611.04076, equation 9.
     """
 
-    def critic(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
-        """Return the critic's weighted loss.
+    def _critic_side(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
+        return functional.least_squares_critic(real_score, fake_score)
 
-        Shape:
-            - `real_score`, `fake_score`: `(N,)`; their lengths may differ.
-            - Returns: `()`.
-        """
-        return self.weight * functional.least_squares_critic(real_score, fake_score)
-
-    def generator(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
-        """Return the generator's weighted loss, which does not look at `real_score`.
-
-        Shape:
-            - `fake_score`: `(N,)`.
-            - Returns: `()`.
-        """
-        return self.weight * functional.least_squares_generator(fake_score)
+    def _generator_side(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
+        return functional.least_squares_generator(fake_score)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,28 +199,13 @@ class RelativisticLoss(_WeightedLoss):
 
     needs_real_scores: ClassVar[bool] = True
 
-    def critic(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
-        """Return the critic's weighted loss.
+    def _critic_side(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
+        return functional.relativistic_critic(real_score, fake_score)
 
-        Shape:
-            - `real_score`, `fake_score`: `(N,)`, paired row by row.
-            - Returns: `()`.
-        """
-        return self.weight * functional.relativistic_critic(real_score, fake_score)
-
-    def generator(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
-        """Return the generator's weighted loss.
-
-        Shape:
-            - `real_score`, `fake_score`: `(N,)`, paired row by row.
-            - Returns: `()`.
-
-        Raises:
-            ValueError: If `real_score` is None.
-        """
+    def _generator_side(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
         if real_score is None:
             raise ValueError(
                 "real_score must be a tensor of shape (N,), got None. RelativisticLoss compares real with generated "
                 "scores in the generator step too: score a real batch of the same labels."
             )
-        return self.weight * functional.relativistic_generator(real_score, fake_score)
+        return functional.relativistic_generator(real_score, fake_score)
