@@ -137,8 +137,8 @@ def _kermany(root: Path, classes: int, image_size: int, seed: int, cache: Path |
         validation=validation,
         test=test,
         name="kermany",
-        notice=f"REAL X-RAYS: the paediatric chest X-rays of Kermany et al. in {str(root)!r}, validation split off the "
-        "official train split by patient, official test split.",
+        notice=f"REAL X-RAYS: the paediatric chest X-rays of Kermany et al. in {root.resolve().name!r}, validation "
+        "split off the official train split by patient, official test split.",
         attribution=train.attribution,
     )
 
