@@ -154,19 +154,15 @@ def test_self_attention_equals_a_loop(height: int, width: int) -> None:
     query, key, value, out = (m.weight[:, :, 0, 0] for m in (layer.query, layer.key, layer.value, layer.out))
     expected = x.clone()
     for n in range(2):
-        if min(height, width) >= 2:
-            places = [
-                x[n, :, i : i + 2, j : j + 2].amax((1, 2))
-                for i in range(0, height - 1, 2)
-                for j in range(0, width - 1, 2)
-            ]
-        else:
-            places = [x[n, :, i, j] for i in range(height) for j in range(width)]
+        side = 2 if min(height, width) >= 2 else 1
+        corners = [(i, j) for i in range(0, height + 1 - side, side) for j in range(0, width + 1 - side, side)]
+        windows = [x[n, :, i : i + side, j : j + side].flatten(1) for i, j in corners]
+        keys, values = ([(m @ window).amax(1) for window in windows] for m in (key, value))
         for i in range(height):
             for j in range(width):
-                similarity = torch.stack([(query @ x[n, :, i, j]) @ (key @ place) for place in places]).exp()
+                similarity = torch.stack([(query @ x[n, :, i, j]) @ k for k in keys]).exp()
                 weights = similarity / similarity.sum()
-                attended = sum(w * (value @ place) for w, place in zip(weights, places, strict=True))
+                attended = sum(w * v for w, v in zip(weights, values, strict=True))
                 expected[n, :, i, j] += 0.7 * (out @ attended)
     torch.testing.assert_close(layer(x), expected)
 

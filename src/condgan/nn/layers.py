@@ -121,9 +121,9 @@ class _AllReduce(torch.autograd.Function):
 class SelfAttention2d(nn.Module):
     r"""Self-attention over the places of a feature map, added to it with a learned gain that starts at zero.
 
-    $$ \mathrm{out} = x + \gamma\, W_o\, \mathrm{softmax}\big((W_q x)^\top W_k x\big)\, W_v x $$
+    $$ \mathrm{out} = x + \gamma\, W_o\, M(W_v x)\, \mathrm{softmax}\big(M(W_k x)^\top W_q x\big) $$
 
-    Keys and values are max-pooled by two where the map is at least two places wide. It is written with plain matrix
+    $M$ max-pools by two where the map is at least two places high and wide. It is written with plain matrix
     products because fused attention has no second derivative on every device, and gradient penalties need one.
 
     Args:
@@ -155,10 +155,10 @@ class SelfAttention2d(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        pooled = F.max_pool2d(x, 2) if min(x.shape[-2:]) >= 2 else x
+        pool = 2 if min(x.shape[-2:]) >= 2 else 1
         query = rearrange(self.query(x), "n c h w -> n (h w) c")
-        key = rearrange(self.key(pooled), "n c h w -> n c (h w)")
-        value = rearrange(self.value(pooled), "n c h w -> n (h w) c")
+        key = rearrange(F.max_pool2d(self.key(x), pool), "n c h w -> n c (h w)")
+        value = rearrange(F.max_pool2d(self.value(x), pool), "n c h w -> n (h w) c")
         attended = torch.bmm(torch.softmax(torch.bmm(query, key), dim=-1), value)
         out: Tensor = self.out(rearrange(attended, "n (h w) c -> n c h w", h=x.shape[-2]))
         return x + self.gain * out
