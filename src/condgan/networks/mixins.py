@@ -1,4 +1,7 @@
-"""Heads for critics, as mixins that stack: `class MyCritic(AuxiliaryClassifierMixin, ProjectionMixin, MyTrunk)`."""
+"""Heads for critics, as mixins that stack: `class MyCritic(AuxiliaryClassifierMixin, ProjectionMixin, MyTrunk)`.
+
+They rebuild the output field by field: `CriticOutput._replace` says the same, but torch 2.11 cannot compile it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class AuxiliaryClassifierMixin(Critic):
 
     @override
     def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
-        return super().heads(h, y)._replace(class_logits=self.class_head(h))
+        out = super().heads(h, y)
+        return CriticOutput(out.score, self.class_head(h), *out[2:])
 
 
 class ProjectionMixin(Critic):
@@ -54,7 +58,8 @@ class ProjectionMixin(Critic):
     @override
     def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
         out = super().heads(h, y)
-        return out._replace(score=out.score + (self.class_projection(_require_labels(self, y, h)) * h).sum(1))
+        score = out.score + (self.class_projection(_require_labels(self, y, h)) * h).sum(1)
+        return CriticOutput(score, *out[1:])
 
 
 class ConcatenationMixin(Critic):
@@ -85,7 +90,8 @@ class ConcatenationMixin(Critic):
     def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
         out = super().heads(h, y)
         embedded = self.class_embedding(_require_labels(self, y, h)).to(h.dtype)
-        return out._replace(score=out.score + self.joint_head(torch.cat([h, embedded], dim=1)).squeeze(1))
+        score: Tensor = out.score + self.joint_head(torch.cat([h, embedded], dim=1)).squeeze(1)
+        return CriticOutput(score, *out[1:])
 
 
 def _require_classes(critic: Critic) -> int:
