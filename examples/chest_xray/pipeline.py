@@ -20,6 +20,7 @@ from source import Source, load
 
 import condgan as cg
 from condgan.images import to_uint8
+from condgan.training.setup import best_device
 
 CHECKPOINTS = 10
 """Checkpoints over the training of a GAN."""
@@ -58,8 +59,8 @@ def run(options: Options) -> Path:
     folder = open_folder(options, source)
     print(f"results go to {folder}")
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    gans = {name: train_gan(folder / name, name, preset, source, options) for name in options.recipes}
+    device = options.device or str(best_device())
+    gans = {name: train_gan(folder / name, name, preset, source, options, device) for name in options.recipes}
     synthetic = {name: synthesize(folder / name, name, source, options.seed) for name in options.recipes}
     arms = {}
     for name, images in {"real": source.train, **synthetic}.items():
@@ -88,13 +89,13 @@ def run(options: Options) -> Path:
 def open_folder(options: Options, source: Source) -> Path:
     """Return the folder of the run: a new one, or with `--resume` the one to go on with."""
     parent = Path("runs")
+    settings = {**options.settings, "fingerprint": source.train.fingerprint}
     if options.resume:
         folder = options.out or max(parent.glob("chest_xray-*"), key=lambda path: path.stat().st_mtime, default=None)
         if folder is None or not (folder / "settings.json").is_file():
             raise SystemExit(f"there is no run to resume in {folder or parent}: leave out --resume to begin one.")
-        wanted = {**options.settings, "fingerprint": source.train.fingerprint}
         found = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        changed = [name for name, value in wanted.items() if found.get(name) != value]
+        changed = [name for name, value in settings.items() if found.get(name) != value]
         if changed:
             raise SystemExit(
                 f"{folder} was begun with other settings ({', '.join(changed)}): give the same, or no --resume."
@@ -104,7 +105,6 @@ def open_folder(options: Options, source: Source) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise SystemExit(f"{folder} is not empty: add --resume to go on with it, or choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {**options.settings, "fingerprint": source.train.fingerprint}
     (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return folder
 
@@ -144,7 +144,7 @@ class Stopwatch(cg.Callback):
         self.seconds = state["seconds"]
 
 
-def train_gan(folder: Path, name: str, preset: Preset, source: Source, options: Options) -> dict[str, Any]:
+def train_gan(folder: Path, name: str, preset: Preset, source: Source, options: Options, device: str) -> dict[str, Any]:
     """Train a GAN and save its averaged generator."""
     steps = options.steps or preset.steps.get(name, max(preset.steps.values()))
     every = max(1, steps // CHECKPOINTS)
@@ -155,7 +155,7 @@ def train_gan(folder: Path, name: str, preset: Preset, source: Source, options: 
             name,
             source.train,
             seed=options.seed,
-            device=options.device,
+            device=device,
             callbacks=[
                 watch,
                 cg.ProgressBar(description=name),

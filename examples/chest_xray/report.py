@@ -11,7 +11,7 @@ from source import Source
 
 import condgan as cg
 from condgan.metrics import Estimate
-from condgan.study.figures import chance_levels, comparison_chart, sample_grid, training_curves
+from condgan.study.figures import chance_levels, comparison_chart, report_estimates, sample_grid, training_curves
 
 SHOWN = 8
 """Images of each class in the figures."""
@@ -40,7 +40,7 @@ def write_figures(
         with (folder / recipe / "metrics.csv").open(newline="", encoding="utf-8") as file:
             training_curves(list(csv.DictReader(file)), folder / f"{recipe}_training.png", f"{recipe}: training")
     comparison_chart(
-        {name: estimates(arm["test"]) for name, arm in results["arms"].items()},
+        {name: report_estimates(arm["test"]) for name, arm in results["arms"].items()},
         folder / "comparison.png",
         "ResNet-18 on the real test set, by its training images",
         chance=chance_levels(names),
@@ -53,13 +53,6 @@ def first_of_each(data: cg.data.ArrayDataset) -> torch.Tensor:
     chosen = [data.images[data.labels == c] for c in range(data.num_classes)]
     count = min(SHOWN, *map(len, chosen))
     return torch.stack([images[:count] for images in chosen])
-
-
-def estimates(test: dict[str, Any]) -> dict[str, Estimate]:
-    """Return what the comparison shows of one arm's test report."""
-    recalls = {f"recall, {name}": value for name, value in test["recall"].items()}
-    shown = {"balanced accuracy": test["balanced_accuracy"], "AUROC": test["auroc"], **recalls}
-    return {name: Estimate(**value) for name, value in shown.items()}
 
 
 def write_report(folder: Path, results: dict[str, Any]) -> Path:

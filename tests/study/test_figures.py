@@ -58,7 +58,8 @@ def test_curves_read_numbers_and_text(tmp_path):
 def test_comparison_of_reports(tmp_path):
     p = images(40, 1, 1, 1).flatten().double() / 255
     report = classification_report(torch.stack([1 - p, p], 1), torch.arange(40) % 2, resamples=20)
-    arms = {"real": report_estimates(report), "generated only": report_estimates(report)}
+    arms = {name: report_estimates(report.as_dict()) for name in ("real", "generated only")}
+    assert arms["real"]["recall, 1"] == report.recall[1]
     comparison_chart(
         arms, tmp_path / "arms.png", "Comparison", chance=chance_levels(report.class_names), caption="Why."
     )

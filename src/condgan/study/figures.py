@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from condgan.images import image_grid
-from condgan.metrics import ClassificationReport, Estimate
+from condgan.metrics import Estimate
 from condgan.study.canvas import COLORS, DPI, FAINT, INK, MARGIN, Canvas, style_axes
 
 _COUNTERS = ("step", "images_seen", "epoch")
@@ -186,14 +187,15 @@ def comparison_chart(
     canvas.save(path)
 
 
-def report_estimates(report: ClassificationReport) -> dict[str, Estimate]:
-    """Return what `comparison_chart` shows of a report: balanced accuracy, AUROC and the recall of each class."""
-    recalls = zip(report.class_names, report.recall, strict=True)
-    return {
-        "balanced accuracy": report.balanced_accuracy,
-        "AUROC": report.auroc,
-        **{f"recall, {name}": estimate for name, estimate in recalls},
-    }
+def report_estimates(report: Mapping[str, Any]) -> dict[str, Estimate]:
+    """Return what `comparison_chart` shows of a report: balanced accuracy, AUROC and the recall of each class.
+
+    Args:
+        report: What `ClassificationReport.as_dict` returned, straight or back from JSON.
+    """
+    recalls = {f"recall, {name}": value for name, value in report["recall"].items()}
+    shown = {"balanced accuracy": report["balanced_accuracy"], "AUROC": report["auroc"], **recalls}
+    return {name: Estimate(**value) for name, value in shown.items()}
 
 
 def chance_levels(class_names: Sequence[str]) -> dict[str, float]:
