@@ -105,7 +105,7 @@ def acgan(
     The class loss is taken on real and generated images in the critic; a class embedding joins `z`; the critic has
     batch norm; Adam(2e-4, 0.5, 0.999); uniform labels.
 
-    Deviations: the generator maximizes $\log\sigma(D(\tilde x))$, as the authors' and all later code does, instead of
+    Deviations: the generator maximizes $\log\sigma(D(\tilde x))$, as is usual, instead of
     minimizing $L_S$ (pass `loss=MinimaxLoss(saturating=True)` for the letter of the paper); resize-convolutions for
     transposed ones; an averaged generator on the side; no dropout in the critic, where the paper has 0.5: on chest
     X-rays at 32 pixels a critic of this width with it let the generator collapse to one image a class.
