@@ -57,6 +57,12 @@ class StepInputs:
     noise: Tensor | None = None
     augmentation: tuple[AugmentationDraws, AugmentationDraws] | None = None
 
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors, in an order that depends on which there are alone."""
+        fields = [self.x, self.y, self.z, self.y_fake, self.epsilon, self.noise]
+        parameters = [draws[name] for draws in self.augmentation or () for name in sorted(draws)]
+        return [tensor for tensor in fields if tensor is not None] + parameters
+
 
 AugmentationDraws = dict[str, Tensor]
 """Random parameters of an augmentation, one row a sample."""

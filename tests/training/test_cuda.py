@@ -3,11 +3,14 @@ import torch
 
 import condgan as cg
 from condgan.training import Callback
+from condgan.types import CriticRegularizer
 
 pytestmark = pytest.mark.cuda
 
 
-def build(*callbacks: Callback, precision="fp32") -> tuple[cg.Trainer, cg.data.ArrayDataset]:
+def build(
+    *callbacks: Callback, precision="fp32", engine="auto", dtype=torch.float32
+) -> tuple[cg.Trainer, cg.data.ArrayDataset]:
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 1, 32, 32), dtype=torch.uint8, generator=rng)
     data = cg.data.ArrayDataset(images, [0, 1, 2] * 8)
@@ -16,8 +19,8 @@ def build(*callbacks: Callback, precision="fp32") -> tuple[cg.Trainer, cg.data.A
     # With so large an eps an update is smooth in the gradient, and the noise of atomic additions stays noise.
     adam = cg.OptimizerConfig(lr=0.01, eps=0.01)
     trainer = cg.Trainer(
-        cg.ResNetGenerator(latent_dim=8, **shape),
-        cg.ACDCGANCritic(spectral_norm=True, dropout=0.2, **shape),
+        cg.ResNetGenerator(latent_dim=8, **shape).to(dtype),
+        cg.ACDCGANCritic(spectral_norm=True, dropout=0.2, **shape).to(dtype),
         loss=cg.WassersteinLoss(),
         auxiliary=cg.AuxiliaryClassifierLoss(),
         regularizers=[cg.GradientPenalty(10.0), cg.R1(1.0, every=3)],
@@ -27,7 +30,9 @@ def build(*callbacks: Callback, precision="fp32") -> tuple[cg.Trainer, cg.data.A
         critic_optimizer=adam,
         label_law="paired",
         dequantize=True,
+        schedule="linear",
         precision=precision,
+        engine=engine,
         device="cuda",
         callbacks=callbacks,
     )
@@ -92,18 +97,82 @@ def test_a_checkpoint_of_another_device_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_steps_do_not_wait_for_the_device(precision):
+@pytest.mark.parametrize("engine", ["eager", "cuda_graph"])
+def test_steps_do_not_wait_for_the_device(precision, engine):
     class ForbidWaiting(Callback):
-        """Forbids synchronization from the end of the second step to the end of the last."""
+        """Forbids synchronization from the end of the tenth step, when all is recorded, to the end of the last."""
 
         def on_step_end(self, trainer):
             last = trainer.state.step == trainer.state.total_steps
-            if trainer.state.step >= 2:
+            if trainer.state.step >= 10:
                 torch.cuda.set_sync_debug_mode("default" if last else "error")
 
-    trainer, data = build(ForbidWaiting(), precision=precision)
+    trainer, data = build(ForbidWaiting(), precision=precision, engine=engine)
     try:
-        trainer.fit(data, steps=8, batch_size=8)
+        trainer.fit(data, steps=16, batch_size=8)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert trainer.state.step == 8
+    assert trainer.state.step == 16
+    assert trainer.engine.name == engine
+
+
+def assert_same(one: cg.Trainer, other: cg.Trainer, tolerance: float):
+    for part in ("generator", "critic", "ema"):
+        expected, values = (trainer._modules()[part].state_dict() for trainer in (one, other))
+        for name in expected:
+            torch.testing.assert_close(values[name], expected[name], atol=tolerance, rtol=tolerance, msg=name)
+
+
+def test_graphs_give_the_trajectory_of_eager_updates():
+    eager, data = build(engine="eager", dtype=torch.float64)
+    graphs, _ = build(engine="auto", dtype=torch.float64)
+    for trainer in (eager, graphs):
+        trainer.fit(data, steps=20, batch_size=8)
+    assert (eager.engine.name, graphs.engine.name) == ("eager", "cuda_graph")
+    assert len(graphs.engine._recordings) == 3, "critic, critic with the lazy term, generator"
+    assert_same(eager, graphs, 1e-9)
+    assert eager.read_metrics() == pytest.approx(graphs.read_metrics(), rel=1e-6)
+
+
+def test_graphs_are_recorded_anew_for_other_batches_and_after_resuming(tmp_path):
+    eager, data = build(engine="eager", dtype=torch.float64)
+    graphs, _ = build(engine="cuda_graph", dtype=torch.float64)
+    for trainer in (eager, graphs):
+        trainer.fit(data, steps=12, batch_size=8)
+        trainer.save(tmp_path / trainer.engine.name)
+        trainer.fit(data, steps=24, batch_size=4, generator_batch_size=8)
+        assert trainer.resume(tmp_path / trainer.engine.name)
+        trainer.fit(data, steps=24, batch_size=8)
+    assert graphs.engine.name == "cuda_graph"
+    assert_same(eager, graphs, 1e-9)
+
+
+class ReadsBack(CriticRegularizer):
+    def penalty(self, critic, batch):
+        return batch.real.score.mean() * (1.0 if float(batch.real.score.detach().sum()) > 0 else 2.0)
+
+
+def test_a_term_that_waits_for_the_device_falls_back_to_eager():
+    rng = torch.Generator().manual_seed(0)
+    data = cg.data.ArrayDataset(torch.randint(256, (24, 1, 16, 16), generator=rng).to(torch.uint8), [0, 1] * 12)
+    shape = {"num_classes": 2, "image_shape": (1, 16, 16), "base_channels": 2}
+    trainer = cg.Trainer(
+        cg.DCGANGenerator(**shape),
+        cg.DCGANCritic(dropout=0.2, **shape),
+        loss=cg.HingeLoss(),
+        regularizers=[ReadsBack(0.1)],
+        engine="cuda_graph",
+        device="cuda",
+    )
+    with pytest.warns(UserWarning, match=r"engine='eager': a term of the update waits for the device .*test_cuda\.py"):
+        trainer.fit(data, steps=6, batch_size=4)
+    assert trainer.engine.name == "eager"
+
+
+def test_streamed_images_are_the_resident_ones():
+    resident, data = build(dtype=torch.float64)
+    streamed, _ = build(dtype=torch.float64)
+    resident.fit(data, steps=8, batch_size=8)
+    streamed.fit(data, steps=8, batch_size=8, max_resident_bytes=0)
+    assert_same(resident, streamed, 1e-9)
+    assert torch.equal(resident._state_dict()["rng"], streamed._state_dict()["rng"])

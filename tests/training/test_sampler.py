@@ -5,7 +5,9 @@ import torch
 
 import condgan as cg
 from condgan.training import distributed
-from condgan.training.sampler import Sampler
+from condgan.training.lookahead import Lookahead
+from condgan.training.sampler import Request, Sampler
+from condgan.training.stores import ResidentStore, StreamedStore
 
 COUNTS = (60, 30, 10)
 
@@ -55,7 +57,7 @@ LAWS = [
 @pytest.mark.parametrize(("law", "expected"), LAWS)
 def test_labels_of_fakes_follow_their_law(law, expected):
     sampler = make_sampler(label_law=law)
-    critic, generator = sampler.critic_inputs(20_000), sampler.generator_inputs(20_000, real=False)
+    critic, generator = sampler.draw(Request(20_000)), sampler.draw(Request(20_000, real=False))
     assert_frequencies(critic.y_fake, expected)
     assert_frequencies(generator.y_fake, expected)
     assert_frequencies(critic.y, (0.6, 0.3, 0.1))
@@ -64,22 +66,22 @@ def test_labels_of_fakes_follow_their_law(law, expected):
 
 @pytest.mark.parametrize(("law", "expected"), LAWS)
 def test_labels_of_reals_follow_theirs(law, expected):
-    inputs = make_sampler(sampling=law).critic_inputs(20_000)
+    inputs = make_sampler(sampling=law).draw(Request(20_000))
     assert_frequencies(inputs.y, expected)
     assert_frequencies(inputs.y_fake, (1 / 3, 1 / 3, 1 / 3))
 
 
 def test_paired_labels_are_those_of_the_real_batch():
     sampler = make_sampler(label_law="paired")
-    inputs = sampler.critic_inputs(512)
+    inputs = sampler.draw(Request(512))
     assert torch.equal(inputs.y, inputs.y_fake)
-    inputs = sampler.generator_inputs(512, real=True)
+    inputs = sampler.draw(Request(512, real=True))
     assert torch.equal(inputs.y, inputs.y_fake)
-    assert_frequencies(sampler.generator_inputs(20_000, real=False).y_fake, (1 / 3, 1 / 3, 1 / 3))
+    assert_frequencies(sampler.draw(Request(20_000, real=False)).y_fake, (1 / 3, 1 / 3, 1 / 3))
 
 
 def test_every_image_comes_with_its_label_and_all_come_equally_often():
-    inputs = make_sampler(sampling="balanced").critic_inputs(60_000)
+    inputs = make_sampler(sampling="balanced").draw(Request(60_000))
     codes = decoded(inputs.x)
     assert torch.equal(codes[:, 0], inputs.y)
     rows = Counter(codes[:, 1].tolist())
@@ -90,14 +92,14 @@ def test_every_image_comes_with_its_label_and_all_come_equally_often():
 
 
 def test_unconditional_draws_have_no_labels():
-    inputs = make_sampler(conditional=False).critic_inputs(64)
+    inputs = make_sampler(conditional=False).draw(Request(64))
     assert inputs.y is None
     assert inputs.y_fake is None
     assert len(set(decoded(inputs.x)[:, 1].tolist())) > 20
 
 
 def test_dequantization_spreads_each_grey_level_over_its_own_interval():
-    inputs = make_sampler(dequantize=True).critic_inputs(20_000)
+    inputs = make_sampler(dequantize=True).draw(Request(20_000))
     levels = (inputs.x + 1) * 128
     assert torch.equal(levels.floor().long()[:, 0, 0, 0], inputs.y)
     rest = levels.flatten() % 1
@@ -105,7 +107,7 @@ def test_dequantization_spreads_each_grey_level_over_its_own_interval():
     assert 0.99 < rest.max() < 1
     assert abs(rest.mean() - 0.5) < 0.01
     data = cg.data.ArrayDataset(torch.full((4, 1, 64, 64), 255, dtype=torch.uint8), [0, 1, 0, 1])
-    bright = make_sampler(data, dequantize=True).critic_inputs(256).x
+    bright = make_sampler(data, dequantize=True).draw(Request(256)).x
     assert bright.max() <= 1
     assert bright.min() >= 1 - 1 / 128
 
@@ -114,7 +116,7 @@ def test_dequantization_spreads_each_grey_level_over_its_own_interval():
 def test_vectors_are_used_as_they_are_in_the_type_of_the_networks(dtype):
     points = torch.randn(50, 2, dtype=torch.float64) * 10
     data = cg.data.ArrayDataset(points, [0, 1] * 25)
-    inputs = make_sampler(data, dequantize=True, noise=True, dtype=dtype).critic_inputs(32)
+    inputs = make_sampler(data, dequantize=True, noise=True, dtype=dtype).draw(Request(32))
     rows = (inputs.x[:, None] == points.to(dtype)).all(2)
     assert bool(rows.any(1).all())
     assert {v.dtype for v in (inputs.x, inputs.z, inputs.epsilon, inputs.noise)} == {dtype}
@@ -137,27 +139,27 @@ EVERYTHING = {"dequantize": True, "noise": True, "augment": Jitter()}
 
 
 def test_the_seed_fixes_all_draws():
-    first, again, other = (all_draws(make_sampler(seed=s, **EVERYTHING).critic_inputs(16)) for s in (3, 3, 4))
+    first, again, other = (all_draws(make_sampler(seed=s, **EVERYTHING).draw(Request(16))) for s in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_draws_use_no_other_source():
     before = torch.get_rng_state()
-    make_sampler(**EVERYTHING).critic_inputs(16)
+    make_sampler(**EVERYTHING).draw(Request(16))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_real_and_fake_images_are_augmented_differently():
-    real, fake = make_sampler(**EVERYTHING).critic_inputs(16).augmentation
+    real, fake = make_sampler(**EVERYTHING).draw(Request(16)).augmentation
     assert not torch.isclose(real["shift"], fake["shift"]).any()
 
 
 def test_the_rows_of_two_processes_make_up_the_global_batch(monkeypatch):
     def draw(kind):
         sampler = make_sampler(**EVERYTHING)
-        sampler.critic_inputs(6)
-        return all_draws(sampler.critic_inputs(8) if kind == "critic" else sampler.generator_inputs(8, real=True))
+        sampler.draw(Request(6))
+        return all_draws(sampler.draw(Request(8)) if kind == "critic" else sampler.draw(Request(8, real=True)))
 
     for kind in ("critic", "generator"):
         whole = draw(kind)
@@ -174,7 +176,7 @@ def test_the_rows_of_two_processes_make_up_the_global_batch(monkeypatch):
 def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
     monkeypatch.setattr(distributed, "rank_and_world", lambda: (0, 2))
     with pytest.raises(ValueError, match="multiple of 2"):
-        make_sampler().critic_inputs(7)
+        make_sampler().draw(Request(7))
 
 
 class WithEmptyClass:
@@ -189,6 +191,49 @@ class WithEmptyClass:
 
 
 def test_an_empty_class_is_never_drawn_for_a_neighbour():
-    assert make_sampler(WithEmptyClass(), sampling="natural").critic_inputs(512).y.max() == 1
+    assert make_sampler(WithEmptyClass(), sampling="natural").draw(Request(512)).y.max() == 1
     with pytest.raises(ValueError, match="must have samples"):
         make_sampler(WithEmptyClass(), sampling="balanced")
+
+
+class FromFile:
+    """Images mapped from a file, more than should be copied."""
+
+    def __init__(self, path):
+        data = coded_images()
+        data.images.numpy().tofile(path)
+        self.images = torch.from_file(str(path), shared=True, size=data.images.numel(), dtype=torch.uint8)
+        self.images = self.images.view_as(data.images)
+        self.labels, self.num_classes, self.class_counts = data.labels, 3, data.class_counts
+
+
+@pytest.mark.parametrize("dequantize", [False, True])
+def test_a_streamed_store_gives_the_same_samples_in_the_same_order(tmp_path, dequantize):
+    options = {**EVERYTHING, "dequantize": dequantize}
+    resident = make_sampler(**options)
+    streamed = make_sampler(FromFile(tmp_path / "images"), max_resident_bytes=199, **options)
+    assert (type(resident.store), type(streamed.store)) == (ResidentStore, StreamedStore)
+    steps = [Request(6), Request(6), Request(8, real=False)]
+    ahead = Lookahead(streamed, steps)
+    for request in steps * 3:
+        one, other = resident.draw(request), next(ahead)
+        for a, b in zip(one.tensors(), other.tensors(), strict=True):
+            assert torch.equal(a, b)
+        assert torch.equal(ahead.rng_state, resident.rng.get_state())
+    assert not torch.equal(streamed.rng.get_state(), resident.rng.get_state()), "nothing was drawn ahead"
+    ahead.close()
+    assert torch.equal(streamed.rng.get_state(), resident.rng.get_state())
+
+
+def test_images_are_on_their_way_before_they_are_asked_for(tmp_path):
+    class Noting(StreamedStore):
+        asked = 0
+
+        def fetch(self, index):
+            self.asked += 1
+            return super().fetch(index)
+
+    sampler = make_sampler()
+    sampler.store = Noting(coded_images().images, torch.device("cpu"))
+    next(Lookahead(sampler, [Request(4)]))
+    assert sampler.store.asked == 3

@@ -48,16 +48,31 @@ class OptimizerConfig:
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}.")
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """Make the optimizer."""
+        """Make the optimizer. On CUDA its learning rate is a tensor, and its steps can be recorded in a graph."""
         kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
+        parameters = list(parameters)
+        cuda = bool(parameters) and parameters[0].is_cuda
         return kind(
-            list(parameters),
-            lr=self.lr,
+            parameters,
+            lr=torch.tensor(self.lr, device=parameters[0].device) if cuda else self.lr,
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
             fused=True,
+            capturable=cuda,
         )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate, in place where it is a tensor on the parameters' device."""
+    for group in optimizer.param_groups:
+        place = group["params"][0].device
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = lr
+        elif group["lr"].device == place:
+            group["lr"].fill_(lr)
+        else:  # read from a checkpoint into the memory of the host
+            group["lr"] = torch.tensor(lr, device=place)
 
 
 def schedule_factor(schedule: Schedule, progress: float) -> float:

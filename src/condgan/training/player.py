@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from condgan.training.distributed import average
-from condgan.training.optimizer import OptimizerConfig
+from condgan.training.optimizer import OptimizerConfig, set_learning_rate
 from condgan.training.step import StepResult, trainable
+
+Role = Literal["generator", "critic"]
 
 
 class Player:
     """Applies the gradients of a step to a network.
 
     Args:
-        role: Prefix of its metrics, `"generator"` or `"critic"`.
+        role: Prefix of its metrics.
         network: The network; its trainable parameters are updated.
         config: Settings of its optimizer.
     """
 
-    def __init__(self, role: str, network: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(self, role: Role, network: nn.Module, config: OptimizerConfig) -> None:
         self.role = role
         self.network = network.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores alike
         self.config = config
@@ -27,8 +31,7 @@ class Player:
 
     def set_learning_rate(self, factor: float) -> None:
         """Set the learning rate to `factor` times that of the settings."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * factor
+        set_learning_rate(self.optimizer, self.config.lr * factor)
 
     def update(self, result: StepResult) -> dict[str, Tensor]:
         """Average gradients and metrics over all processes, take one optimizer step, and return the metrics."""

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from condgan.images import dequantize, to_float
 from condgan.sampling import ClassLaw, LabelLaw, class_probabilities, sample_classes, sample_latents
 from condgan.training.distributed import shard
+from condgan.training.stores import make_store
 from condgan.types import Augmentation, LabelledData, StepInputs
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a step asks for: the size of its global batch, and whether it needs real images."""
+
+    batch_size: int
+    real: bool = True
 
 
 class Sampler:
@@ -18,7 +30,7 @@ class Sampler:
     come from `rng`, in the same order on every process.
 
     Args:
-        data: Labelled samples; they are kept on `device`.
+        data: Labelled samples.
         latent_dim: Latent features Z.
         conditional: Whether the networks have classes.
         label_law: Law of the labels of generated images.
@@ -29,6 +41,8 @@ class Sampler:
         rng: Source of all draws, on `device`.
         device: Where the batches are made.
         dtype: Floating-point type of the batches, that of the networks.
+        max_resident_bytes: Images up to this size are kept on `device`; larger sets stay where they are and are sent
+            batch by batch.
 
     Raises:
         ValueError: If a class without samples is to be drawn, or a law does not fit the classes.
@@ -48,8 +62,10 @@ class Sampler:
         rng: torch.Generator,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        max_resident_bytes: int = 2**32,
     ) -> None:
-        self.images = data.images.to(device)
+        self.store = make_store(data.images, device, max_resident_bytes=max_resident_bytes)
+        self.sample_shape = tuple(data.images.shape[1:])
         self.labels = data.labels.to(device)
         counts = torch.bincount(self.labels, minlength=data.num_classes)
         self.by_class = torch.argsort(self.labels, stable=True)
@@ -67,44 +83,35 @@ class Sampler:
         self.fake_classes = fake_classes.to(torch.float32).to(device)
         self.latent_dim = latent_dim
         self.conditional = conditional
-        self.dequantize = dequantize and self.images.dtype == torch.uint8
+        self.dequantize = dequantize and data.images.dtype == torch.uint8
         self.augment = augment
         self.noise = noise
         self.rng = rng
         self.device = device
         self.dtype = dtype
 
-    def critic_inputs(self, batch_size: int) -> StepInputs:
-        """Draw the inputs of a critic step for a global batch of `batch_size`."""
-        return self._inputs(batch_size, real=True)
+    def draw(self, request: Request) -> StepInputs:
+        """Draw the inputs of a step."""
+        return self.begin(request)()
 
-    def generator_inputs(self, batch_size: int, *, real: bool) -> StepInputs:
-        """Draw the inputs of a generator step, with real images if its loss compares with them."""
-        return self._inputs(batch_size, real=real)
-
-    def latents_and_labels(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Draw latents and labels as a generator step does, from a source of their own."""
-        z = sample_latents(count, self.latent_dim, rng=rng, device=self.device, dtype=self.dtype)
-        y = sample_classes(self.fake_classes, count, rng=rng, device=self.device) if self.conditional else None
-        return z, y
-
-    def _inputs(self, count: int, *, real: bool) -> StepInputs:
-        rows = shard(count)
-        x, y = self._real(count, rows) if real else (None, None)
+    def begin(self, request: Request) -> Callable[[], StepInputs]:
+        """Draw the inputs of a step and send for its images; the returned function waits for them."""
+        count, rows = request.batch_size, shard(request.batch_size)
+        fetch, y = self._real(count, rows) if request.real else (None, None)
         z, y_fake = self.latents_and_labels(count, self.rng)
         if self.paired and self.conditional and y is not None:
             y_fake = y
-        shape = tuple(self.images.shape[1:])
         epsilon = torch.rand(count, generator=self.rng, device=self.device, dtype=self.dtype)
         noise = None
         if self.noise:
-            noise = torch.randn(count, *shape, generator=self.rng, device=self.device, dtype=self.dtype)[rows]
+            noise = torch.randn(count, *self.sample_shape, generator=self.rng, device=self.device, dtype=self.dtype)
+            noise = noise[rows]
         draws = None
         if self.augment is not None:
-            both = [self.augment.draw(count, shape, rng=self.rng, device=self.device) for _ in range(2)]
+            both = [self.augment.draw(count, self.sample_shape, rng=self.rng, device=self.device) for _ in range(2)]
             draws = tuple({name: value[rows] for name, value in one.items()} for one in both)
-        return StepInputs(
-            x=x,
+        return lambda: StepInputs(
+            x=None if fetch is None else fetch(),
             y=y[rows] if self.conditional and y is not None else None,
             z=z[rows],
             y_fake=None if y_fake is None else y_fake[rows],
@@ -113,13 +120,19 @@ class Sampler:
             augmentation=None if draws is None else (draws[0], draws[1]),
         )
 
-    def _real(self, count: int, rows: slice) -> tuple[Tensor, Tensor]:
+    def latents_and_labels(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Draw latents and labels as a generator step does, from a source of their own."""
+        z = sample_latents(count, self.latent_dim, rng=rng, device=self.device, dtype=self.dtype)
+        y = sample_classes(self.fake_classes, count, rng=rng, device=self.device) if self.conditional else None
+        return z, y
+
+    def _real(self, count: int, rows: slice) -> tuple[Callable[[], Tensor], Tensor]:
         y = sample_classes(self.real_classes, count, rng=self.rng, device=self.device)
         place = torch.rand(count, generator=self.rng, device=self.device, dtype=torch.float32)
         # float32 rounding may reach the count itself in a class of more than 2**23 images
         offset = torch.minimum((place * self.counts[y]).long(), self.counts[y] - 1)
-        x = self.images[self.by_class[self.starts[y] + offset][rows]]
-        if self.dequantize:
-            noise = torch.rand(count, *x.shape[1:], generator=self.rng, device=self.device, dtype=self.dtype)
-            return dequantize(x, noise[rows]), y
-        return to_float(x).to(self.dtype), y
+        delivery = self.store.fetch(self.by_class[self.starts[y] + offset][rows])
+        if not self.dequantize:
+            return lambda: to_float(delivery()).to(self.dtype), y
+        noise = torch.rand(count, *self.sample_shape, generator=self.rng, device=self.device, dtype=self.dtype)
+        return lambda: dequantize(delivery(), noise[rows]), y

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
@@ -56,6 +56,10 @@ class StepResult(NamedTuple):
 
     gradients: tuple[Tensor, ...]
     metrics: dict[str, Tensor]
+
+
+Step = Callable[[Networks, Terms, StepInputs], StepResult]
+"""`critic_step` or `generator_step`."""
 
 
 def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepResult:

@@ -18,14 +18,16 @@ from condgan.training.checks import check_data, check_regularizers, check_terms
 from condgan.training.distributed import any_process, broadcast, rank_and_world
 from condgan.training.divergence import FiniteLatch
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
+from condgan.training.engines import EngineName, make_engine
 from condgan.training.interruption import interrupt_between_steps
+from condgan.training.lookahead import Lookahead
 from condgan.training.optimizer import OptimizerConfig, Schedule, schedule_factor
-from condgan.training.player import Player
+from condgan.training.player import Player, Role
 from condgan.training.randomness import DefaultRngs
-from condgan.training.sampler import Sampler
+from condgan.training.sampler import Request, Sampler
 from condgan.training.setup import best_device, describe
 from condgan.training.state import TrainerState
-from condgan.training.step import Networks, Precision, Terms, critic_step, generator_step
+from condgan.training.step import Networks, Precision, Step, Terms, critic_step, generator_step
 from condgan.types import (
     AdversarialLoss,
     Augmentation,
@@ -33,6 +35,7 @@ from condgan.types import (
     CriticRegularizer,
     GeneratorRegularizer,
     LabelledData,
+    StepInputs,
 )
 
 
@@ -62,6 +65,9 @@ class Trainer:
         sampling: Law of the classes of real images.
         dequantize: Add uniform noise of one grey level to real uint8 images.
         precision: `"fp32"`, or `"bf16"` for autocast passes with losses and norms in float32.
+        engine: How updates are run, with the same results: `"eager"` as written, `"cuda_graph"` recorded once for
+            each kind of update and replayed; `"auto"` records on CUDA. What cannot be recorded runs eagerly, with a
+            warning. `trainer.engine.name` says what runs.
         device: Where to train; by default CUDA, then MPS, then the CPU.
         seed: Seed of all draws in training.
         callbacks: Observers, called in this order, but checkpoints last: they hold what the others did in the step.
@@ -105,11 +111,13 @@ class Trainer:
         sampling: ClassLaw = "natural",
         dequantize: bool = False,
         precision: Precision = "fp32",
+        engine: EngineName = "auto",
         device: torch.device | str | None = None,
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.device = torch.device(device) if device is not None else best_device()
+        self.engine = make_engine(engine, self.device)
         check_regularizers(regularizers)
         self.terms = Terms(
             loss=loss,
@@ -134,8 +142,9 @@ class Trainer:
         self.between_steps = True
         self.rng = torch.Generator(self.device).manual_seed(seed)
         self._sampler: Sampler | None = None
+        self._inputs: Lookahead | None = None
         self._sample_rng = torch.Generator(self.device).manual_seed(seed + 1)
-        self.players = {
+        self.players: dict[Role, Player] = {
             "generator": Player("generator", generator, generator_optimizer),
             "critic": Player("critic", critic, critic_optimizer),
         }
@@ -172,7 +181,13 @@ class Trainer:
         return describe(self)
 
     def fit(
-        self, data: LabelledData, *, steps: int, batch_size: int = 64, generator_batch_size: int | None = None
+        self,
+        data: LabelledData,
+        *,
+        steps: int,
+        batch_size: int = 64,
+        generator_batch_size: int | None = None,
+        max_resident_bytes: int = 2**32,
     ) -> TrainerState:
         """Train until `steps` generator updates have been done in all.
 
@@ -184,6 +199,8 @@ class Trainer:
             steps: Total of generator updates; schedules run over it.
             batch_size: Real, and generated, samples of a critic step, over all processes.
             generator_batch_size: Samples of a generator step; by default `batch_size`.
+            max_resident_bytes: Images up to this size are copied to the device once; a larger set stays in host memory
+                and is sent ahead of each step. The samples are the same.
 
         Returns:
             The state at the end.
@@ -203,14 +220,17 @@ class Trainer:
         self._data_fingerprint = data.fingerprint
         self.state.total_steps = steps
         self._stop_reason = None
-        self._sampler = self._make_sampler(data)
+        self._sampler = self._make_sampler(data, max_resident_bytes)
+        critic_request = Request(batch_size)
+        generator_request = Request(generator_batch_size, real=self.terms.loss.needs_real_scores)
+        self._inputs = Lookahead(self._sampler, [critic_request] * self.critic_steps + [generator_request])
         for part in self._modules().values():
             broadcast([*part.parameters(), *part.buffers()])
         with interrupt_between_steps(self.request_stop) as interrupted:
             try:
                 self._call("on_fit_start")
                 while self.state.step < steps and not any_process(self._stop_reason is not None, self.device):
-                    self._step(self._sampler, batch_size, generator_batch_size)
+                    self._step(self._inputs, batch_size)
                 self.read_metrics()
                 if any_process(interrupted(), self.device):
                     raise KeyboardInterrupt
@@ -219,9 +239,11 @@ class Trainer:
                 for callback in self.callbacks:
                     callback.on_exception(self, error)
                 raise
+            finally:
+                self._inputs.close()
         return self.state
 
-    def _step(self, sampler: Sampler, batch_size: int, generator_batch_size: int) -> None:
+    def _step(self, inputs: Lookahead, batch_size: int) -> None:
         self.between_steps = False
         self.networks.generator.train()
         self.networks.critic.train()
@@ -229,32 +251,35 @@ class Trainer:
         for player in self.players.values():
             player.set_learning_rate(factor)
         for _ in range(self.critic_steps):
-            terms = self._terms_at(self._critic_updates)
-            with self._default_rngs.active():
-                result = critic_step(self.networks, terms, sampler.critic_inputs(batch_size))
-            self._note(self.players["critic"].update(result))
+            self._update("critic", critic_step, next(inputs), self._critic_updates)
             self._critic_updates += 1
             self.state.images_seen += batch_size
             self._call("on_critic_step_end")
-        inputs = sampler.generator_inputs(generator_batch_size, real=self.terms.loss.needs_real_scores)
-        with self._default_rngs.active():
-            result = generator_step(self.networks, self._terms_at(self.state.step), inputs)
-        self._note(self.players["generator"].update(result))
+        self._update("generator", generator_step, next(inputs), self.state.step)
         self._ema.update(self.networks.generator)
         self.state.step += 1
         self.between_steps = True
         self._call("on_generator_step_end")
         self._call("on_step_end")
 
-    def _terms_at(self, update: int) -> Terms:
-        """Return the terms without those lazy ones that rest in this update."""
-        return replace(
+    def _update(self, role: Role, step: Step, inputs: StepInputs, number: int) -> None:
+        """Update one of the players; updates in which other lazy terms rest are of another kind."""
+        terms = replace(
             self.terms,
-            critic_regularizers=[r for r in self.terms.critic_regularizers if update % r.every == 0],
-            generator_regularizers=[r for r in self.terms.generator_regularizers if update % r.every == 0],
+            critic_regularizers=[r for r in self.terms.critic_regularizers if number % r.every == 0],
+            generator_regularizers=[r for r in self.terms.generator_regularizers if number % r.every == 0],
         )
+        due = terms.critic_regularizers if role == "critic" else terms.generator_regularizers
 
-    def _make_sampler(self, data: LabelledData) -> Sampler:
+        def update(inputs: StepInputs) -> dict[str, Tensor]:
+            return self.players[role].update(step(self.networks, terms, inputs))
+
+        with self._default_rngs.active():
+            metrics = self.engine.run((role, *map(id, due)), update, inputs)
+        self._latest |= metrics
+        self._latch.observe(metrics, self.state.step)
+
+    def _make_sampler(self, data: LabelledData, max_resident_bytes: int) -> Sampler:
         return Sampler(
             data,
             latent_dim=self.networks.generator.latent_dim,
@@ -267,11 +292,8 @@ class Trainer:
             rng=self.rng,
             device=self.device,
             dtype=next(self.networks.generator.parameters()).dtype,
+            max_resident_bytes=max_resident_bytes,
         )
-
-    def _note(self, metrics: dict[str, Tensor]) -> None:
-        self._latest |= metrics
-        self._latch.observe(metrics, self.state.step)
 
     def request_stop(self, reason: str) -> None:
         """End `fit` behind the present step."""
@@ -363,7 +385,7 @@ class Trainer:
             "critic_updates": self._critic_updates,
             "ema_updates": self._ema.updates,
             "data_fingerprint": self._data_fingerprint,
-            "rng": self.rng.get_state(),
+            "rng": self.rng.get_state() if self._inputs is None else self._inputs.rng_state,
             "sample_rng": self._sample_rng.get_state(),
             "default_rngs": self._default_rngs.states,
             "callbacks": callback_states(self.callbacks),
@@ -382,6 +404,7 @@ class Trainer:
         self._default_rngs.states = content["default_rngs"]
         self._ema_ready_at = self.state.step
         self._latch, self._latest = FiniteLatch(), {}
+        self.engine.forget()
         self.between_steps = True
         restore_callbacks(self.callbacks, content["callbacks"])
 
