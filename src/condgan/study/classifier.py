@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
@@ -17,6 +17,9 @@ from condgan.data.store import ArrayDataset
 from condgan.metrics import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.study.checks import check_compatible, check_settings
 from condgan.study.network import Precision, autocast_logits, build_network, predict
+from condgan.training.engines import make_engine
+from condgan.training.optimizer import OptimizerConfig, set_learning_rate
+from condgan.training.step import gradients_as_laid_out
 
 _WARMUP = 0.25
 
@@ -117,6 +120,8 @@ def train_classifier(
     frequent classes, shows every image once an epoch, and changes nothing for classes of equal size: real and
     generated training sets are treated alike.
 
+    Images stay on the device as uint8, and updates are recorded as CUDA graphs there.
+
     The same call gives bit-equal weights on the same CPU with the same number of threads; no global random state is
     read or changed.
 
@@ -174,31 +179,34 @@ def train_classifier(
     weight = None
     if class_weights == "balanced":
         weight = len(train) / (train.num_classes * torch.tensor(train.class_counts, device=target))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle((step + 1) / total))
+    parameters = list(model.parameters())
+    optimizer = OptimizerConfig(learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay).build(parameters)
+    engine = make_engine("auto", target)
     images, labels = train.images.to(target), train.labels.to(target)
-    batches = _draw_batches(len(train), batch, seed)
+    batches = _draw_batches(len(train), batch, seed, target)
 
-    def train_epoch(count: int, bar: tqdm[NoReturn]) -> float:
+    def update(given: _Batch) -> dict[str, Tensor]:
+        logits = autocast_logits(model, given.images, precision)
+        loss = nn.functional.cross_entropy(logits, given.labels, weight=weight)
+        for parameter, gradient in zip(parameters, gradients_as_laid_out(loss, parameters), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        return {"loss": loss.detach()}
+
+    def train_epoch(begin: int, end: int, bar: tqdm[NoReturn]) -> float:
         model.train()
         total_loss = torch.zeros((), device=target)
-        for index in islice(batches, count):
-            chosen = index.to(target)
-            logits = autocast_logits(model, images[chosen], precision)
-            loss = nn.functional.cross_entropy(logits, labels[chosen], weight=weight)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            total_loss += loss.detach()
+        for step, chosen in zip(range(begin, end), batches, strict=False):
+            set_learning_rate(optimizer, learning_rate * _one_cycle((step + 1) / total))
+            total_loss += engine.run("classifier", update, _Batch(images[chosen], labels[chosen]))["loss"]
             bar.update()
-        return float(total_loss) / count
+        return float(total_loss) / (end - begin)
 
     history: list[dict[str, float]] = []
     best = _Best(-math.inf, 0, {}, None)
     with tqdm(total=total, desc="Classifier", unit="step", disable=not progress) as bar:
         for epoch, (begin, end) in enumerate(pairwise(ends), start=1):
-            loss = train_epoch(end - begin, bar)
+            loss = train_epoch(begin, end, bar)
             if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"the mean loss of epoch {epoch} must be finite, got {loss}. Lower learning_rate ({learning_rate})."
@@ -249,11 +257,20 @@ class _Best(NamedTuple):
     threshold: float | None
 
 
-def _draw_batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    images: Tensor
+    labels: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        return [self.images, self.labels]
+
+
+def _draw_batches(count: int, batch_size: int, seed: int, device: torch.device) -> Iterator[Tensor]:
     """Yield whole batches of shuffled indices without end; what is left of a shuffle at its end is dropped."""
     rng = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(count, generator=rng)
+        order = torch.randperm(count, generator=rng).to(device)  # once a shuffle: each copy waits for the device
         yield from torch.split(order[: count - count % batch_size], batch_size)
 
 

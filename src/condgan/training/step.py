@@ -84,7 +84,7 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
         with _precision(terms, inputs):
             for regularizer in terms.critic_regularizers:
                 _add(losses, regularizer, regularizer(critic, batch))
-    gradients = _gradients(losses, critic)
+    gradients = gradients_as_laid_out(torch.stack(list(losses.values())).sum(), trainable(critic))
     metrics = {f"critic/{name}": value.detach() for name, value in losses.items()}
     metrics |= {"critic/real_score": real.score.detach().mean(), "critic/fake_score": fake.score.detach().mean()}
     metrics |= _class_accuracy("critic/real_class_accuracy", real, inputs.y)
@@ -115,7 +115,7 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
         with _precision(terms, inputs):
             for regularizer in terms.generator_regularizers:
                 _add(losses, regularizer, regularizer(generator, batch))
-    gradients = _gradients(losses, generator)
+    gradients = gradients_as_laid_out(torch.stack(list(losses.values())).sum(), trainable(generator))
     metrics = {f"generator/{name}": value.detach() for name, value in losses.items()}
     metrics |= _class_accuracy("generator/class_accuracy", fake, inputs.y_fake)
     return StepResult(gradients, metrics)
@@ -129,6 +129,19 @@ def has_batch_statistics(module: nn.Module) -> bool:
 def trainable(module: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that require gradients, in the order of a step's gradients."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def gradients_as_laid_out(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the gradients of a scalar, each in the memory layout of its parameter; zeros where it does not depend.
+
+    Second derivatives of convolutions come transposed in memory, and fused optimizers on the CPU pair parameters and
+    gradients place by place in memory: they would silently apply a permuted gradient.
+    """
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return tuple(
+        gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+        for parameter, gradient in zip(parameters, gradients, strict=True)
+    )
 
 
 def _judge_both(
@@ -146,18 +159,6 @@ def _augment(terms: Terms, inputs: StepInputs, x: Real, x_fake: Tensor) -> tuple
         return x, x_fake
     real_draws, fake_draws = _required(inputs.augmentation)
     return None if x is None else terms.augment(x, real_draws), terms.augment(x_fake, fake_draws)
-
-
-def _gradients(losses: dict[str, Tensor], module: nn.Module) -> tuple[Tensor, ...]:
-    total = torch.stack(list(losses.values())).sum()
-    parameters = trainable(module)
-    gradients = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
-    # Second derivatives of convolutions come transposed in memory, and fused optimizers on the CPU pair parameters and
-    # gradients place by place in memory: they would silently apply a permuted gradient.
-    return tuple(
-        gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
-        for parameter, gradient in zip(parameters, gradients, strict=True)
-    )
 
 
 def _precision(terms: Terms, inputs: StepInputs) -> AbstractContextManager[object]:
