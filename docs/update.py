@@ -16,9 +16,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "pages"
-sys.path.insert(0, str(ROOT / "examples" / "chest_xray"))
+sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "examples/chest_xray", "benchmarks/speed")]
 
-from report import findings, how, markdown_table, table_of_arms  # noqa: E402 - found through the path above
+import speed_page  # noqa: E402 - found through the path above
+from report import findings, how, table_of_arms  # noqa: E402
 
 
 def replace(path: Path, section: str, text: str) -> bool:
@@ -55,28 +56,16 @@ def update_study(folder: Path, section: str) -> None:
 
 
 def update_speed(file: Path) -> None:
-    """Take the ratios of a benchmark."""
-    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    head = ["networks", "batch", "precision", "condgan, s", "tutorial, s", "ratio"]
-    rows = [
-        [
-            row["networks"],
-            str(row["batch_size"]),
-            row["precision"],
-            f"{row['seconds']['condgan']:.3f}",
-            f"{row['seconds']['tutorial']:.3f}",
-            f"**{row['ratio']:.2f}**",
-        ]
-        for row in results["rows"]
-    ]
-    first = results["rows"][0]
-    note = (
-        f"Measured: {results['what']}; {first['image_size']} px, {first['base_channels']} base channels, medians of "
-        f"{first['rounds']} alternated rounds. {results['device']}, torch {results['versions']['torch']}, commit "
-        f"{results['commit']}. Small ratios are good."
-    )
-    kind = file.stem.split("_")[0]
-    replace(PAGES / "speed.md", f"iteration-{kind}", f"{markdown_table(head, rows)}\n\n{note}")
+    """Show the results of a benchmark of one kind of device, and draw its figures."""
+    results = json.loads(file.read_text(encoding="utf-8"))
+    kind = file.stem
+    if kind not in ("cpu", "cuda"):
+        raise SystemExit(f"the page takes cpu.json and cuda.json, got {file.name}: quick results are for no reader.")
+    assets = PAGES / "assets" / "speed" / kind
+    assets.mkdir(parents=True, exist_ok=True)
+    for name, draw in speed_page.pictures(results).items():
+        draw(assets / f"{name}.png")
+    replace(PAGES / "speed.md", f"speed-{kind}", speed_page.body(results, f"assets/speed/{kind}"))
 
 
 def main() -> None:

@@ -94,7 +94,8 @@ def test_every_module_is_on_an_api_page():
         "condgan.training.randomness",
         "condgan.training.sampler",
         "condgan.training.setup", "condgan.training.checks", "condgan.training.checkpoint",
-               "condgan.training.distributed"}  # fmt: skip
+               "condgan.training.distributed", "condgan.training.engines", "condgan.training.lookahead",
+               "condgan.training.stores"}  # fmt: skip
     modules = {
         ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
         for path in (ROOT / "src/condgan").rglob("*.py")
@@ -122,3 +123,88 @@ def test_shown_results_are_those_of_a_run(section, monkeypatch):
         assert update.study_body(results, f"docs/pages/assets/{section}") in readme
     for arm in results["arms"].values():
         assert sum(map(sum, arm["test"]["confusion"])) == 624
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing"), [("cpu", "Not run yet."), ("cuda", "Not run yet: no CUDA device was at hand.")]
+)
+def test_speed_page_shows_what_was_measured(kind, missing, monkeypatch):
+    page = load_update(monkeypatch).speed_page
+    file = ROOT / "benchmarks/speed/results" / f"{kind}.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    shown = missing if results is None else page.body(results, f"assets/speed/{kind}")
+    text = (ROOT / "docs/pages/speed.md").read_text(encoding="utf-8")
+    assert f"<!-- speed-{kind} -->\n{shown}\n<!-- /speed-{kind} -->" in text
+    drawn = {path.stem for path in (ROOT / "docs/pages/assets/speed" / kind).glob("*.png")}
+    assert drawn == (set() if results is None else set(page.pictures(results)))
+
+
+def test_speed_page_has_no_figure_written_by_hand():
+    text = (ROOT / "docs/pages/speed.md").read_text(encoding="utf-8")
+    prose = re.sub(r"<!-- (\S+) -->.*?<!-- /\1 -->", "", text, flags=re.DOTALL)
+    assert not re.findall(r"(?<![\w-])\d.*", prose)
+
+
+def test_speed_page_is_written_from_a_file(tmp_path, monkeypatch):
+    update = load_update(monkeypatch)
+    monkeypatch.setattr(update, "PAGES", tmp_path)
+    (tmp_path / "speed.md").write_text((ROOT / "docs/pages/speed.md").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "cpu.json").write_text(json.dumps(made_up_speed()), encoding="utf-8")
+    update.update_speed(tmp_path / "cpu.json")
+    text = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    assert "Measured on: a processor; torch 2. Commit: `abc`. Command: `python benchmarks/speed --device cpu" in text
+    assert "| dcgan, 8 channels | 64 px | 16 | fp32 | 70 | 100 | **0.70** |" in text
+    assert "| dcgan, 8 channels | 64 px | 16 | bf16 | 50 | 100 | **0.50** |" in text
+    assert "- resnet, image size 64, base channels 8, batch size 256, seconds 30.5: foreseen to be too slow" in text
+    assert "| `data_path.image_folder` | **0.02** |" in text
+    assert "no CUDA device was at hand" in text
+    shown = re.findall(r"assets/speed/cpu/(\w+)\.png", text)
+    assert shown == ["iteration", "savings", "roofline", "data_paths", "scaling"]
+    for name in shown:
+        with Image.open(tmp_path / "assets/speed/cpu" / f"{name}.png") as picture:
+            assert min(picture.size) > 100
+    (tmp_path / "cpu_quick.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(SystemExit, match="quick results"):
+        update.update_speed(tmp_path / "cpu_quick.json")
+
+
+def made_up_speed():
+    """Results in the layout that the benchmark writes, with round numbers."""
+
+    def of(*rows, left_out=()):
+        settings = {"device": "cpu", "rounds": 7, "limit": 20.0, "quick": False}
+        return {"commit": "abc", "settings": settings, "rows": list(rows), "left_out": list(left_out)}
+
+    def seconds(value):
+        return {"median": value, "low": 0.9 * value, "high": 1.1 * value}
+
+    network = {"networks": "dcgan", "image_size": 64, "base_channels": 8, "batch_size": 16}
+    point = {"image_size": 32, "batch_size": 16, "num_classes": 2, "images": 1000, "peak_bytes": 10**8}
+    sides = {"condgan_fp32": 0.07, "condgan_bf16": 0.05, "tutorial": 0.1}
+    parts = {
+        "iteration": of(
+            {"what": "iteration", **network, "seconds": {name: seconds(value) for name, value in sides.items()}},
+            left_out=[
+                {
+                    **network,
+                    "networks": "resnet",
+                    "batch_size": 256,
+                    "reason": "foreseen to be too slow",
+                    "seconds": 30.5,
+                }
+            ],
+        ),
+        "savings": of({"saving": "one_forward", **network, "ratio": 0.8}),
+        "roofline": of({"what": "iteration", **network, "precision": "fp32", "share": 0.5}),
+        "data_paths": of({"path": "condgan, resident", "image_size": 64, "batch_size": 64, "seconds": seconds(0.001)}),
+        "scaling": of(
+            *({"axis": "images", **point, "images": n, "seconds": seconds(0.1)} for n in (1000, 10_000)),
+            {"axis": "images", "from": 1000, "to": 10_000, "exponent": 0.0},
+        ),
+    }
+    ratios = {
+        "iteration_fp32_b16.tutorial": 0.7,
+        "iteration_bf16_b16.tutorial": 0.5,
+        "data_path.image_folder": 0.02,
+    }
+    return {"device": "a processor", "versions": {"torch": "2"}, "commit": "abc", "ratios": ratios, "parts": parts}

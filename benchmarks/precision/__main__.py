@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
 
+    origin = provenance(given.device)  # that of the code that runs, whatever changes meanwhile
     with ProcessPoolExecutor(given.jobs) as pool:
         futures = [
             pool.submit(train, precision, seed, given.steps, given.device)
@@ -127,7 +128,7 @@ def main() -> None:
     result = {
         "what": f"ACWGAN-GP, DCGAN networks of 32 base channels, {SIZE} px, batch 32, {given.steps} steps; "
         "means over the last quarter of the steps",
-        **provenance(given.device),
+        **origin,
         "comparison": comparison,
         "cells": cells,
     }

@@ -24,19 +24,33 @@ class TrainingDivergedError(RuntimeError):
 
 
 class FiniteLatch:
-    """Remembers on the device the first step in which each metric was not finite."""
+    """Remembers on the device the newest value of each metric and the first step in which it was not finite."""
 
     def __init__(self) -> None:
+        self._latest: dict[str, Tensor] = {}
         self._first: dict[tuple[str, ...], Tensor] = {}
 
     def observe(self, metrics: dict[str, Tensor], step: int) -> None:
         """Take note of the metrics of one step."""
+        self._latest |= metrics
         names = tuple(metrics)
         values = torch.stack([value.to(torch.float32) for value in metrics.values()])
         first = self._first.get(names)
         if first is None:
             first = torch.full_like(values, -1, dtype=torch.int64)
         self._first[names] = torch.where((first < 0) & ~torch.isfinite(values), step, first)
+
+    def read(self) -> dict[str, float]:
+        """Return the newest values.
+
+        Raises:
+            TrainingDivergedError: If a metric was not finite in any step so far.
+        """
+        self.check()
+        if not self._latest:
+            return {}
+        values = torch.stack([value.to(torch.float32) for value in self._latest.values()]).tolist()
+        return dict(zip(self._latest, values, strict=True))
 
     def check(self) -> None:
         """Read the latch.

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from condgan.training.sampler import Sampler
+from condgan.types import LabelledData
+
 if TYPE_CHECKING:
     from condgan.training.trainer import Trainer
 
@@ -42,6 +45,25 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "device": trainer.device.type,
         "seed": trainer.seed,
     }
+
+
+def make_sampler(trainer: Trainer, data: LabelledData, max_resident_bytes: int) -> Sampler:
+    """Return the sampler of what a trainer's steps need."""
+    generator, terms = trainer.networks.generator, trainer.terms
+    return Sampler(
+        data,
+        latent_dim=generator.latent_dim,
+        conditional=generator.num_classes is not None,
+        label_law=trainer.label_law,
+        sampling=trainer.sampling,
+        dequantize=trainer.dequantize,
+        augment=terms.augment,
+        noise=any(regularizer.needs_noise for regularizer in terms.critic_regularizers),
+        rng=trainer.rng,
+        device=trainer.device,
+        dtype=next(generator.parameters()).dtype,
+        max_resident_bytes=max_resident_bytes,
+    )
 
 
 def _in_words(part: object) -> str:

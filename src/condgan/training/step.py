@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -49,6 +49,14 @@ class Terms:
     generator_regularizers: Sequence[GeneratorRegularizer] = ()
     augment: Augmentation | None = None
     precision: Precision = "fp32"
+
+    def due(self, update: int) -> Terms:
+        """Return the terms without those lazy ones that rest in this update."""
+        return replace(
+            self,
+            critic_regularizers=[r for r in self.critic_regularizers if update % r.every == 0],
+            generator_regularizers=[r for r in self.generator_regularizers if update % r.every == 0],
+        )
 
 
 class StepResult(NamedTuple):

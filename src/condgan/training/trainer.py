@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from condgan.training.optimizer import OptimizerConfig, Schedule, schedule_facto
 from condgan.training.player import Player, Role
 from condgan.training.randomness import DefaultRngs
 from condgan.training.sampler import Request, Sampler
-from condgan.training.setup import best_device, describe
+from condgan.training.setup import best_device, describe, make_sampler
 from condgan.training.state import TrainerState
 from condgan.training.step import Networks, Precision, Step, Terms, critic_step, generator_step
 from condgan.types import (
@@ -152,7 +152,6 @@ class Trainer:
         self._ema = ExponentialMovingAverage(generator, ema_decay)
         self._ema_ready_at: int | None = None
         self._latch = FiniteLatch()
-        self._latest: dict[str, Tensor] = {}
         self._critic_updates = 0
         self._data_fingerprint: str | None = None
         self._default_rngs = DefaultRngs(self.device, seed)
@@ -220,7 +219,7 @@ class Trainer:
         self._data_fingerprint = data.fingerprint
         self.state.total_steps = steps
         self._stop_reason = None
-        self._sampler = self._make_sampler(data, max_resident_bytes)
+        self._sampler = make_sampler(self, data, max_resident_bytes)
         critic_request = Request(batch_size)
         generator_request = Request(generator_batch_size, real=self.terms.loss.needs_real_scores)
         self._inputs = Lookahead(self._sampler, [critic_request] * self.critic_steps + [generator_request])
@@ -264,36 +263,15 @@ class Trainer:
 
     def _update(self, role: Role, step: Step, inputs: StepInputs, number: int) -> None:
         """Update one of the players; updates in which other lazy terms rest are of another kind."""
-        terms = replace(
-            self.terms,
-            critic_regularizers=[r for r in self.terms.critic_regularizers if number % r.every == 0],
-            generator_regularizers=[r for r in self.terms.generator_regularizers if number % r.every == 0],
-        )
-        due = terms.critic_regularizers if role == "critic" else terms.generator_regularizers
+        terms = self.terms.due(number)
+        active = terms.critic_regularizers if role == "critic" else terms.generator_regularizers
 
         def update(inputs: StepInputs) -> dict[str, Tensor]:
             return self.players[role].update(step(self.networks, terms, inputs))
 
         with self._default_rngs.active():
-            metrics = self.engine.run((role, *map(id, due)), update, inputs)
-        self._latest |= metrics
+            metrics = self.engine.run((role, *map(id, active)), update, inputs)
         self._latch.observe(metrics, self.state.step)
-
-    def _make_sampler(self, data: LabelledData, max_resident_bytes: int) -> Sampler:
-        return Sampler(
-            data,
-            latent_dim=self.networks.generator.latent_dim,
-            conditional=self.networks.generator.num_classes is not None,
-            label_law=self.label_law,
-            sampling=self.sampling,
-            dequantize=self.dequantize,
-            augment=self.terms.augment,
-            noise=any(r.needs_noise for r in self.terms.critic_regularizers),
-            rng=self.rng,
-            device=self.device,
-            dtype=next(self.networks.generator.parameters()).dtype,
-            max_resident_bytes=max_resident_bytes,
-        )
 
     def request_stop(self, reason: str) -> None:
         """End `fit` behind the present step."""
@@ -305,10 +283,7 @@ class Trainer:
         Raises:
             TrainingDivergedError: If a loss or gradient was not finite in any step so far.
         """
-        self._latch.check()
-        if self._latest:
-            values = torch.stack([value.to(torch.float32) for value in self._latest.values()]).tolist()
-            self.state.metrics |= dict(zip(self._latest, values, strict=True))
+        self.state.metrics |= self._latch.read()
         return self.state.metrics
 
     def sample(self, y: Tensor | Sequence[int] | int, *, seed: int | None = None) -> Tensor:
@@ -403,7 +378,7 @@ class Trainer:
         self._sample_rng.set_state(content["sample_rng"])
         self._default_rngs.states = content["default_rngs"]
         self._ema_ready_at = self.state.step
-        self._latch, self._latest = FiniteLatch(), {}
+        self._latch = FiniteLatch()
         self.engine.forget()
         self.between_steps = True
         restore_callbacks(self.callbacks, content["callbacks"])
