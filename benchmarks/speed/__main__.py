@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
     parser.add_argument("--rounds", type=int, default=7, help="alternated rounds, at least 2")
     parser.add_argument("--limit", type=float, default=20.0, help="leave out what takes more seconds an iteration")
+    parser.add_argument("--only", default="", help="configurations, such as dcgan-64-16,resnet-64-16; all by default")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that all runs; written to *_quick.json")
     given = parser.parse_args(arguments)
     names = given.parts.split(",")
@@ -60,7 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.rounds < 2:
         parser.error(f"--rounds must be at least 2, got {given.rounds}")
 
-    settings = Settings(given.device, 2 if given.quick else given.rounds, given.limit, given.quick)
+    only = tuple(filter(None, given.only.split(",")))
+    settings = Settings(given.device, 2 if given.quick else given.rounds, given.limit, given.quick, only)
     kind = "cuda" if on_cuda(given.device) else "cpu"
     path = given.out / f"{kind}{'_quick' if given.quick else ''}.json"
     origin = provenance(given.device)

@@ -65,7 +65,8 @@ def configurations(
     for kind in kinds:
         for size in sizes:
             for batch in batches:
-                yield Config(kind, size, 64 if on_cuda(settings.device) or kind != "resnet" else 32, batch)
+                if not settings.only or f"{kind}-{size}-{batch}" in settings.only:
+                    yield Config(kind, size, 64 if on_cuda(settings.device) or kind != "resnet" else 32, batch)
 
 
 def make_networks(

@@ -27,12 +27,14 @@ class Settings:
         rounds: Alternated rounds behind the warm-up, at least 2.
         limit: Seconds that one call of one subject may take; what is slower is reported as left out.
         quick: Measure the smallest configuration of each part only, to see that everything runs.
+        only: Networks, image size and batch (`dcgan-64-16`) of the iterations to measure; empty for all.
     """
 
     device: str
     rounds: int = 7
     limit: float = 20.0
     quick: bool = False
+    only: tuple[str, ...] = ()
 
 
 @dataclass
