@@ -198,7 +198,7 @@ def train_classifier(
         total_loss = torch.zeros((), device=target)
         for step, chosen in zip(range(begin, end), batches, strict=False):
             set_learning_rate(optimizer, learning_rate * _one_cycle((step + 1) / total))
-            total_loss += engine.run("classifier", update, _Batch(images[chosen], labels[chosen]))["loss"]
+            total_loss += engine.run("classifier", update, _Batch(images.index_select(0, chosen), labels[chosen]))["loss"]
             bar.update()
         return float(total_loss) / (end - begin)
 

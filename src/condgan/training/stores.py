@@ -41,8 +41,8 @@ class ResidentStore:
         self.images = images.to(device)
 
     def fetch(self, index: Tensor) -> Delivery:
-        """Return what indexes the images."""
-        return lambda: self.images[index]
+        """Return what picks the images."""
+        return lambda: self.images.index_select(0, index)  # many times faster than indexing, on the CPU
 
 
 class StreamedStore:
@@ -70,7 +70,7 @@ class StreamedStore:
 
     def _gather(self, index: Tensor, drawn: torch.cuda.Event | None) -> tuple[Tensor, torch.cuda.Event | None]:
         if self._stream is None or drawn is None:
-            return self.images[index].to(self.device), None
+            return self.images.index_select(0, index).to(self.device), None
         drawn.synchronize()
         picked = torch.empty(len(index), *self.images.shape[1:], dtype=self.images.dtype, pin_memory=True)
         torch.index_select(self.images, 0, index, out=picked)
