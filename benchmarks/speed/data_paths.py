@@ -3,6 +3,9 @@
 All sides put float32 images in [-1, 1] and their labels on the device, both classes equally often although one has
 three times the images of the other. A call takes an epoch of 64 batches and starts with none prefetched. The library's
 side does more than the others: its draws are those of a critic step, latents and interpolation weights included.
+
+`ImageFolder` reads files of 224 pixels, the size of the chest X-rays at hand, and resizes them in its transform, as
+users have it do; and files that somebody has resized to the size of training before.
 """
 
 from __future__ import annotations
@@ -29,7 +32,12 @@ from condgan.training.sampler import Request, Sampler
 BATCH_SIZE = 64
 STORES = {"resident": 2**62, "streamed": 0}
 """The largest size in bytes that is kept on the device."""
-RIVALS = {"ImageFolder": "image_folder", "TensorDataset": "tensor_dataset"}
+FILE_SIZE = 224
+RIVALS = {
+    f"ImageFolder, {FILE_SIZE} px": "image_folder",
+    "ImageFolder, resized": "image_folder_resized",
+    "TensorDataset": "tensor_dataset",
+}
 
 
 def measure(settings: Settings) -> Part:
@@ -106,15 +114,24 @@ def take_inputs(inputs: Lookahead, batches: int) -> None:
 
 
 def make_datasets(data: cg.data.ArrayDataset, folder: Path) -> dict[str, Dataset[tuple[Tensor, ...]]]:
-    """Return the same images as a tensor in memory and as files of both kinds, which are written to the folder."""
+    """Return the same images as a tensor in memory and and as files, of radiographs' size and resized before."""
+    large = make_data(FILE_SIZE, len(data))
+    files = {
+        f"ImageFolder, {FILE_SIZE} px jpg": (large, "jpg"),
+        "ImageFolder, resized png": (data, "png"),
+        "ImageFolder, resized jpg": (data, "jpg"),
+    }
     datasets: dict[str, Dataset[tuple[Tensor, ...]]] = {
         "TensorDataset": TensorDataset(to_float(data.images), data.labels)
     }
-    for suffix in ("png", "jpg"):
-        write_files(data, folder / suffix, suffix)
-        datasets[f"ImageFolder, {suffix}"] = ImageFolder(
-            folder / suffix,
-            transforms.Compose([transforms.Grayscale(), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]),
+    for name, (images, suffix) in files.items():
+        write_files(images, folder / name, suffix)
+        resize = [transforms.Resize(data.image_shape[1:])] if images is large else []
+        datasets[name] = ImageFolder(
+            folder / name,
+            transforms.Compose(
+                [transforms.Grayscale(), *resize, transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
+            ),
         )
     return datasets
 
