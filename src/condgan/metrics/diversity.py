@@ -1,0 +1,240 @@
+"""How different the images of a class are from each other, and whether a generator has collapsed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from condgan.metrics.features import ExtractorInfo
+from condgan.metrics.fidelity_report import JudgedImages
+from condgan.metrics.neighbors import describe, nearest_neighbors, to_features
+from condgan.metrics.similarity import ms_ssim, ms_ssim_scales
+
+_FEWEST = 10
+_ONE_SIDED = 1.645  # 95 % of a normal distribution lie below
+
+
+@dataclass(frozen=True, slots=True)
+class MeanWithError:
+    """A mean and its standard error."""
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diversity:
+    """How different the images of one class of one set are from each other.
+
+    Args:
+        images: Number of images.
+        groups: Number of groups (patients) they come from.
+        pairs: Number of pairs compared, each of two groups.
+        ms_ssim: Mean MS-SSIM of the pairs.
+        distance: Mean distance between the features of the pairs.
+        nearest: Mean distance of an image to the nearest one of another group, among `compared`.
+        compared: Number of images among which the nearest was sought.
+    """
+
+    images: int
+    groups: int
+    pairs: int
+    ms_ssim: MeanWithError
+    distance: MeanWithError
+    nearest: MeanWithError
+    compared: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClassDiversity:
+    """Diversity of the generated images of a class beside that of the real ones.
+
+    Args:
+        generated: The generated images.
+        real: The real images.
+        collapsed: Whether one of the rules of `diversity_report` holds.
+        explanation: Which ones hold, or how far they are from it.
+    """
+
+    generated: Diversity
+    real: Diversity
+    collapsed: bool
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiversityReport:
+    """Diversity of every class.
+
+    Args:
+        extractor: What the features are.
+        per_class: The classes by name.
+        settings: Everything the numbers depended on, ready for JSON.
+    """
+
+    extractor: ExtractorInfo
+    per_class: dict[str, ClassDiversity]
+    settings: dict[str, Any]
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """Names of the classes that have collapsed."""
+        return tuple(name for name, entry in self.per_class.items() if entry.collapsed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as nested dictionaries and lists, ready for JSON."""
+        return asdict(self)
+
+
+def diversity_report(
+    generated: JudgedImages,
+    real: JudgedImages,
+    extractor: Callable[[Tensor], Tensor] | None = None,
+    *,
+    pairs: int = 1000,
+    margin: float = 0.5,
+    seed: int = 0,
+) -> DiversityReport:
+    r"""Compare how different generated images of a class are from each other with how different real ones are.
+
+    Three numbers a class: the mean MS-SSIM $s$ of random pairs, the mean feature distance $d$ of the same pairs, and
+    the mean distance $e$ to the nearest other image among equally many. Pairs and neighbours are of two patients.
+
+    A class has *collapsed* where at least one of three ratios to the real images, each 1 for a perfect generator, is
+    below $1 -$ `margin` by more than its uncertainty (one-sided, 95 %):
+
+    - $(1 - s) / (1 - s_\text{real})$: pairs look alike.
+    - $d / d_\text{real}$: the features of pairs lie close together.
+    - $(e / d) / (e_\text{real} / d_\text{real})$: images have near twins, as when a class returns a handful of images,
+      which random pairs seldom show. The division by $d$ keeps smooth images, which are near to all others, from
+      passing for twins.
+
+    With a margin of one half, blurred images and averages of two images of a class are not called collapsed, averages
+    of five are. Standard errors of means over pairs count every two pairs that share a patient; those of $e$ take its
+    images as independent.
+
+    Args:
+        generated: Images of the generator with the labels they were asked for.
+        real: Real images of the same classes.
+        extractor: Maps uint8 images to features. Without one, the pixels are the features.
+        pairs: Number of pairs a class and side, at most.
+        margin: How much less diverse than real images is collapsed, between 0 and 1.
+        seed: Seed of the pairs.
+
+    Raises:
+        ValueError: If classes or image shapes differ, images are too small or not uint8, or a class has fewer than
+            ten groups on a side.
+
+    References:
+        Odena et al. 2017, arXiv:1610.09585 (MS-SSIM within a class); Aronow, Samii and Assenova 2015, arXiv:1312.3398
+        (variance of means over pairs); Arora and Zhang 2017, arXiv:1706.08224 (near twins tell a small support).
+    """
+    _check(generated, real, pairs, margin)
+    rng = torch.Generator().manual_seed(seed)
+    fakes, reals = (to_features(data.images, extractor) for data in (generated, real))
+    per_class = {}
+    for label, name in enumerate(generated.class_names):
+        compared = min(generated.class_counts[label], real.class_counts[label])
+        ours = _measure(generated, fakes, label, pairs, compared, rng)
+        theirs = _measure(real, reals, label, pairs, compared, rng)
+        per_class[name] = _judge(ours, theirs, margin)
+    settings = {
+        "pairs": pairs,
+        "margin": margin,
+        "ms_ssim_scales": ms_ssim_scales(generated.image_shape),
+        "seed": seed,
+        **{
+            name: {"fingerprint": data.fingerprint, "images": len(data.labels)}
+            for name, data in (("generated", generated), ("real", real))
+        },
+    }
+    return DiversityReport(describe(extractor), per_class, settings)
+
+
+def _check(generated: JudgedImages, real: JudgedImages, pairs: int, margin: float) -> None:
+    if generated.class_names != real.class_names or generated.image_shape != real.image_shape:
+        raise ValueError(
+            f"generated and real images must have the same classes and shape, got {generated.class_names} "
+            f"{generated.image_shape} and {real.class_names} {real.image_shape}. Pass the same class_names, in the "
+            "same order, and read both at one size."
+        )
+    if not 0 < margin < 1 or pairs < 1:
+        raise ValueError(f"margin must lie between 0 and 1 and pairs be at least 1, got {margin} and {pairs}.")
+
+
+def _measure(
+    data: JudgedImages, features: Tensor, label: int, pairs: int, compared: int, rng: torch.Generator
+) -> Diversity:
+    rows = (data.labels.cpu() == label).nonzero().flatten()
+    owner = torch.arange(len(data.labels)) if data.groups is None else data.groups.cpu()
+    distinct = len(owner[rows].unique())
+    if distinct < _FEWEST:
+        raise ValueError(
+            f"every class needs images of at least {_FEWEST} groups (patients; generated images are their own), got "
+            f"{distinct} of {data.class_names[label]}. Fewer cannot show how diverse a class is."
+        )
+    order = rows[torch.randperm(len(rows), generator=rng)]
+    # each image against its next ones in a random circle: no pair twice, and every image equally often
+    rounds = min(math.ceil(pairs / len(order)), (len(order) - 1) // 2)
+    first = order.repeat(rounds)
+    second = torch.cat([order.roll(-shift) for shift in range(1, rounds + 1)])
+    chosen = (owner[first] != owner[second]).nonzero().flatten()[:pairs]
+    first, second = first[chosen], second[chosen]
+    images = data.images.cpu()
+    similarity = ms_ssim(images[first], images[second]).double()
+    distance = (features[first] - features[second]).norm(dim=1)
+    among = order[:compared]
+    nearest = nearest_neighbors(features[among], features[among], groups=(owner[among], owner[among])).distances
+    return Diversity(
+        images=len(rows),
+        groups=distinct,
+        pairs=len(first),
+        ms_ssim=_mean_over_pairs(similarity, owner[first], owner[second]),
+        distance=_mean_over_pairs(distance, owner[first], owner[second]),
+        nearest=MeanWithError(float(nearest.mean()), float(nearest.std()) / math.sqrt(compared)),
+        compared=compared,
+    )
+
+
+def _mean_over_pairs(values: Tensor, first: Tensor, second: Tensor) -> MeanWithError:
+    residual = values - values.mean()
+    _, members = torch.cat([first, second]).unique(return_inverse=True)
+    of_group = torch.zeros(int(members.max()) + 1, dtype=torch.float64).index_add(0, members, residual.repeat(2))
+    # the sum over all two pairs that share a group; a pair shares both of its own with itself, hence once too often
+    own = residual.square().sum()
+    variance = torch.maximum(of_group.square().sum() - own, own) / len(values) ** 2
+    return MeanWithError(float(values.mean()), float(variance.sqrt()))
+
+
+def _judge(generated: Diversity, real: Diversity, margin: float) -> ClassDiversity:
+    unlike = [MeanWithError(1 - side.ms_ssim.value, side.ms_ssim.standard_error) for side in (generated, real)]
+    twins = [_ratio(side.nearest, side.distance) for side in (generated, real)]
+    ratios = {
+        "pairs look {:.0%} as different (1 - MS-SSIM)": _ratio(*unlike),
+        "features of pairs lie {:.0%} as far apart": _ratio(generated.distance, real.distance),
+        "for that spread, the nearest other image is {:.0%} as far away": _ratio(*twins),
+    }
+    low = [
+        text.format(ratio.value)
+        for text, ratio in ratios.items()
+        if ratio.value + _ONE_SIDED * ratio.standard_error < 1 - margin
+    ]
+    found = low or [text.format(ratio.value) for text, ratio in ratios.items()]
+    explanation = (
+        f"{'Collapsed' if low else 'Not collapsed'}: compared with real images, {'; '.join(found)}. Collapsed is any "
+        f"of the three surely below {1 - margin:.0%}."
+    )
+    return ClassDiversity(generated, real, bool(low), explanation)
+
+
+def _ratio(part: MeanWithError, whole: MeanWithError) -> MeanWithError:
+    """Return the ratio of two means, its error by the delta method for independent ones; 1 where the whole is 0."""
+    if whole.value == 0:
+        return MeanWithError(1.0, 0.0)
+    value = part.value / whole.value
+    return MeanWithError(value, math.hypot(part.standard_error, value * whole.standard_error) / whole.value)

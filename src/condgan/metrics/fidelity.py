@@ -1,0 +1,347 @@
+r"""How near generated images come to real ones, on features: KID, FID, precision and recall, density and coverage.
+
+KID, FID, precision, recall and the Inception Score are computed by torch-fidelity's own functions, on features in the
+type they come in, so they are its figures. Density and coverage, which it lacks, are computed here.
+
+| score | range | best | depends on the number of samples |
+|---|---|---|---|
+| KID | about 0 and up | 0 | no: unbiased, slightly negative at times |
+| FID | 0 and up | 0 | yes: too large for few samples |
+| precision, recall | 0 to 1 | 1 | yes |
+| density | 0 and up | about 1 | hardly |
+| coverage | 0 to 1 | about 1 | yes |
+| Inception Score | 1 to K | K | yes: too small for few samples |
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from condgan.metrics.features import ExtractorInfo
+
+_BLOCK = 2**24  # distances held at once: 128 MiB in float64
+_UNBLOCKED = 10_000  # samples up to which torch-fidelity holds all pairs at once, as it does by default
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A figure and all that it depends on.
+
+    Args:
+        metric: What it is.
+        value: The figure.
+        samples: Number of images judged.
+        reference_samples: Number of images they were compared with; None for a score without a reference.
+        extractor: The network of the features; None if it was not said.
+        settings: Seed, subset size and the like, ready for JSON.
+        notes: What a reader must know before comparing the figure.
+    """
+
+    metric: str
+    value: float
+    samples: int
+    reference_samples: int | None
+    extractor: ExtractorInfo | None
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as nested dictionaries and lists, ready for JSON."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+
+class PrecisionRecall(NamedTuple):
+    """Share of the generated images that look real, and share of the real ones that the generator reaches."""
+
+    precision: Score
+    recall: Score
+
+
+class DensityCoverage(NamedTuple):
+    """How deep generated images lie among the real ones, and the share of the real ones that have one nearby."""
+
+    density: Score
+    coverage: Score
+
+
+def kid(
+    generated: Tensor,
+    reference: Tensor,
+    *,
+    subset_size: int = 1000,
+    subsets: int = 100,
+    seed: int = 0,
+    extractor: ExtractorInfo | None = None,
+) -> Score:
+    r"""Kernel Inception Distance: the unbiased squared maximum mean discrepancy under a cubic kernel.
+
+    $$\mathbb{E}\,k(x, x') + \mathbb{E}\,k(y, y') - 2\,\mathbb{E}\,k(x, y), \qquad
+    k(x, y) = \left(\tfrac{x^\top y}{D} + 1\right)^3$$
+
+    It is the mean over random subsets of both sets. Its expectation does not depend on the number of samples and is 0
+    for two samples of one distribution: between halves of one set it is noise around 0, at times below. The headline
+    for small sets and for single classes.
+
+    The subset size is never above the number of samples of either set; a note says where it was lowered. The standard
+    deviation over the subsets is in the settings. It is no standard error: the subsets overlap.
+
+    Args:
+        generated: Features of generated images.
+        reference: Features of real images, from the same extractor.
+        subset_size: Images in a subset.
+        subsets: Number of subsets.
+        seed: Seed of the subsets.
+        extractor: The `info` of the extractor, to carry along.
+
+    Shape:
+        - `generated`: `(N, D)`, floating point; `reference`: `(M, D)`.
+
+    Raises:
+        ValueError: If features do not fit, or a number is out of range.
+
+    Examples:
+        >>> x = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+        >>> score = kid(x[:300] + 1, x[300:])
+        >>> score.value > 1, score.settings["subset_size"], score.notes
+        (True, 200, ('subset size 200 instead of 1000, the smaller number of samples',))
+
+    References:
+        Bińkowski et al. 2018, arXiv:1801.01401, section 4.
+    """
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
+    x, y = _check_pair(generated, reference)
+    if subset_size < 2 or subsets < 1:
+        raise ValueError(f"subset_size must be at least 2 and subsets at least 1, got {subset_size} and {subsets}.")
+    size = min(subset_size, len(x), len(y))
+    lowered = f"subset size {size} instead of {subset_size}, the smaller number of samples"
+    found = kid_features_to_metric(
+        x, y, kid_subset_size=size, kid_subsets=subsets, rng_seed=seed, verbose=False, kid_kernel="poly"
+    )
+    settings = {"subset_size": size, "subsets": subsets, "subset_std": found[KEY_METRIC_KID_STD], "seed": seed}
+    notes = (lowered,) if size < subset_size else ()
+    return Score("kid", found[KEY_METRIC_KID_MEAN], len(x), len(y), extractor, settings, notes)
+
+
+def fid(generated: Tensor, reference: Tensor, *, extractor: ExtractorInfo | None = None) -> Score:
+    r"""Fréchet Inception Distance: the squared Fréchet distance of two Gaussians with the moments of the features.
+
+    $$|\mu_1 - \mu_2|^2 + \operatorname{tr}\left(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2}\right)$$
+
+    Finite samples make it too large, by an amount that falls as $1 / N$, grows with D and differs between generators:
+    only FIDs at equal numbers of samples compare. With no more samples than feature dimensions a covariance has no
+    full rank and the bias is most of the figure. It is not refused, because it can still be set beside an FID at equal
+    numbers, but the score carries a note that says so. Take the KID then, or a layer with fewer features.
+
+    Args:
+        generated: Features of generated images.
+        reference: Features of real images, from the same extractor.
+        extractor: The `info` of the extractor, to carry along.
+
+    Shape:
+        - `generated`: `(N, D)`, floating point; `reference`: `(M, D)`.
+
+    Raises:
+        ValueError: If features do not fit.
+
+    Examples:
+        >>> x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+        >>> round(fid(x + 2, x).value, 3), round(fid(2 * x, x).value, 1)
+        (16.0, 4.2)
+
+    References:
+        Heusel et al. 2017, arXiv:1706.08500; Chong and Forsyth 2020, arXiv:1911.07023 (its bias).
+    """
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
+    x, y = _check_pair(generated, reference)
+    found = fid_statistics_to_metric(fid_features_to_statistics(x), fid_features_to_statistics(y), False)
+    notes = tuple(
+        f"{count} {role} images for {x.shape[1]} feature dimensions: the covariance has no full rank and the FID is "
+        "mostly bias; compare it at equal numbers of samples only, and prefer the KID"
+        for role, count in (("generated", len(x)), ("reference", len(y)))
+        if count <= x.shape[1]
+    )
+    return Score("fid", found[KEY_METRIC_FID], len(x), len(y), extractor, {}, notes)
+
+
+def precision_recall(
+    generated: Tensor, reference: Tensor, *, neighborhood: int = 3, extractor: ExtractorInfo | None = None
+) -> PrecisionRecall:
+    r"""Precision: share of generated images inside a ball around a real one; recall: the same with roles exchanged.
+
+    The ball around each image reaches to its `neighborhood`-th nearest neighbor within its own set. One outlier has a
+    large ball, so one real outlier can raise the precision and one generated outlier the recall; `density_coverage`
+    is less easily fooled. Both grow or fall with the numbers of samples: compare them at equal numbers only.
+
+    Args:
+        generated: Features of generated images.
+        reference: Features of real images, from the same extractor.
+        neighborhood: Which neighbor gives the radius.
+        extractor: The `info` of the extractor, to carry along.
+
+    Shape:
+        - `generated`: `(N, D)`, floating point; `reference`: `(M, D)`.
+
+    Raises:
+        ValueError: If features do not fit, or a set has no more than `neighborhood` images.
+
+    Examples:
+        >>> line = torch.arange(10.0)[:, None]
+        >>> scores = precision_recall(line[:5], line, neighborhood=1)
+        >>> scores.precision.value, round(scores.recall.value, 3)
+        (1.0, 0.6)
+
+    References:
+        Kynkäänniemi et al. 2019, arXiv:1904.06991.
+    """
+    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+    x, y = _check_pair(generated, reference)
+    _check_neighborhood(neighborhood, x, y)
+    blocked = max(len(x), len(y)) > _UNBLOCKED
+    found = prc_features_to_metric(x, y, prc_neighborhood=neighborhood, save_cpu_ram=blocked, verbose=False)
+    precision, recall = (
+        Score(name, found[key], len(x), len(y), extractor, {"neighborhood": neighborhood})
+        for name, key in (("precision", KEY_METRIC_PRECISION), ("recall", KEY_METRIC_RECALL))
+    )
+    return PrecisionRecall(precision, recall)
+
+
+def density_coverage(
+    generated: Tensor, reference: Tensor, *, neighborhood: int = 5, extractor: ExtractorInfo | None = None
+) -> DensityCoverage:
+    r"""Density: mean number of real balls around a generated image; coverage: share of real balls that hold one.
+
+    With the closed ball $B_j$ around real image $y_j$ that reaches to its $k$-th nearest real neighbor,
+
+    $$\text{density} = \frac{1}{k N} \sum_{i=1}^N \sum_{j=1}^M [x_i \in B_j], \qquad
+    \text{coverage} = \frac{1}{M} \sum_{j=1}^M \left[\exists i: x_i \in B_j\right]$$
+
+    All balls belong to real images, so generated outliers count for nothing. For two samples of one distribution the
+    density is about 1 and the coverage about $1 - 2^{-k}$ where both have as many images. Coverage grows with the
+    number of generated images: compare it at equal numbers only.
+
+    Args:
+        generated: Features of generated images.
+        reference: Features of real images, from the same extractor.
+        neighborhood: Which neighbor gives the radius, k.
+        extractor: The `info` of the extractor, to carry along.
+
+    Shape:
+        - `generated`: `(N, D)`, floating point; `reference`: `(M, D)`.
+
+    Raises:
+        ValueError: If features do not fit, or a set has no more than `neighborhood` images.
+
+    Examples:
+        >>> real = torch.tensor([[0.0], [1.0], [2.0], [10.0]])
+        >>> scores = density_coverage(torch.tensor([[0.5], [20.0]]), real, neighborhood=1)
+        >>> scores.density.value, scores.coverage.value
+        (1.0, 0.5)
+
+    References:
+        Naeem et al. 2020, arXiv:2002.09797, equations 4 and 5.
+    """
+    x, y = _check_pair(generated, reference)
+    x, y = x.double(), y.double()
+    _check_neighborhood(neighborhood, y)
+    radii = neighbor_radii(y, neighborhood)
+    inside, nearest = 0, torch.full_like(radii, torch.inf)
+    for chunk in torch.split(x, max(1, _BLOCK // len(y))):
+        distances = torch.cdist(chunk, y)
+        inside += int((distances <= radii).sum())
+        nearest = torch.minimum(nearest, distances.amin(0))
+    settings = {"neighborhood": neighborhood}
+    density = inside / (neighborhood * len(x))
+    coverage = float((nearest <= radii).double().mean())
+    return DensityCoverage(
+        Score("density", density, len(x), len(y), extractor, settings),
+        Score("coverage", coverage, len(x), len(y), extractor, settings),
+    )
+
+
+def inception_score(
+    logits: Tensor, *, splits: int = 10, seed: int = 0, extractor: ExtractorInfo | None = None
+) -> Score:
+    r"""Inception Score: how sure and how varied a classifier's decisions about the images are.
+
+    $$\exp \mathbb{E}_x\, \mathrm{KL}\left(p(c \mid x) \,\|\, p(c)\right)$$
+
+    It is the mean over random splits; their standard deviation is in the settings. No real image enters, so it says
+    nothing about likeness, and on images of other things than its classifier knows it says little at all. It is here
+    because tables of the literature have it.
+
+    Args:
+        logits: Class logits of generated images.
+        splits: Number of parts.
+        seed: Seed of the splits.
+        extractor: The `info` of the extractor, to carry along.
+
+    Shape:
+        - `logits`: `(N, K)`, floating point.
+
+    Raises:
+        ValueError: If logits are no finite matrix, or there are fewer images than splits.
+
+    Examples:
+        >>> round(inception_score(100 * torch.eye(4).repeat(10, 1), splits=1).value, 6)
+        4.0
+
+    References:
+        Salimans et al. 2016, arXiv:1606.03498; Barratt and Sharma 2018, arXiv:1801.01973 (what is wrong with it).
+    """
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+
+    x = _check_features("logits", logits)
+    if not 1 <= splits <= len(x):
+        raise ValueError(f"splits must be between 1 and the number of images, {len(x)}, got {splits}.")
+    found = isc_features_to_metric(x, splits, True, seed)
+    settings = {"splits": splits, "split_std": found[KEY_METRIC_ISC_STD], "seed": seed}
+    return Score("inception_score", found[KEY_METRIC_ISC_MEAN], len(x), None, extractor, settings)
+
+
+def neighbor_radii(features: Tensor, neighborhood: int) -> Tensor:
+    """Return the distance of each row to its `neighborhood`-th nearest other row, in the type of the features.
+
+    Shape:
+        - `features`: `(N, D)`. Output: `(N,)`.
+    """
+    chunks = torch.split(features, max(1, _BLOCK // len(features)))
+    # a row is its own nearest neighbor
+    return torch.cat([torch.cdist(chunk, features).kthvalue(neighborhood + 1).values for chunk in chunks])
+
+
+def _check_pair(generated: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    x, y = _check_features("generated", generated), _check_features("reference", reference)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"generated and reference must have features of one extractor, got {x.shape[1]} and {y.shape[1]} of them."
+        )
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return x.to(dtype), y.to(dtype)
+
+
+def _check_features(name: str, features: Tensor) -> Tensor:
+    x = features.detach().cpu()
+    if x.ndim != 2 or not x.is_floating_point() or len(x) < 2 or x.shape[1] == 0:
+        raise ValueError(
+            f"{name} must be floating point of the shape (N, D) with at least two rows, got {x.dtype} of the shape "
+            f"{tuple(x.shape)}. Pass images through an extractor first."
+        )
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{name} must be finite, got NaN or infinite values. Look at the images and the extractor.")
+    # NumPy, in which torch-fidelity computes, knows no bfloat16
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _check_neighborhood(neighborhood: int, *sets: Tensor) -> None:
+    fewest = min(len(features) for features in sets)
+    if not 1 <= neighborhood < fewest:
+        raise ValueError(
+            f"neighborhood must be between 1 and the number of images less one, {fewest - 1}, got {neighborhood}."
+        )

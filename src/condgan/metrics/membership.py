@@ -1,0 +1,138 @@
+"""An attack on the privacy of training patients, and the control that shows what it finds where nothing is to find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from condgan.metrics.fidelity_report import JudgedImages
+from condgan.metrics.neighbors import nearest_neighbors
+from condgan.metrics.scores import auroc
+from condgan.metrics.statistics import Estimate, group_bootstrap
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipInference:
+    """How well an attacker tells training images from others, see `membership_inference`.
+
+    Args:
+        auroc: Chance that a member lies nearer to the generated images than a non-member; 0.5 for guessing.
+        control: The same of one half of the members against the other, by patient; 0.5 is right.
+    """
+
+    auroc: Estimate
+    control: Estimate
+
+
+def membership_inference(
+    members: Tensor,
+    non_members: Tensor,
+    generated: Tensor,
+    *,
+    member_groups: Tensor,
+    non_member_groups: Tensor,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> MembershipInference:
+    """Attack the privacy of training patients: whoever lies nearer to a generated image is called a member.
+
+    The control attacks members against other members, whom nothing can tell apart: an interval that misses 0.5 more
+    often than its level says would show a fault of the procedure. What the control cannot show is a difference
+    between members and non-members that has nothing to do with training, as between two hospitals: draw the
+    non-members from the source of the members.
+
+    Args:
+        members: Features of training images.
+        non_members: Features of real images of held-out patients.
+        generated: Features of generated images.
+        member_groups: Patients of the members.
+        non_member_groups: Patients of the non-members, none of whom is a member.
+        resamples: Number of bootstrap resamples of patients.
+        seed: Seed of the bootstrap and of the halves.
+
+    Shape:
+        - `members`, `non_members`, `generated`: `(N, D)`, `(M, D)` and `(m, D)`.
+        - `member_groups`, `non_member_groups`: `(N,)` and `(M,)`, int64.
+
+    Raises:
+        ValueError: If a patient is on both sides, or there are fewer than two member patients.
+
+    References:
+        Chen et al. 2020, arXiv:1909.03935 (full black-box attack).
+    """
+    shared = set(member_groups.tolist()) & set(non_member_groups.tolist())
+    patients = member_groups.unique()
+    if shared or len(patients) < 2:
+        raise ValueError(
+            f"members must be of two patients or more and share none with non-members, got {len(patients)} and "
+            f"{len(shared)} shared. Split by patient, and number the patients of both sets alike."
+        )
+    near = nearest_neighbors(members, generated).distances[:, 0]
+    far = nearest_neighbors(non_members, generated).distances[:, 0]
+    order = torch.randperm(len(patients), generator=torch.Generator().manual_seed(seed))
+    half = torch.isin(member_groups, patients[order[: len(order) // 2]])
+    return MembershipInference(
+        auroc=separation((near, member_groups), (far, non_member_groups), resamples=resamples, seed=seed),
+        control=separation(
+            (near[half], member_groups[half]), (near[~half], member_groups[~half]), resamples=resamples, seed=seed
+        ),
+    )
+
+
+def separation(
+    first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], *, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Return the chance that a value of the first set is below one of the second, with its interval over groups.
+
+    Args:
+        first: Values and their groups.
+        second: Values and their groups.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+    """
+    values = torch.cat([first[0], second[0]])
+    _, rank = values.unique(return_inverse=True)
+    above = rank.double() / max(1, int(rank.max()))
+    probabilities = torch.stack([1 - above, above], 1)
+    labels = torch.cat([torch.zeros(len(first[0])), torch.ones(len(second[0]))]).long()
+    return group_bootstrap(
+        lambda weights: auroc(probabilities, labels, weights=weights),
+        torch.cat([first[1], second[1]]),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def number_patients(train: JudgedImages, held_out: JudgedImages) -> tuple[Tensor, Tensor]:
+    """Return the patients of both sets in one numbering; images without groups are of a patient each.
+
+    Patients are compared by `group_names` where both sets have them, else by number.
+
+    Raises:
+        ValueError: If a patient is in both sets, or patients cannot be compared.
+    """
+    sets = (train, held_out)
+    if all(data.groups is None for data in sets):
+        return torch.arange(len(train.labels)), torch.arange(len(held_out.labels)) + len(train.labels)
+    names = [getattr(data, "group_names", ()) for data in sets]
+    if any(data.groups is None for data in sets) or bool(names[0]) != bool(names[1]):
+        raise ValueError(
+            "training and held-out images must both have groups and both or neither have group_names, or their "
+            "patients cannot be compared. Split one data set by patient, or give both groups of one numbering."
+        )
+    patients = [
+        [str(own[number]) if own else str(number) for number in data.groups.tolist()]
+        for data, own in zip(sets, names, strict=True)
+        if data.groups is not None
+    ]
+    shared = sorted(set(patients[0]) & set(patients[1]))
+    if shared:
+        raise ValueError(
+            f"held-out patients must not be among the training patients, got {len(shared)} in both: "
+            f"{', '.join(shared[:5])}. Split by group with data.split: images of one patient resemble each other."
+        )
+    number = {name: index for index, name in enumerate(dict.fromkeys(patients[0] + patients[1]))}
+    first, second = (torch.tensor([number[name] for name in own]) for own in patients)
+    return first, second

@@ -1,0 +1,278 @@
+"""Nearest neighbours among images or their features, and images that a set holds more than once."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from condgan.images import image_grid
+from condgan.metrics.features import ExtractorInfo
+
+_BLOCK = 2**24  # float64 numbers held at once: 128 MiB
+_IMAGES_AT_ONCE = 256
+_THUMBNAIL = 16
+
+
+class Neighbors(NamedTuple):
+    """The nearest references of each query, the nearest first.
+
+    Shape:
+        - `indices`: `(N, k)`, int64, rows of the references.
+        - `distances`: `(N, k)`, float64, Euclidean.
+    """
+
+    indices: Tensor
+    distances: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Which images of a set are (almost) the same picture as an earlier one.
+
+    Args:
+        original: For each image the index of the earliest image it repeats; its own index if it repeats none.
+        exact: Whether it repeats an earlier one bit by bit.
+        tolerance: The largest root mean square difference that counts as a repetition, in the units of the samples.
+
+    Shape:
+        - `original`: `(N,)`, int64; `exact`: `(N,)`, bool.
+    """
+
+    original: Tensor
+    exact: Tensor
+    tolerance: float
+
+    @property
+    def near(self) -> Tensor:
+        """Whether an image repeats an earlier one within the tolerance but not bit by bit: `(N,)`, bool."""
+        return (self.original != torch.arange(len(self.original))) & ~self.exact
+
+    @property
+    def kept(self) -> Tensor:
+        """Indices of the images that repeat no earlier one: `(M,)`, int64, ascending."""
+        return (self.original == torch.arange(len(self.original))).nonzero().flatten()
+
+
+def to_features(samples: Tensor, extractor: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Return one vector a sample: what the extractor says of it, or its own values without one.
+
+    Args:
+        samples: Images, or vectors that are used as they are.
+        extractor: Maps images to features; it is called on a few hundred images at a time.
+
+    Shape:
+        - `samples`: `(N, C, H, W)`, uint8, or `(N, *)`. Output: `(N, D)`, float64, on the CPU.
+
+    Raises:
+        ValueError: If the features are no finite matrix with one row a sample.
+
+    Examples:
+        >>> to_features(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).shape
+        torch.Size([4, 64])
+    """
+    with torch.no_grad():
+        parts = [samples] if extractor is None else [extractor(part) for part in samples.split(_IMAGES_AT_ONCE)]
+        features = torch.cat([part.detach().cpu().flatten(1).double() for part in parts])
+    if len(features) != len(samples) or not features.isfinite().all():
+        raise ValueError(
+            f"features must be finite, one row for each of {len(samples)} samples, got the shape "
+            f"{tuple(features.shape)}{'' if features.isfinite().all() else ' with NaN or infinite values'}. Check the "
+            "extractor and what it expects of its images."
+        )
+    return features
+
+
+def describe(extractor: Callable[[Tensor], Tensor] | None) -> ExtractorInfo:
+    """Return what results say of an extractor: its `info` if it has one, else what can be told from outside.
+
+    Examples:
+        >>> describe(None).name
+        'pixels'
+    """
+    if extractor is None:
+        return ExtractorInfo(name="pixels", weights_hash="none", resize="none")
+    info = getattr(extractor, "info", None)
+    if isinstance(info, ExtractorInfo):
+        return info
+    name = getattr(extractor, "__name__", type(extractor).__name__)
+    return ExtractorInfo(name=str(name), weights_hash="unknown", resize="unknown")
+
+
+def nearest_neighbors(
+    queries: Tensor, references: Tensor, *, k: int = 1, groups: tuple[Tensor, Tensor] | None = None
+) -> Neighbors:
+    r"""Find the k references nearest to each query in Euclidean distance, block by block.
+
+    Squared distances by $\lVert q \rVert^2 - 2 q^\top r + \lVert r \rVert^2$ choose the neighbours; the distances to
+    these are then computed from the differences, so that equal samples have the distance 0 exactly.
+
+    Args:
+        queries: Features of the queries.
+        references: Features of the references.
+        k: Number of neighbours.
+        groups: The group of each query and of each reference. References of a query's own group are passed over:
+            with `torch.arange(N)` twice a sample is no neighbour of itself, with patients an image is none of another
+            one of its patient.
+
+    Shape:
+        - `queries`: `(N, D)`; `references`: `(M, D)`; the two `groups`: `(N,)` and `(M,)`, int64.
+
+    Raises:
+        ValueError: If shapes do not fit, or fewer than k references are left for a query.
+
+    Examples:
+        >>> nearest_neighbors(torch.tensor([[0.0], [5.0]]), torch.tensor([[1.0], [4.0], [9.0]]))
+        Neighbors(indices=tensor([[0],
+                [1]]), distances=tensor([[1.],
+                [1.]], dtype=torch.float64))
+    """
+    _check(queries, references, k)
+    center = references.double().mean(0)
+    q, r = queries.double() - center, references.double() - center
+    lengths = r.square().sum(1)
+    own, theirs = (None, None) if groups is None else groups
+    rows = max(1, _BLOCK // (len(r) + k * r.shape[1]))
+    indices, distances = [], []
+    for start in range(0, len(q), rows):
+        block = q[start : start + rows]
+        squared = torch.addmm(lengths, block, r.T, alpha=-2.0)
+        if own is not None and theirs is not None:
+            squared.masked_fill_(own[start : start + rows, None] == theirs, torch.inf)
+        nearest = squared.topk(k, largest=False)
+        if nearest.values.isinf().any():
+            raise ValueError(
+                f"every query needs at least k={k} references of other groups, got fewer. Add references or lower k."
+            )
+        exact, order = (block[:, None] - r[nearest.indices]).norm(dim=2).sort(1)
+        indices.append(nearest.indices.gather(1, order))
+        distances.append(exact)
+    return Neighbors(torch.cat(indices), torch.cat(distances))
+
+
+def relative_distance(neighbors: Neighbors) -> Tensor:
+    r"""Return the distance to the nearest reference as a share of the mean distance to the next ones.
+
+    $$\frac{d_1}{\frac{1}{k - 1} \sum_{i=2}^k d_i}$$
+
+    A copy is far nearer to one reference than to all others and has a small share. An image that is merely smooth, or
+    common, is nearer to all of them: its plain distance is small too, its share much like any other.
+
+    Shape:
+        - Output: `(N,)`, in [0, 1]; 1 where all distances are 0.
+
+    Raises:
+        ValueError: If there is only one neighbour.
+
+    References:
+        Carlini et al. 2023, arXiv:2301.13188, who divide by half the mean distance to 50 neighbours.
+    """
+    if neighbors.distances.shape[1] < 2:
+        raise ValueError("neighbors must hold at least two neighbors of each query, got one. Pass a larger k.")
+    nearest, others = neighbors.distances[:, 0], neighbors.distances[:, 1:].mean(1)
+    return torch.where(others > 0, nearest / others, 1.0)
+
+
+def neighbor_grid(
+    generated: Tensor, train: Tensor, neighbors: Neighbors, *, count: int = 8, columns: int = 3
+) -> Tensor:
+    """Lay out the generated images that stand out as near one training image, each in front of its nearest ones.
+
+    Rows are in the order of `relative_distance`: the most suspicious images, not typical ones.
+
+    Args:
+        generated: The queries of `neighbors`, as images.
+        train: The references, as images.
+        neighbors: What `nearest_neighbors` found, at least two of each.
+        count: Number of rows.
+        columns: Number of neighbours in a row.
+
+    Shape:
+        - `generated`: `(N, C, H, W)`; `train`: `(M, C, H, W)`, uint8. Output: `(C, height, width)`, uint8.
+
+    Examples:
+        >>> images = torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8)
+        >>> found = nearest_neighbors(to_features(images[:3]), to_features(images), k=2)
+        >>> neighbor_grid(images[:3], images, found, count=3).shape
+        torch.Size([1, 32, 32])
+    """
+    rows = relative_distance(neighbors).argsort(stable=True)[:count]
+    pictures = torch.cat([generated.cpu()[rows, None], train.cpu()[neighbors.indices[rows, :columns]]], 1)
+    return image_grid(pictures.flatten(0, 1), columns=pictures.shape[1])
+
+
+def find_duplicates(samples: Tensor, *, tolerance: float = 2.0) -> Duplicates:
+    r"""Find images that repeat an earlier one: equal bit by bit, or nearly so.
+
+    Nearly means a root mean square difference of at most `tolerance` over all pixels. Two grey levels cover a second
+    encoding of the same picture, not a second picture of the same patient. A repetition of a repetition counts as
+    one of the first image, within the tolerance of that or not.
+
+    Sums over windows of $s \times s$ pixels, divided by $s$, never lie farther apart than the pixels do, so distances
+    of such thumbnails rule most pairs out before pixels are compared.
+
+    Args:
+        samples: Images; or vectors, of which exact repetitions are found with `tolerance=0`.
+        tolerance: The largest root mean square difference that counts, in the units of the samples.
+
+    Shape:
+        - `samples`: `(N, C, H, W)`, uint8, or `(N, D)`.
+
+    Examples:
+        >>> a, b = torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.full((1, 1, 8, 8), 100, dtype=torch.uint8)
+        >>> found = find_duplicates(torch.cat([a, b, a, b + 1]))
+        >>> found.original, found.exact.sum(), found.near.sum()
+        (tensor([0, 1, 0, 1]), tensor(1), tensor(1))
+    """
+    samples = samples.detach().cpu()
+    first: dict[bytes, int] = {}
+    digests = (hashlib.sha256(sample.contiguous().numpy()).digest() for sample in samples)
+    original = torch.tensor([first.setdefault(digest, index) for index, digest in enumerate(digests)])
+    exact = original != torch.arange(len(samples))
+    distinct = (~exact).nonzero().flatten()
+    if tolerance > 0:
+        for earlier, later in _pairs_within(samples[distinct], tolerance):
+            original[original == distinct[later]] = original[distinct[earlier]].clone()
+    return Duplicates(original, exact, tolerance)
+
+
+def _pairs_within(samples: Tensor, tolerance: float) -> list[tuple[int, int]]:
+    """Return the pairs `(earlier, later)` within the tolerance, in the order of the later one."""
+    flat = samples.flatten(1)
+    radius = tolerance * math.sqrt(flat.shape[1])
+    small = torch.cat([_thumbnails(part) for part in samples.split(_IMAGES_AT_ONCE)])
+    small = small - small.mean(0)
+    lengths = small.square().sum(1)
+    found = []
+    rows = max(1, _BLOCK // len(small))
+    for start in range(0, len(small), rows):
+        block = small[start : start + rows]
+        squared = torch.addmm(lengths, block, small.T, alpha=-2.0) + lengths[start : start + rows, None]
+        later, earlier = (squared <= 1.001 * radius**2 + 1e-6).nonzero().T
+        for i, j in zip(earlier.tolist(), (later + start).tolist(), strict=True):
+            if i < j and float((flat[i].double() - flat[j].double()).norm()) <= radius:
+                found.append((i, j))
+    return found
+
+
+def _thumbnails(samples: Tensor) -> Tensor:
+    if samples.ndim != 4:
+        return samples.flatten(1).double()
+    side = max(1, min(samples.shape[2:]) // _THUMBNAIL)
+    return (side * F.avg_pool2d(samples.double(), side)).flatten(1)
+
+
+def _check(queries: Tensor, references: Tensor, k: int) -> None:
+    if queries.ndim != 2 or references.ndim != 2 or queries.shape[1] != references.shape[1]:
+        raise ValueError(
+            f"queries and references must be features of the shapes (N, D) and (M, D), got {tuple(queries.shape)} and "
+            f"{tuple(references.shape)}. Turn images into features with to_features, both by the same extractor."
+        )
+    if not 1 <= k <= len(references):
+        raise ValueError(f"k must be in [1, {len(references)}], the number of references, got {k}.")

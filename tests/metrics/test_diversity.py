@@ -1,0 +1,166 @@
+import json
+import math
+
+import pytest
+import torch
+
+from condgan.data import ArrayDataset, ChestPhantom
+from condgan.metrics.diversity import MeanWithError, _mean_over_pairs, diversity_report
+from condgan.metrics.similarity import ms_ssim
+
+COUNT = 120
+
+
+@pytest.fixture(scope="module")
+def halves():
+    data = ChestPhantom((2 * COUNT, 2 * COUNT), classes=2, image_shape=(1, 32, 32), seed=5)
+    return data.split(0.5, seed=0)
+
+
+def as_generated(images, labels, real):
+    return ArrayDataset(images, labels, class_names=real.class_names)
+
+
+def one_image(real, label):
+    """The first image of a class in place of all others of it, which may be told apart from a real half."""
+    images = real.images.clone()
+    images[real.labels == label] = images[(real.labels == label).nonzero()[0]]
+    return as_generated(images, real.labels, real)
+
+
+def with_noise(data, level):
+    noise = level * torch.randn(data.images.shape, generator=torch.Generator().manual_seed(0))
+    images = (data.images.float() + noise).round().clamp(0, 255).byte()
+    return as_generated(images, data.labels, data)
+
+
+def judge(generated, real, **options):
+    return diversity_report(generated, real, **{"pairs": 400, **options})
+
+
+def test_one_image_for_a_class_is_collapsed(halves):
+    report = judge(one_image(halves[0], 1), halves[1])
+    assert report.collapsed == ("pneumonia",)
+    entry = report.per_class["pneumonia"]
+    assert entry.generated.ms_ssim == MeanWithError(1.0, 0.0)
+    assert entry.generated.distance == entry.generated.nearest == MeanWithError(0.0, 0.0)
+    assert entry.explanation.startswith("Collapsed: compared with real images, pairs look 0% as different")
+
+
+@pytest.mark.parametrize("level", [2.0, 5.0, 10.0])
+def test_one_image_with_mild_noise_is_collapsed(halves, level):
+    report = judge(with_noise(one_image(halves[0], 0), level), halves[1])
+    assert report.per_class["normal"].collapsed
+
+
+def test_one_image_at_changing_brightness_is_collapsed(halves):
+    images = one_image(halves[0], 0).images.float()
+    scale = 0.7 + 0.6 * torch.rand(len(images), 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    darker = as_generated((scale * images).clamp(0, 255).byte(), halves[0].labels, halves[0])
+    assert "normal" in judge(darker, halves[1]).collapsed
+
+
+@pytest.mark.parametrize("modes", [3, 20])
+def test_a_handful_of_images_is_collapsed_though_pairs_look_different(halves, modes):
+    real = halves[0]
+    images = torch.cat([real.images[real.labels == label][torch.arange(COUNT) % modes] for label in (0, 1)])
+    few = as_generated(images, torch.arange(2).repeat_interleave(COUNT), real)
+    report = judge(few, halves[1])
+    assert report.collapsed == real.class_names
+    for entry in report.per_class.values():
+        assert entry.generated.distance.value > 0.5 * entry.real.distance.value
+
+
+def test_real_images_are_not_collapsed(halves):
+    for generated, real in (halves, halves[::-1]):
+        report = judge(as_generated(generated.images, generated.labels, generated), real)
+        assert report.collapsed == ()
+        for entry in report.per_class.values():
+            difference = entry.generated.ms_ssim.value - entry.real.ms_ssim.value
+            error = math.hypot(entry.generated.ms_ssim.standard_error, entry.real.ms_ssim.standard_error)
+            assert abs(difference) < 4 * error
+            assert entry.generated.distance.value == pytest.approx(entry.real.distance.value, rel=0.15)
+
+
+def test_smooth_images_are_not_collapsed(halves):
+    smooth = torch.nn.functional.avg_pool2d(halves[0].images.float(), 3, 1, 1, count_include_pad=False).byte()
+    assert judge(as_generated(smooth, halves[0].labels, halves[0]), halves[1]).collapsed == ()
+
+
+def test_numbers_are_those_of_all_pairs(halves):
+    real = halves[1]
+    rows = (real.labels == 0).nonzero().flatten()
+    first, second = rows[torch.triu_indices(len(rows), len(rows), 1)]
+    other = real.groups[first] != real.groups[second]
+    first, second = first[other], second[other]
+    flat = real.images.flatten(1).double()
+    entry = judge(as_generated(real.images, real.labels, real), real, pairs=10**6).per_class["normal"].real
+    assert entry.pairs == pytest.approx(len(first), rel=0.01)
+    assert entry.groups == len(real.groups[rows].unique()) < entry.images == len(rows)
+    assert entry.ms_ssim.value == pytest.approx(
+        float(ms_ssim(real.images[first], real.images[second]).mean()), abs=1e-3
+    )
+    assert entry.distance.value == pytest.approx(float((flat[first] - flat[second]).norm(dim=1).mean()), rel=1e-3)
+    among = torch.cdist(flat[rows], flat[rows])
+    among[real.groups[rows, None] == real.groups[rows]] = torch.inf
+    assert entry.nearest.value == pytest.approx(float(among.amin(1).mean()))
+
+
+def test_pairs_are_of_two_patients_and_as_many_as_asked(halves):
+    entry = judge(as_generated(halves[0].images, halves[0].labels, halves[0]), halves[1], pairs=77).per_class["normal"]
+    assert entry.generated.pairs == 77
+    assert entry.real.pairs <= 77
+    assert entry.generated.compared == entry.real.compared == min(entry.generated.images, entry.real.images)
+
+
+def test_error_of_a_mean_over_pairs_by_hand():
+    # residuals 1, -1, 0 on the pairs (a, b), (b, c), (c, d): sums of patients 1, 0, -1, 0; variance (2 - 2) -> at
+    # least that of independent pairs, 2 / 9
+    found = _mean_over_pairs(torch.tensor([2.0, 0.0, 1.0]).double(), torch.tensor([0, 1, 2]), torch.tensor([1, 2, 3]))
+    assert found.value == 1.0
+    assert found.standard_error == pytest.approx(math.sqrt(2) / 3)
+    # residuals 2, 2, -4 on (a, b), (a, c), (d, e): a's sum is 4; (16 + 4 + 4 + 16 + 16 - 24) / 9
+    found = _mean_over_pairs(torch.tensor([3.0, 3.0, -3.0]).double(), torch.tensor([0, 0, 3]), torch.tensor([1, 2, 4]))
+    assert found.standard_error == pytest.approx(math.sqrt(32) / 3)
+
+
+@pytest.mark.parametrize("shifts", [1, 5, 20])
+def test_error_of_a_mean_over_pairs_is_the_spread_over_samples(shifts):
+    rng = torch.Generator().manual_seed(0)
+    first = torch.arange(60).repeat(shifts)
+    second = torch.cat([torch.arange(60).roll(-shift) for shift in range(1, shifts + 1)])
+    found = []
+    for _ in range(400):
+        x = torch.randn(60, generator=rng, dtype=torch.float64).exp()
+        found.append(_mean_over_pairs((x[first] - x[second]).abs(), first, second))
+    spread = torch.tensor([mean.value for mean in found]).std()
+    claimed = torch.tensor([mean.standard_error for mean in found]).square().mean().sqrt()
+    assert float(claimed) == pytest.approx(float(spread), rel=0.12)
+
+
+def test_report_is_json_and_repeats_with_its_seed(halves):
+    generated = as_generated(halves[0].images, halves[0].labels, halves[0])
+
+    def corners(images):
+        return images[..., :4, :4].flatten(1).float()
+
+    first, again, other = (judge(generated, halves[1], extractor=corners, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first.per_class != other.per_class
+    tree = json.loads(json.dumps(first.as_dict(), allow_nan=False))
+    assert tree["extractor"]["name"] == "corners"
+    assert tree["settings"]["ms_ssim_scales"] == 2
+    assert tree["settings"]["real"] == {"fingerprint": halves[1].fingerprint, "images": len(halves[1])}
+    ours = tree["per_class"]["normal"]["generated"]["ms_ssim"]
+    assert ours["value"] == first.per_class["normal"].generated.ms_ssim.value
+
+
+def test_messages(halves):
+    generated = as_generated(halves[0].images, halves[0].labels, halves[0])
+    with pytest.raises(ValueError, match="the same classes and shape"):
+        diversity_report(generated.resize(16, 16), halves[1])
+    rows = torch.cat([(halves[0].labels == label).nonzero().flatten()[: 30 - 21 * label] for label in (0, 1)])
+    with pytest.raises(ValueError, match=r"generated images are their own.*got 9 of pneumonia"):
+        diversity_report(generated.subset(rows), halves[1])
+    with pytest.raises(ValueError, match="margin must lie between 0 and 1"):
+        diversity_report(generated, halves[1], margin=1.0)

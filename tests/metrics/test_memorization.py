@@ -1,0 +1,254 @@
+import json
+
+import pytest
+import torch
+
+from condgan.data import ArrayDataset, ChestPhantom
+from condgan.metrics.copying import CopyTest, c_t, copy_test
+from condgan.metrics.features import ExtractorInfo
+from condgan.metrics.membership import MembershipInference
+from condgan.metrics.memorization import memorization_report
+from condgan.metrics.neighbors import neighbor_grid, relative_distance
+from condgan.metrics.statistics import Estimate
+from condgan.metrics.verdict import decide
+
+COUNT = 150
+
+
+def phantom(count, seed):
+    return ChestPhantom((count, count), classes=2, image_shape=(1, 32, 32), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    """Training, held-out and fresh images, all of different patients."""
+    return phantom(250, 1), phantom(COUNT, 2), phantom(COUNT, 3)
+
+
+def images_of(data, images=None):
+    return ArrayDataset(data.images if images is None else images, data.labels, class_names=data.class_names)
+
+
+def copies_of(train):
+    """As many training images of each class as there are fresh ones."""
+    return torch.cat([(train.labels == label).nonzero().flatten()[:COUNT] for label in (0, 1)])
+
+
+def with_noise(images, level=8.0):
+    noise = level * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images.float() + noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def smoothed(images):
+    return torch.nn.functional.avg_pool2d(images.float(), 3, stride=1, padding=1, count_include_pad=False).byte()
+
+
+def verdicts(report):
+    return [entry.verdict for entry in report.per_class.values()]
+
+
+def judge(generated, sets, **options):
+    return memorization_report(generated, sets[0], sets[1], resamples=200, **options)
+
+
+@pytest.mark.parametrize("disturb", [lambda x: x, with_noise, smoothed], ids=["exact", "noise", "smooth"])
+def test_a_generator_that_returns_training_images_is_called_a_copier(sets, disturb):
+    chosen = copies_of(sets[0])
+    report = judge(images_of(sets[2], disturb(sets[0].images[chosen])), sets)
+    assert verdicts(report) == ["copies training images"] * 2
+    for entry in report.per_class.values():
+        assert entry.copies.count > 0.8 * COUNT
+        assert entry.c_t.value < -8
+        assert entry.authenticity.high < entry.authenticity_held_out.low
+        assert entry.membership.auroc.low > 0.6
+        assert entry.membership.control.low < 0.6
+    assert (report.neighbors.indices[:, 0] == chosen).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("disturb", [lambda x: x, with_noise], ids=["exact", "noise"])
+def test_a_generator_that_copies_a_tenth_is_caught(sets, disturb):
+    images = sets[2].images.clone()
+    images[::10] = disturb(sets[0].images[copies_of(sets[0])][::10])
+    report = judge(images_of(sets[2], images), sets)
+    assert verdicts(report) == ["copies training images"] * 2
+    for entry in report.per_class.values():
+        assert COUNT / 10 - 3 <= entry.copies.count <= COUNT / 10 + 8
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_fresh_images_are_no_copies(sets, seed):
+    report = judge(images_of(phantom(COUNT, seed)), sets)
+    assert verdicts(report) == ["no sign of copying"] * 2
+    for entry in report.per_class.values():
+        assert entry.copies.detectable < 0.1
+        assert entry.shift.low < 0.5 < entry.shift.high
+
+
+def test_smooth_images_are_no_copies_though_other_measures_say_so(sets):
+    report = judge(images_of(sets[2], smoothed(sets[2].images)), sets)
+    assert verdicts(report) == ["no sign of copying"] * 2
+    for entry in report.per_class.values():
+        assert entry.c_t.value < -3
+        assert entry.authenticity.value < entry.authenticity_held_out.value
+
+
+def test_averages_of_training_images_give_patients_away(sets):
+    images = sets[0].images[copies_of(sets[0])].float()
+    report = judge(images_of(sets[2], sum(images.roll(shift, 0) for shift in (0, 40, 80)).div(3).byte()), sets)
+    assert verdicts(report) == ["training patients can be recognized"] * 2
+
+
+def test_few_images_allow_no_verdict_but_a_blatant_copier_is_caught(sets):
+    few = sets[2].subset(torch.cat([torch.arange(12), torch.arange(COUNT, COUNT + 12)]))
+    report = judge(images_of(few), sets)
+    assert verdicts(report) == ["cannot tell: too few images"] * 2
+    assert [entry.c_t for entry in report.per_class.values()] == [None, None]
+    json.dumps(report.as_dict(), allow_nan=False)
+    copies = sets[0].subset(torch.cat([torch.arange(12), torch.arange(250, 262)]))
+    assert verdicts(judge(images_of(copies), sets)) == ["copies training images"] * 2
+
+
+def test_duplicates_are_removed_and_reported(sets):
+    train, held_out, fresh = sets
+    repeated = ArrayDataset(
+        torch.cat([train.images[:3], train.images, (train.images[:1].int() + 1).clamp(0, 255).byte()]),
+        torch.cat([train.labels[:3], train.labels, train.labels[:1]]),
+        groups=torch.cat([train.groups[:3], train.groups, train.groups[:1]]),
+        class_names=train.class_names,
+    )
+    leaking = ArrayDataset(
+        torch.cat([held_out.images, train.images[5:7]]),
+        torch.cat([held_out.labels, train.labels[5:7]]),
+        groups=torch.cat([held_out.groups, torch.tensor([1, 2])]),
+        class_names=train.class_names,
+    )
+    plain = memorization_report(images_of(fresh), train, held_out, resamples=50)
+    cleaned = memorization_report(images_of(fresh), repeated, leaking, resamples=50)
+    assert cleaned.duplicates == {"exact": 3, "near": 1, "held_out": 2}
+    assert plain.duplicates == {"exact": 0, "near": 0, "held_out": 0}
+    for before, after in zip(plain.per_class.values(), cleaned.per_class.values(), strict=True):
+        assert (before.copies, before.shift, before.distances) == (after.copies, after.shift, after.distances)
+    # indices count in the set as it was passed
+    nearest = cleaned.neighbors.indices[:, 0]
+    pixels = (repeated.images[nearest].double() - fresh.images.double()).flatten(1).norm(dim=1)
+    assert torch.allclose(pixels, cleaned.neighbors.distances[:, 0])
+
+
+def test_measures_are_those_of_the_class(sets):
+    train, held_out, fresh = sets
+    report = judge(images_of(fresh), sets)
+    first = {}
+    for row in (held_out.labels == 1).nonzero().flatten().tolist():
+        first.setdefault(int(held_out.groups[row]), row)
+    single = torch.tensor(list(first.values()))
+    generated, real, known = (x.flatten(1).double() for x in (fresh.images, held_out.images, train.images))
+    entry = report.per_class["pneumonia"]
+    expected = c_t(generated[fresh.labels == 1], real[single], known[train.labels == 1])
+    assert entry.c_t.value == pytest.approx(expected.value)
+    distances = [torch.cdist(x, known).amin(1) for x in (generated[fresh.labels == 1], real[single])]
+    close = copy_test(*distances)
+    assert (entry.close.count, entry.close.held_out) == (close.count, len(single))
+    assert entry.distances[0] == pytest.approx(float(distances[0].min()))
+    assert entry.distances[-1] == pytest.approx(float(distances[0].median()), rel=0.02)
+    assert entry.images == (COUNT, 250, COUNT)
+    assert entry.patients == (len(train.groups[train.labels == 1].unique()), len(single))
+
+
+def test_a_shifted_reference_is_noticed(sets):
+    darker = ArrayDataset(sets[1].images // 2, sets[1].labels, groups=sets[1].groups, class_names=sets[1].class_names)
+    report = memorization_report(images_of(sets[2]), sets[0], darker, resamples=200)
+    for entry in report.per_class.values():
+        assert entry.membership.auroc.low > 0.5
+        assert entry.shift.low > 0.5
+        assert entry.verdict != "training patients can be recognized"
+        assert "farther from the training images" in entry.explanation
+
+
+def test_report_is_json_and_names_what_it_depends_on(sets):
+    class Known:
+        info = ExtractorInfo("halves", "0123", "none")
+
+        def __call__(self, images):
+            return images[..., ::2, ::2].flatten(1).float()
+
+    report = memorization_report(images_of(sets[2]), *sets[:2], Known(), resamples=50, seed=3)
+    tree = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert tree["extractor"] == {"name": "halves", "weights_hash": "0123", "resize": "none"}
+    assert tree["settings"]["train"] == {"fingerprint": sets[0].fingerprint, "images": 500}
+    assert (tree["settings"]["seed"], tree["settings"]["alpha"], tree["settings"]["neighbors"]) == (3, 0.01, 10)
+    entry = tree["per_class"]["normal"]
+    assert entry["membership"]["auroc"]["value"] == report.per_class["normal"].membership.auroc.value
+    assert set(entry["copies"]) == set(CopyTest.__slots__)
+    sheet = neighbor_grid(sets[2].images, sets[0].images, report.neighbors, count=2)
+    worst = relative_distance(report.neighbors).argmin()
+    assert torch.equal(sheet[:, 2:34, 2:34], sets[2].images[worst])
+
+
+def test_vectors_are_judged_too():
+    rng = torch.Generator().manual_seed(0)
+
+    def draw(count):
+        return ArrayDataset(torch.randn(2 * count, 8, generator=rng), torch.arange(2).repeat_interleave(count))
+
+    train, held_out, fresh = draw(200), draw(150), draw(120)
+    assert "copies training images" not in verdicts(memorization_report(fresh, train, held_out, resamples=100))
+    copies = ArrayDataset(train.images[:240].clone(), torch.arange(2).repeat_interleave(120))
+    assert verdicts(memorization_report(copies, train, held_out, resamples=100)) == ["copies training images"] * 2
+
+
+@pytest.mark.slow
+def test_false_alarms_of_the_report():
+    rng = torch.Generator().manual_seed(0)
+
+    def draw(count):
+        return ArrayDataset(torch.randn(2 * count, 8, generator=rng), torch.arange(2).repeat_interleave(count))
+
+    found = []
+    for _ in range(100):
+        train, held_out, fresh = draw(150), draw(120), draw(120)
+        found += verdicts(memorization_report(fresh, train, held_out, resamples=300))
+    assert found.count("copies training images") <= 6  # 2 expected
+    assert found.count("training patients can be recognized") <= 12  # 5 expected
+
+
+def estimate(value, width=0.02):
+    return Estimate(value, value - width, value + width)
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict", "words"),
+    [
+        ({}, "no sign of copying", "A share of copies of 5%"),
+        ({"p_value": 0.009}, "copies training images", "9 of 100 generated images stand out"),
+        ({"detectable": 0.2}, "cannot tell: too few images", "more than 100 generated images or 80 held-out patients"),
+        ({"auroc": 0.6}, "training patients can be recognized", "AUROC of 0.600"),
+        ({"auroc": 0.6, "shift": 0.6}, "no sign of copying", "seem to come from elsewhere"),
+        ({"shift": 0.4}, "no sign of copying", "nearer to the training images"),
+        ({"auroc": 0.6, "p_value": 0.001, "detectable": 0.2}, "copies training images", "(p = 0.001)"),
+        ({"close": 0.001}, "no sign of copying", "smooth images do"),
+    ],
+)
+def test_the_rule(changed, verdict, words):
+    numbers = {"p_value": 0.3, "detectable": 0.05, "auroc": 0.5, "shift": 0.5, "close": 0.5, **changed}
+    copies, close = (
+        CopyTest(9, 1.0, 100, 80, 0.7, 0.01, p_value, numbers["detectable"])
+        for p_value in (numbers["p_value"], numbers["close"])
+    )
+    attack = MembershipInference(estimate(numbers["auroc"]), estimate(0.5))
+    found, explanation = decide(copies, close, attack, estimate(numbers["shift"]), alpha=0.01, share=0.1)
+    assert found == verdict
+    assert words in explanation
+
+
+def test_messages(sets):
+    train, held_out, fresh = sets
+    with pytest.raises(ValueError, match="held-out patients must not be among the training patients"):
+        memorization_report(images_of(fresh), train, train)
+    with pytest.raises(ValueError, match="both have groups"):
+        memorization_report(images_of(fresh), train, images_of(held_out))
+    with pytest.raises(ValueError, match="generated must have the classes and image shape of train"):
+        memorization_report(fresh.resize(16, 16), train, held_out)
+    single = held_out.subset(torch.cat([torch.arange(COUNT), torch.tensor([COUNT, COUNT + 1])]))
+    single.groups[-2:] = 7
+    with pytest.raises(ValueError, match="two or more generated images, training patients and held-out patients"):
+        memorization_report(images_of(fresh), train, single)

@@ -1,0 +1,240 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from condgan.metrics import auroc
+from condgan.metrics.seeds import SeedDifference, SeedEstimate, paired_difference, seed_interval
+
+
+def accuracy(right, weights):
+    return weights @ right.double() / weights.sum(1)
+
+
+def draw(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def nested(runs):
+    return [list(classifiers) for classifiers in runs]
+
+
+def anova(runs):
+    """Mean squares of a balanced table of independent images as in textbooks, `(G, C, N)`."""
+    x = runs.numpy()
+    g, c, n = x.shape
+    grand, cell = x.mean(), x.mean(1)
+    main_generator, main_patient = x.mean((1, 2)), x.mean((0, 1))
+    residual = cell - main_generator[:, None] - main_patient + grand
+    within = x - cell[:, None] - x.mean(2)[:, :, None] + main_generator[:, None, None]
+    return {
+        "generator": c * n * ((main_generator - grand) ** 2).sum() / (g - 1),
+        "classifier": n * ((x.mean(2) - main_generator[:, None]) ** 2).sum() / (g * (c - 1)),
+        "patient": g * c * ((main_patient - grand) ** 2).sum() / (n - 1),
+        "generator x patient": c * (residual**2).sum() / ((g - 1) * (n - 1)),
+        "classifier x patient": (within**2).sum() / (g * (c - 1) * (n - 1)),
+    }
+
+
+def test_one_run_of_independent_images_is_the_textbook_interval():
+    x = draw(40)
+    estimate = seed_interval(accuracy, x, torch.arange(40), bounded=False, level=0.9)
+    expected = stats.t.interval(0.9, 39, loc=x.mean(), scale=stats.sem(x))
+    assert (estimate.low, estimate.high) == pytest.approx(expected)
+    assert estimate.counts == {"classifier seeds": 1, "patients": 40}
+    assert estimate.components == pytest.approx({"patients": stats.sem(x) ** 2})
+
+
+def test_components_are_those_of_an_analysis_of_variance():
+    g, c, n = 3, 4, 50
+    runs = draw(g, c, n) + draw(g, 1, 1, seed=1) + draw(g, c, 1, seed=2) + draw(g, 1, n, seed=3) + draw(n, seed=4)
+    squares = anova(runs)
+    estimate = seed_interval(accuracy, nested(runs), range(n), bounded=False)
+    assert estimate.value == pytest.approx(float(runs.mean()))
+    assert estimate.standard_error**2 == pytest.approx(
+        (squares["generator"] + squares["patient"] - squares["generator x patient"]) / (g * c * n)
+    )
+    interactions = squares["generator x patient"] / (g * c * n)
+    classifier = (squares["classifier"] - squares["classifier x patient"]) / (g * c * n)
+    assert estimate.components == pytest.approx(
+        {
+            "generator seeds": squares["generator"] / (g * c * n) - interactions - classifier,
+            "classifier seeds": classifier,
+            "seeds x patients": interactions,
+            "patients": squares["patient"] / (g * c * n) - interactions,
+        }
+    )
+    assert sum(estimate.components.values()) == pytest.approx(estimate.standard_error**2)
+    share = squares["generator"] / (g * c * n) / estimate.standard_error**2
+    assert 1 / estimate.degrees_of_freedom == pytest.approx(share / (g - 1) + (1 - share) / (n - 1))
+
+
+def test_without_generators_the_classifier_seeds_are_the_outer_level():
+    runs = draw(3, 60) + draw(3, 1, seed=1)
+    seeds = seed_interval(accuracy, list(runs), range(60), bounded=False)
+    one_generator = seed_interval(accuracy, [list(runs)], range(60), bounded=False)
+    one_classifier = seed_interval(accuracy, [[run] for run in runs], range(60), bounded=False)
+    assert (
+        (seeds.low, seeds.high) == (one_generator.low, one_generator.high) == (one_classifier.low, one_classifier.high)
+    )
+    assert seeds.counts == {"classifier seeds": 3, "patients": 60}
+    assert one_generator.counts == {"generator seeds": 1, "classifier seeds": 3, "patients": 60}
+    assert set(seeds.components) == {"classifier seeds", "seeds x patients", "patients"}
+    assert set(one_classifier.components) == {"generator seeds", "seeds x patients", "patients"}
+
+
+def test_the_same_run_again_adds_nothing():
+    x, groups = draw(60), torch.arange(60) // 3
+    once = seed_interval(accuracy, x, groups)
+    often = seed_interval(accuracy, [[x] * 3] * 3, groups)
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+    assert often.degrees_of_freedom == pytest.approx(19)
+
+
+def test_seeds_that_agree_by_chance_keep_half_of_the_patients_variance():
+    a = draw(80).round()
+    runs = [a, a.flip(0)]  # equal accuracy on other images
+    estimate = seed_interval(accuracy, runs, range(80), bounded=False)
+    jackknife = float((torch.stack(runs).mean(0)).var() / 80)
+    assert estimate.components["seeds x patients"] > jackknife / 2
+    assert estimate.standard_error**2 == pytest.approx(jackknife / 2)
+
+
+def test_repeated_images_of_a_patient_do_not_narrow_the_interval():
+    runs = draw(3, 3, 30)
+    once = seed_interval(accuracy, nested(runs), range(30))
+    often = seed_interval(accuracy, nested(runs.repeat_interleave(4, -1)), torch.arange(30).repeat_interleave(4))
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+
+
+def test_the_jackknife_leaves_whole_groups_out_of_any_score():
+    y = torch.tensor([0, 0, 1, 1, 0, 1, 1, 0, 1, 0])
+    p = torch.stack([1 - draw(10), draw(10)], 1)
+    groups = torch.tensor([4, 4, 9, 9, 1, 1, 2, 2, 7, 7])
+    estimate = seed_interval(lambda p, w: auroc(p, y, weights=w), p, groups)
+    without = np.array([float(auroc(p[groups != g], y[groups != g])) for g in (1, 2, 4, 7, 9)])
+    assert estimate.standard_error**2 == pytest.approx(4 / 5 * ((without - without.mean()) ** 2).sum())
+
+
+def test_blocks_change_nothing(monkeypatch):
+    runs = nested(draw(2, 2, 20))
+    whole = seed_interval(accuracy, runs, range(20))
+    monkeypatch.setattr("condgan.metrics.seeds._BLOCK", 45)
+    blocks = seed_interval(accuracy, runs, range(20))
+    assert (blocks.low, blocks.value, blocks.high) == pytest.approx((whole.low, whole.value, whole.high))
+
+
+def test_logit_interval_by_hand_stays_inside():
+    right = torch.tensor([1.0] * 19 + [0.0])
+    estimate = seed_interval(accuracy, right, range(20))
+    error = math.sqrt(0.95 * 0.05 / 19)
+    reach = stats.t.ppf(0.975, 19) * error / (0.95 * 0.05)
+    expected = [1 / (1 + math.exp(-(math.log(19) + sign * reach))) for sign in (-1, 1)]
+    assert (estimate.low, estimate.high) == pytest.approx(expected)
+    plain = seed_interval(accuracy, right, range(20), bounded=False)
+    assert plain.high > 1 > estimate.high
+    perfect = seed_interval(accuracy, [[torch.ones(20)] * 3] * 3, range(20))
+    assert (perfect.low, perfect.value, perfect.high) == (1.0, 1.0, 1.0)
+
+
+def test_one_run_each_is_the_paired_t_test():
+    a, b = draw(50), draw(50, seed=1)
+    difference = paired_difference(accuracy, a, b, range(50))
+    test = stats.ttest_rel(a, b)
+    assert difference.p_value == pytest.approx(test.pvalue)
+    assert (difference.low, difference.high) == pytest.approx(tuple(test.confidence_interval()))
+
+
+def test_independent_seeds_add_their_variances_like_welch():
+    images = draw(200)
+    a = images + torch.tensor([0.0, 1.0, 2.0])[:, None]
+    b = images + torch.tensor([0.0, 3.0, 0.0, 5.0])[:, None]
+    difference = paired_difference(accuracy, list(a), list(b), range(200))
+    welch = stats.ttest_ind([0.0, 1.0, 2.0], [0.0, 3.0, 0.0, 5.0], equal_var=False)
+    # the same images in both arms: the patients' part cancels
+    assert difference.components["patients"] == pytest.approx(0, abs=1e-12)
+    assert difference.degrees_of_freedom == pytest.approx(welch.df)
+    assert difference.p_value == pytest.approx(welch.pvalue)
+    assert (difference.low, difference.high) == pytest.approx(tuple(welch.confidence_interval()))
+    assert difference.counts == {"a: classifier seeds": 3, "b: classifier seeds": 4, "patients": 200}
+
+
+def test_paired_seeds_cancel_what_the_arms_share():
+    generators = 5 * draw(3, 1, 1)
+    a, b = (generators + draw(3, 2, 90, seed=seed) for seed in (1, 2))
+    paired = paired_difference(accuracy, nested(a), nested(b), range(90), paired_seeds=True)
+    independent = paired_difference(accuracy, nested(a), nested(b), range(90))
+    one_arm = seed_interval(accuracy, nested(a - b), range(90), bounded=False)
+    assert (paired.low, paired.high) == pytest.approx((one_arm.low, one_arm.high))
+    assert paired.high - paired.low < 0.3 * (independent.high - independent.low)
+    assert paired.value == pytest.approx(independent.value)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 4), st.integers(1, 3), st.integers(0, 10**6))
+def test_exchanging_the_arms_or_the_order_of_seeds_changes_nothing(generators, classifiers, seed):
+    a, b = draw(generators, classifiers, 24, seed=seed), draw(3, 24, seed=seed + 1)
+    groups = torch.arange(24) // 2
+    there = paired_difference(accuracy, nested(a), list(b), groups)
+    back = paired_difference(accuracy, list(b), nested(a.flip(0, 1)), groups)
+    assert (there.low, there.value, there.high) == pytest.approx((-back.high, -back.value, -back.low))
+    assert there.p_value == pytest.approx(back.p_value)
+    assert (there.p_value < 0.05) == (there.low > 0 or there.high < 0)
+
+
+def test_no_difference_at_all():
+    x = draw(2, 30)
+    difference = paired_difference(accuracy, list(x), list(x), range(30), paired_seeds=True)
+    assert (difference.low, difference.value, difference.high, difference.p_value) == (0, 0, 0, 1)
+
+
+def test_simulated_seeds_are_covered():
+    rng = torch.Generator().manual_seed(0)
+    hits = 0
+    for _ in range(400):
+        effects = [scale * torch.randn(*shape, generator=rng) for scale, shape in ((0.3, (3, 1, 1)), (2.0, (60,)))]
+        runs = sum(effects) + torch.randn(3, 2, 60, generator=rng)
+        estimate = seed_interval(accuracy, nested(runs), range(60), bounded=False)
+        hits += estimate.low <= 0 <= estimate.high
+    assert 0.925 < hits / 400 < 0.985
+
+
+def test_estimates_are_json():
+    runs = nested(draw(2, 2, 20))
+    estimate = seed_interval(accuracy, runs, range(20))
+    difference = paired_difference(accuracy, runs, runs[0][0], range(20))
+    assert SeedEstimate(**json.loads(json.dumps(estimate.as_dict()))) == estimate
+    assert SeedDifference(**json.loads(json.dumps(difference.as_dict()))) == difference
+    assert str(estimate) == f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"groups": [1, 1, 1, 1]}, "at least two groups"),
+        ({"groups": [[1, 2], [3, 4]]}, "one entry a sample"),
+        ({"runs": [[torch.ones(4)], [torch.ones(4), torch.ones(4)]]}, "equally many for each seed"),
+        ({"runs": [[torch.ones(4)], torch.ones(4)]}, "equally many for each seed"),
+        ({"runs": []}, "at least one"),
+        ({"runs": [[[torch.ones(4)]]]}, "at most 2 lists"),
+        ({"score": lambda run, weights: weights}, "Nest several runs"),
+        ({"score": lambda run, weights: weights[:, 0] / weights[:, 0]}, "too few groups"),
+        ({"score": lambda run, weights: 2 * weights.mean(1)}, "bounded=False"),
+        ({"level": 95.0}, "level must lie between 0 and 1"),
+    ],
+)
+def test_messages(arguments, message):
+    given_arguments = {"score": accuracy, "runs": torch.ones(4), "groups": range(4), **arguments}
+    with pytest.raises(ValueError, match=message):
+        seed_interval(**given_arguments)
+
+
+def test_message_of_unlike_arms():
+    a = draw(3, 10)
+    with pytest.raises(ValueError, match=r"got \(3,\) and \(2,\)"):
+        paired_difference(accuracy, list(a), list(a[:2]), range(10), paired_seeds=True)
