@@ -6,6 +6,7 @@ from torch import nn
 
 from condgan.data.store import ArrayDataset
 from condgan.study import train_classifier
+from condgan.study.augmentation import ClassicalAugment
 from condgan.study.network import ResNet18, build_network
 
 
@@ -131,6 +132,69 @@ def test_balanced_weights_change_nothing_for_balanced_classes():
     ]
     for first, second in zip(runs[0].model.parameters(), runs[1].model.parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+def test_fine_tuning_starts_from_the_given_weights_and_leaves_them_alone(classifier):
+    before = {name: value.clone() for name, value in classifier.model.state_dict().items()}
+    slow = TINY | {"epochs": 1, "learning_rate": 1e-9, "seed": 5}
+    tuned = train_classifier(bright_or_dark(40, 4), bright_or_dark(40, 1), **slow, weight_decay=0.0, initial=classifier)
+    for first, second in zip(tuned.model.parameters(), classifier.model.parameters(), strict=True):
+        assert torch.allclose(first, second, atol=1e-6)
+    after = classifier.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert tuned.settings["initial"] == classifier.settings
+    assert tuned.settings["network"] == "ResNet-18, fine-tuned"
+    json.dumps(tuned.settings, allow_nan=False)
+
+
+def test_fine_tuning_needs_the_same_classes_and_shape(classifier):
+    for data in (bright_or_dark(12, size=9), bright_or_dark(12, class_names=["a", "b"])):
+        with pytest.raises(ValueError, match="initial must have the classes and image shape"):
+            train_classifier(data, data, **TINY, initial=classifier)
+
+
+def test_augmentation_changes_every_batch_by_the_seed():
+    class Recorder:
+        def __init__(self):
+            self.batches, self.draws = [], []
+
+        def __call__(self, images, *, rng):
+            self.batches.append(images.clone())
+            self.draws.append(torch.rand((), generator=rng))
+            return images
+
+        def __repr__(self):
+            return "Recorder()"
+
+    train, validation = bright_or_dark(48), bright_or_dark(40, 1)
+    recorders = [Recorder() for _ in range(3)]
+    trained = [
+        train_classifier(train, validation, **TINY, augment=recorder, seed=seed)
+        for recorder, seed in zip(recorders, (0, 0, 1), strict=True)
+    ]
+    plain = train_classifier(train, validation, **TINY)
+    assert [len(recorder.draws) for recorder in recorders] == [6, 6, 6]
+    assert len(set(recorders[0].draws)) == 6
+    assert recorders[0].draws == recorders[1].draws != recorders[2].draws
+    assert torch.equal(torch.cat(recorders[0].batches[:3]).float().sum(), train.images.float().sum())
+    assert plain.history == trained[0].history, "an augmentation that changes nothing changes nothing"
+    assert trained[0].settings["augment"] == "Recorder()"
+    assert plain.settings["augment"] is None
+    dark = train_classifier(train, validation, **TINY, augment=lambda images, *, rng: images // 2)
+    assert dark.history != plain.history
+
+
+def test_an_augmentation_must_return_images_as_they_are_stored():
+    for augment in (lambda images, *, rng: images.float(), lambda images, *, rng: images[:1]):
+        with pytest.raises(ValueError, match="augment must return uint8 images of the shape"):
+            train_classifier(bright_or_dark(32), bright_or_dark(12, 1), **TINY, augment=augment)
+
+
+@pytest.mark.cuda
+def test_on_the_gpu_updates_stay_recorded_with_an_augmentation():
+    """Warnings are errors here: training that fell back to updates as written would raise one."""
+    options = TINY | {"epochs": 1, "precision": "bf16", "device": "cuda"}
+    train_classifier(bright_or_dark(160), bright_or_dark(40, 1), **options, augment=ClassicalAugment())
 
 
 def test_resnet_trains_from_weights_that_follow_the_seed():

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from condgan.data.store import ArrayDataset
 from condgan.metrics import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
+from condgan.study.augmentation import Augment
 from condgan.study.checks import check_compatible, check_settings
 from condgan.study.network import Precision, autocast_logits, build_network, predict
 from condgan.training.engines import make_engine
@@ -103,12 +104,14 @@ def train_classifier(
     learning_rate: float = 1e-3,
     weight_decay: float = 0.05,
     class_weights: Literal["balanced"] | None = "balanced",
+    augment: Augment | None = None,
+    initial: Classifier | None = None,
     precision: Precision = "bf16",
     device: torch.device | str | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Classifier:
-    r"""Train a ResNet-18 from scratch on real or generated images.
+    r"""Train a ResNet-18 on real or generated images, from scratch or from the weights of another classifier.
 
     AdamW under a one-cycle schedule: the learning rate rises linearly over the first quarter of the steps and falls
     along a cosine to zero. After each epoch the validation AUROC is taken, and the best epoch is kept, the later one
@@ -136,18 +139,22 @@ def train_classifier(
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
         class_weights: `"balanced"`, or None to weigh all images alike.
+        augment: Changes the images of each batch at random, such as `ClassicalAugment`. It runs on the device, between
+            the updates and not as a part of them.
+        initial: Start from the weights of this classifier instead of random ones (fine-tuning); it is left as it is.
+            Optimizer and schedule begin anew.
         precision: `"bf16"` runs all but the head under autocast; parameters and loss stay float32. `"fp32"` is
             for devices without bf16 instructions.
         device: Where to train. By default the first CUDA device if there is one, else the CPU.
-        seed: Seed of the initial weights and of the order of the images.
+        seed: Seed of the initial weights, of the order of the images and of the augmentation.
         progress: Whether to show a progress bar.
 
     Returns:
         The classifier at its best epoch.
 
     Raises:
-        ValueError: If images are not uint8, classes or shapes of the sets differ, the validation set lacks a class, or
-            a number is out of range.
+        ValueError: If images are not uint8, classes or shapes of the sets or of `initial` differ, the validation set
+            lacks a class, a number is out of range, or `augment` returns other than uint8 images of the same shape.
         FloatingPointError: If the loss of an epoch is not finite.
 
     Examples:
@@ -171,11 +178,14 @@ def train_classifier(
     )
     check_compatible("the training set", train, train.class_names, train.image_shape)
     check_compatible("the validation set", validation, train.class_names, train.image_shape)
+    _check_initial(initial, train)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     batch = min(batch_size, len(train))
     total = epochs * (len(train) // batch) if steps is None else steps
     ends = [total * epoch // epochs for epoch in range(epochs + 1)]
     model = build_network(train.image_shape, train.num_classes, seed=seed).to(target)
+    if initial is not None:
+        model.load_state_dict(initial.model.state_dict())
     weight = None
     if class_weights == "balanced":
         weight = len(train) / (train.num_classes * torch.tensor(train.class_counts, device=target))
@@ -184,6 +194,7 @@ def train_classifier(
     engine = make_engine("auto", target)
     images, labels = train.images.to(target), train.labels.to(target)
     batches = _draw_batches(len(train), batch, seed, target)
+    rng = torch.Generator(target).manual_seed(seed + 1)
 
     def update(given: _Batch) -> dict[str, Tensor]:
         logits = autocast_logits(model, given.images, precision)
@@ -198,7 +209,9 @@ def train_classifier(
         total_loss = torch.zeros((), device=target)
         for step, chosen in zip(range(begin, end), batches, strict=False):
             set_learning_rate(optimizer, learning_rate * _one_cycle((step + 1) / total))
-            total_loss += engine.run("classifier", update, _Batch(images.index_select(0, chosen), labels[chosen]))["loss"]
+            picked = images.index_select(0, chosen)
+            x = picked if augment is None else _augmented(augment, picked, rng)
+            total_loss += engine.run("classifier", update, _Batch(x, labels[chosen]))["loss"]
             bar.update()
         return float(total_loss) / (end - begin)
 
@@ -227,7 +240,7 @@ def train_classifier(
         threshold=best.threshold,
         history=tuple(history),
         settings={
-            "network": "ResNet-18 from scratch",
+            "network": "ResNet-18 from scratch" if initial is None else "ResNet-18, fine-tuned",
             "stem": model.stem,
             "image_shape": list(train.image_shape),
             "class_names": list(train.class_names),
@@ -238,6 +251,8 @@ def train_classifier(
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
             "class_weights": class_weights,
+            "augment": None if augment is None else repr(augment),
+            "initial": None if initial is None else initial.settings,
             "precision": precision,
             "device": target.type,
             "seed": seed,
@@ -274,11 +289,32 @@ def _draw_batches(count: int, batch_size: int, seed: int, device: torch.device) 
         yield from torch.split(order[: count - count % batch_size], batch_size)
 
 
+def _augmented(augment: Augment, images: Tensor, rng: torch.Generator) -> Tensor:
+    changed = augment(images, rng=rng)
+    if changed.dtype != torch.uint8 or changed.shape != images.shape:
+        raise ValueError(
+            f"augment must return uint8 images of the shape it was given, {tuple(images.shape)}, got {changed.dtype} "
+            f"of the shape {tuple(changed.shape)}. Convert images in [-1, 1] with condgan.images.to_uint8."
+        )
+    return changed
+
+
 def _one_cycle(progress: float) -> float:
     """Return the learning rate relative to its peak, for the share of the training that is over."""
     if progress < _WARMUP:
         return progress / _WARMUP
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (progress - _WARMUP) / (1 - _WARMUP)))
+
+
+def _check_initial(initial: Classifier | None, train: ArrayDataset) -> None:
+    if initial is None:
+        return
+    has, needs = ((other.class_names, other.image_shape) for other in (initial, train))
+    if has != needs:
+        raise ValueError(
+            f"initial must have the classes and image shape of the training set, {needs}, got {has}. Train it on "
+            "images of the same classes, read at one size."
+        )
 
 
 def _validation_scores(p: Tensor, y: Tensor) -> dict[str, float]:

@@ -1,0 +1,108 @@
+"""An extractor of features that knows the images at hand, trained on the real training images."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from condgan.data.splits import group_split
+from condgan.data.store import ArrayDataset
+from condgan.metrics.features import CrossFit, Fold, module_extractor
+from condgan.study.classifier import train_classifier
+from condgan.study.network import Precision, ResNet18
+
+_VALIDATION = 0.1
+
+
+def crossfit_extractor(
+    train: ArrayDataset,
+    *,
+    folds: int = 2,
+    epochs: int = 3,
+    precision: Precision = "bf16",
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> CrossFit:
+    """Train one ResNet-18 for each fold of patients, on the real images of all other folds.
+
+    Its features tell apart what matters for the classes of these images, which the features of networks for
+    photographs need not do. But a network has memorized the images it was trained on, and they would look different
+    from any others: so it judges only images of patients it has not seen, see `condgan.metrics.CrossFit`. A tenth of
+    the patients of the other folds chooses the best epoch and takes no part in the steps.
+
+    Features are those before the head (512 of them), in float32; the logits of the head give the Inception Score.
+
+    Use it for fidelity, never to search for memorized images: each network has seen most of the training set.
+
+    Args:
+        train: Real training images of the generator. Without groups each image is its own fold member, and patients
+            are torn apart: the name of the extractor says so.
+        folds: Number of folds K. Each network sees (K - 1) / K of the patients; more folds train better networks and
+            leave fewer images for each comparison.
+        epochs: Epochs of each training.
+        precision: Precision of the training, see `train_classifier`.
+        batch_size: Images in a batch, in training and afterwards.
+        device: Where to compute. By default the first CUDA device if there is one, else the CPU.
+        seed: Seed of the folds and of the trainings.
+        progress: Whether to show progress bars.
+
+    Raises:
+        ValueError: If there are fewer than two folds, or a class has too few images or patients for them.
+
+    References:
+        Chernozhukov et al. 2018, arXiv:1608.00060 (cross-fitting).
+    """
+    if folds < 2:
+        raise ValueError(f"folds must be at least 2, got {folds}: one network would have seen all images.")
+    held_out = _split_folds(train, folds, seed)
+    unit = "image (no groups given)" if train.groups is None else "group"
+    fitted = []
+    for number, index in enumerate(held_out):
+        seen = torch.ones(len(train), dtype=torch.bool).index_fill_(0, index, False).nonzero().flatten()
+        fit, validation = train.subset(seen).split(_VALIDATION, seed=seed)
+        classifier = train_classifier(
+            fit,
+            validation,
+            epochs=epochs,
+            batch_size=batch_size,
+            precision=precision,
+            device=device,
+            seed=seed + number,
+            progress=progress,
+        )
+        channels, height, width = train.image_shape
+        extractor = module_extractor(
+            _FeaturesAndLogits(cast("ResNet18", classifier.model)),
+            name=f"ResNet-18 trained on {train.source}, by {unit}",
+            image_shape=(channels, height, width),
+            batch_size=batch_size,
+            device=device,
+        )
+        fitted.append(Fold(extractor, index))
+    return CrossFit(tuple(fitted), train.fingerprint)
+
+
+class _FeaturesAndLogits(nn.Module):
+    def __init__(self, network: ResNet18) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.network.backbone(x.contiguous(memory_format=torch.channels_last))
+        return h, self.network.head(h)
+
+
+def _split_folds(train: ArrayDataset, folds: int, seed: int) -> list[Tensor]:
+    """Return the indices of each fold: about as many of each class, no group torn apart."""
+    rest = torch.arange(len(train))
+    parts = []
+    for left in range(folds, 1, -1):
+        groups = None if train.groups is None else train.groups[rest]
+        keep, part = group_split(train.labels[rest], groups, fraction=1 / left, seed=seed)
+        parts.append(rest[part])
+        rest = rest[keep]
+    return [*parts, rest]

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from condgan.data.store import ArrayDataset
+from condgan.metrics import Estimate
+from condgan.study.classifier import Classifier
+from condgan.study.usefulness import gan_test, keep_patients, relative_usefulness
+
+
+def patients(counts):
+    """Six images a patient: three of the first class, three of the patient's own."""
+    y = torch.cat([torch.tensor([0, c]).repeat(3) for c, n in enumerate(counts) for _ in range(n)])
+    images = torch.arange(len(y)).byte().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    return ArrayDataset(images, y, groups=torch.arange(len(y)) // 6)
+
+
+class Brightness(nn.Module):
+    """Finds class 1 in bright images."""
+
+    def __init__(self):
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, x):
+        logit = self.sharpness * x.mean((1, 2, 3))
+        return torch.stack([-logit, logit], 1)
+
+
+def test_gan_test_is_the_recall_of_a_real_classifier_on_generated_images():
+    settings = {"precision": "fp32"}
+    classifier = Classifier(Brightness(), ("dark", "bright"), (1, 4, 4), 0.5, history=(), settings=settings, seconds=0)
+    y = torch.tensor([0, 0, 0, 0, 1, 1])
+    grey = torch.tensor([10, 10, 10, 240, 240, 240], dtype=torch.uint8)
+    generated = ArrayDataset(grey.view(-1, 1, 1, 1).expand(-1, 1, 4, 4), y, class_names=["dark", "bright"])
+    report = gan_test(classifier, generated, resamples=20)
+    assert [recall.value for recall in report.recall] == [0.75, 1.0]
+    assert report.balanced_accuracy.value == 0.875
+    with pytest.raises(ValueError, match="must have the classes"):
+        gan_test(classifier, ArrayDataset(generated.images, y))
+
+
+def test_relative_usefulness_is_a_ratio_over_chance():
+    real = Estimate(0.9, 0.85, 0.95)
+    assert relative_usefulness(real, real, chance=0.5) == 1
+    assert relative_usefulness(Estimate(0.5, 0.4, 0.6), real, chance=0.5) == 0
+    assert relative_usefulness(Estimate(0.7, 0.6, 0.8), real, chance=0.5) == pytest.approx(0.5)
+    assert relative_usefulness(Estimate(0.4, 0.3, 0.5), real, chance=0.5) < 0
+
+
+def test_a_real_score_at_chance_is_refused():
+    for low in (0.45, 0.5, float("nan")):
+        with pytest.raises(ValueError, match=r"must lie above chance, 0\.5"):
+            relative_usefulness(Estimate(0.6, 0.5, 0.7), Estimate(0.55, low, 0.65), chance=0.5)
+
+
+@given(
+    rare=st.integers(1, 20),
+    percents=st.tuples(st.floats(1, 100), st.floats(1, 100)).map(sorted),
+    seed=st.integers(0, 100),
+)
+def test_kept_patients_are_nested_whole_and_of_one_class(rare, percents, seed):
+    data = patients((2, rare, 3))
+    less, more = (keep_patients(data, 1, percent, seed=seed) for percent in percents)
+    kept = [set(part.groups[part.labels == 1].tolist()) for part in (less, more)]
+    assert kept[0] <= kept[1]
+    for part, percent, own in zip((less, more), percents, kept, strict=True):
+        assert len(own) == max(1, round(rare * percent / 100))
+        assert part.class_counts == (data.class_counts[0], 3 * len(own), data.class_counts[2])
+    assert keep_patients(data, 1, percents[0], seed=seed).fingerprint == less.fingerprint
+
+
+def test_all_patients_are_all_data_and_the_seed_chooses_them():
+    data = patients((2, 12))
+    assert keep_patients(data, 1, 100).fingerprint == data.fingerprint
+    assert len({keep_patients(data, 1, 25, seed=seed).fingerprint for seed in range(5)}) > 1
+
+
+def test_without_groups_images_are_kept():
+    data = ArrayDataset(torch.zeros(30, 1, 4, 4, dtype=torch.uint8), [0] * 10 + [1] * 20)
+    assert keep_patients(data, 1, 25).class_counts == (10, 5)
+
+
+def test_the_order_of_patients_does_not_depend_on_other_classes():
+    data = patients((2, 12))
+    fewer = data.subset((data.groups >= 1).nonzero().flatten())
+    kept = [set(part.groups[part.labels == 1].tolist()) for part in (keep_patients(d, 1, 30) for d in (data, fewer))]
+    assert kept[0] == kept[1]
+
+
+def test_what_cannot_be_kept_is_refused():
+    data = ArrayDataset(torch.zeros(30, 1, 4, 4, dtype=torch.uint8), [0] * 10 + [1] * 20)
+    for label, percent in ((2, 50), (-1, 50), (1, 0), (1, 101), (1, float("nan"))):
+        with pytest.raises(ValueError, match="label must lie"):
+            keep_patients(data, label, percent)
+    with pytest.raises(ValueError, match="at least two images of class '1' must remain, got 1"):
+        keep_patients(data, 1, 1)
