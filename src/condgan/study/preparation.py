@@ -1,0 +1,145 @@
+"""What is done to the data of a study before anything is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from condgan.data.store import ArrayDataset
+from condgan.metrics.neighbors import find_duplicates
+from condgan.study.checks import check_compatible, check_disjoint
+from condgan.study.plan import StudyConfig, check_names
+
+Group = Callable[[Path], str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Data that a study can trust.
+
+    Args:
+        train: Training images, each once.
+        validation: Images to choose epochs and thresholds on.
+        test: Images to report on.
+        test_groups: The group of each test image, its own without groups.
+        description: What they are, ready for JSON.
+
+    Shape:
+        - `test_groups`: `(N,)`, int64.
+    """
+
+    train: ArrayDataset
+    validation: ArrayDataset
+    test: ArrayDataset
+    test_groups: Tensor
+    description: dict[str, Any]
+
+
+def prepare(
+    config: StudyConfig,
+    train: ArrayDataset,
+    validation: ArrayDataset,
+    test: ArrayDataset,
+    *,
+    group: Group | None = None,
+) -> Prepared:
+    """Check that three sets fit the study and share no patient, and remove repeated images.
+
+    Training images that repeat another one (see `find_duplicates`) are removed, and so are training and validation
+    images that repeat one of a set behind them; numbers of both are in the description. The test set stays as it is.
+
+    Args:
+        config: The study.
+        train: Training images.
+        validation: Validation images.
+        test: Test images.
+        group: Maps a path to its patient, see `check_disjoint`. Without it, groups are compared as they are.
+
+    Raises:
+        ValueError: If shapes or classes differ, a patient is in two of the sets, or a class of the test set comes from
+            a single patient.
+    """
+    sets = {"training": train, "validation": validation, "test": test}
+    for role, data in sets.items():
+        check_compatible(f"the {role} set", data, train.class_names, config.image_shape)
+    if config.reduced_class is not None:
+        check_names("reduced_class", [config.reduced_class], train.class_names)
+    known = any(data.groups is not None for data in sets.values())
+    if known or group is not None:
+        check_patients(sets, group)
+    groups = torch.arange(len(test)) if test.groups is None else test.groups.unique(return_inverse=True)[1]
+    _check_test_classes(test, groups)
+    fingerprints = {name: data.fingerprint for name, data in zip(_NAMES, sets.values(), strict=True)}
+    distinct, repeated, leaked = _remove_repetitions(train, validation, test)
+    parts = dict(zip(_NAMES, distinct, strict=True))
+    description = {
+        "source": train.source,
+        "attribution": train.attribution,
+        "class_names": list(train.class_names),
+        "image_shape": list(train.image_shape),
+        "fingerprints": fingerprints,
+        "counts": {name: list(data.class_counts) for name, data in parts.items()},
+        "patients": {name: count_patients(data) for name, data in parts.items()},
+        "duplicates_removed": repeated,
+        "repeats_of_other_sets_removed": leaked,
+        "notes": []
+        if known or group is not None
+        else ["Patients are unknown: whether one is in two of the sets could not be checked, and intervals by image "
+              "are too narrow where patients have several."],
+    }  # fmt: skip
+    return Prepared(*distinct, groups, description)
+
+
+def check_patients(sets: dict[str, ArrayDataset], group: Group | None) -> None:
+    """Make sure that no patient is in two of the sets.
+
+    Raises:
+        ValueError: If one is, or groups cannot be compared; the message says in which sets.
+    """
+    for (first, one), (second, other) in combinations(sets.items(), 2):
+        try:
+            check_disjoint(one, other, group=group)
+        except ValueError as error:
+            raise ValueError(f"{first} and {second} images: {error}") from error
+
+
+def count_patients(data: ArrayDataset) -> int | None:
+    """Return the number of patients, or None where they are unknown."""
+    return None if data.groups is None else len(data.groups.unique())
+
+
+_NAMES = ("train", "validation", "test")
+
+
+def _check_test_classes(test: ArrayDataset, groups: Tensor) -> None:
+    for label, name in enumerate(test.class_names):
+        count = len(groups[test.labels == label].unique())
+        if count < 2:
+            raise ValueError(
+                f"every class of the test set must come from at least two patients, got {count} of {name}. Intervals "
+                "leave out one at a time: add patients."
+            )
+
+
+def _remove_repetitions(
+    train: ArrayDataset, validation: ArrayDataset, test: ArrayDataset
+) -> tuple[tuple[ArrayDataset, ArrayDataset, ArrayDataset], int, int]:
+    begins = len(test), len(test) + len(validation)
+    original = find_duplicates(torch.cat([test.images, validation.images, train.images])).original
+    of_validation, of_train = original[begins[0] : begins[1]], original[begins[1] :]
+    first = torch.arange(begins[1], len(original))
+    leaked = [(of_train < begins[1]), (of_validation < begins[0])]
+    repeated = ~leaked[0] & (of_train != first)
+    parts = (_without(train, [leaked[0], repeated]), _without(validation, leaked[1:]), test)
+    return parts, int(repeated.sum()), sum(int(mask.sum()) for mask in leaked)
+
+
+def _without(data: ArrayDataset, masks: Iterable[Tensor]) -> ArrayDataset:
+    drop = torch.stack(list(masks)).any(0)
+    return data.subset((~drop).nonzero().flatten()) if bool(drop.any()) else data

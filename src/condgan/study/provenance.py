@@ -1,0 +1,55 @@
+"""Where a figure comes from: device, versions, commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("condgan", "torch", "torchvision", "torch-fidelity", "numpy", "scipy")
+
+
+def provenance(device: torch.device | str) -> dict[str, Any]:
+    """Return what results depend on beside data and settings, ready for JSON.
+
+    The commit is that of the sources that run, marked `-dirty` where files differ from it, and None where they are no
+    part of a repository.
+    """
+    return {"device": _describe_device(torch.device(device)), "commit": _commit(), "versions": _versions()}
+
+
+def _describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from its sources, or a part that this study does not need
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    here = Path(__file__)
+    # an installed package may lie inside of a foreign repository
+    tracked = _git("ls-files", "--error-unmatch", here.name, folder=here.parent)
+    if tracked is None:
+        return None
+    return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*", folder=here.parent)
+
+
+def _git(*arguments: str, folder: Path) -> str | None:
+    try:
+        said = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()

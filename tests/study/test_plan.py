@@ -1,0 +1,108 @@
+import json
+
+import pytest
+
+from condgan.study.plan import Cell, RecipePlan, StudyConfig, plan
+
+
+def config(**changes):
+    defaults = {
+        "image_shape": (1, 16, 16),
+        "recipes": {"acgan": RecipePlan(recipe="acgan"), "wide": RecipePlan(recipe="acwgan_gp", networks="dcgan")},
+        "arms": ("real", "real_augmented", "synthetic_1x", "pretrained"),
+        "seeds": 2,
+        "classifier_seeds": 3,
+    }
+    return StudyConfig(**{**defaults, **changes})
+
+
+def test_json_there_and_back():
+    given = config(percents=(100.0, 10.0), reduced_class="ill")
+    assert StudyConfig.from_dict(json.loads(json.dumps(given.as_dict()))) == given
+
+
+def test_every_combination_is_planned_once():
+    cells = plan(config())
+    names = [cell.name for cell in cells]
+    assert len(set(names)) == len(names) == 2 * 3 + 2 * 2 * (1 + 2 * 3 + 1)
+    assert "classifier-wide-s1-pretrained-c2-p100" in names
+    assert "classifier-real-c0-p100" in names
+
+
+@pytest.mark.parametrize("changes", [{}, {"percents": (10.0, 100.0), "reduced_class": "ill"}])
+def test_cells_come_behind_what_they_need(changes):
+    seen = set()
+    for cell in plan(config(**changes)):
+        assert set(cell.needs) <= seen
+        seen.add(cell.name)
+
+
+def test_partial_results_come_early():
+    cells = plan(config())
+    assert all(cell.entry is None for cell in cells[:6])
+    seeds = [cell.seed for cell in cells[6:]]
+    assert seeds == sorted(seeds)
+
+
+def test_the_sweep_trains_generators_on_the_reduced_data_and_judges_the_main_study_only():
+    cells = plan(config(percents=(25.0, 100.0), reduced_class="ill"))
+    assert [cell.percent for cell in cells] == sorted((cell.percent for cell in cells), reverse=True)
+    assert {cell.percent for cell in cells if cell.kind == "gan"} == {25.0, 100.0}
+    assert {cell.percent for cell in cells if cell.kind == "judge"} == {100.0}
+
+
+def test_judging_can_be_left_out():
+    assert all(cell.kind != "judge" for cell in plan(config(extractor=None)))
+
+
+def test_names_are_fit_for_files():
+    cell = Cell(kind="classifier", percent=2.5, entry="acgan", seed=0, arm="synthetic_1x", classifier_seed=2)
+    assert cell.name == "classifier-acgan-s0-synthetic_1x-c2-p2.5"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": ("real", "syntetic_1x")}, "Did you mean 'synthetic_1x'"),
+        ({"arms": ("real", "real")}, "must differ"),
+        ({"arms": ()}, "at least one arm"),
+        ({"recipes": {}}, "a recipe for arms with generated images"),
+        ({"recipes": {"a/b": RecipePlan(recipe="acgan")}}, "letters, digits"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"percents": (0.0,)}, "percents must lie in"),
+        ({"percents": (50.0,)}, "need reduced_class"),
+        ({"extractor": "inceptoin"}, "Did you mean 'inception'"),
+        ({"classifier_steps": 2}, "steps at least epochs"),
+        ({"level": 95}, "level must lie between"),
+        ({"primary_metric": "auc"}, "primary_metric must be among"),
+    ],
+)
+def test_settings_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": "dcgan"}, "recipe must be among acgan, acwgan_gp, cgan"),
+        ({"recipe": "acgan", "networks": "unet"}, "networks must be among"),
+        ({"recipe": "acgan", "options": {"ema_decai": 0.9}}, "Did you mean 'ema_decay'"),
+        ({"recipe": "acgan", "options": {"seed": 1}}, "options must be among"),
+        ({"recipe": "acgan", "steps": 0}, "steps must be at least 1"),
+    ],
+)
+def test_recipes_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RecipePlan(**changes)
+
+
+def test_unknown_and_missing_keys_are_refused():
+    content = config().as_dict()
+    with pytest.raises(ValueError, match="Did you mean 'classifier_steps'"):
+        StudyConfig.from_dict({**content, "classifier_step": 5})
+    with pytest.raises(ValueError, match="keys of recipe acgan"):
+        StudyConfig.from_dict({**content, "recipes": {"acgan": {"recipe": "acgan", "step": 5}}})
+    del content["arms"]
+    with pytest.raises(ValueError, match="lacks something"):
+        StudyConfig.from_dict(content)

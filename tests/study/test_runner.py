@@ -1,0 +1,303 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import condgan
+from condgan.data import ArrayDataset
+from condgan.study.files import StudyFolder
+from condgan.study.plan import Cell, RecipePlan
+from condgan.study.runner import Study, merge
+
+pytestmark = pytest.mark.usefixtures("tiny_classifier")
+
+TINY = RecipePlan(recipe="acgan", steps=4, batch_size=8, base_channels=4)
+
+
+def outcomes(folder):
+    """Return all outcomes without what differs between runs."""
+    found = {}
+    for path in sorted((Path(folder) / "cells").glob("*.json")):
+        content = json.loads(path.read_text())
+        found[path.stem] = {k: v for k, v in content.items() if k not in ("seconds", "commit", "versions")}
+    return found
+
+
+@pytest.fixture
+def study(small_config, phantoms, tmp_path):
+    def make(folder="study", **changes):
+        options = {key: changes.pop(key) for key in ("group", "real_images", "progress") if key in changes}
+        return Study(small_config(**changes), *phantoms, tmp_path / folder, device="cpu", **options)
+
+    return make
+
+
+def test_every_cell_leaves_what_it_promises(study, tmp_path, phantoms):
+    lines = []
+    assert study(progress=lines.append).run()
+    folder = tmp_path / "study"
+    found = outcomes(folder)
+    assert len(found) == 2 * 2 + 1 + 2 * 2
+    cell = found["classifier-acgan-s0-synthetic_1x-c1-p100"]
+    assert (cell["recipe"], cell["seed"], cell["arm"], cell["classifier_seed"]) == ("acgan", 0, "synthetic_1x", 1)
+    assert sum(map(sum, cell["confusion"])) == len(phantoms[2])
+    assert set(cell["interval"]) == {
+        "accuracy",
+        "balanced_accuracy",
+        "auroc",
+        "macro_f1",
+        "recall/normal",
+        "recall/pneumonia",
+    }
+    assert cell["train_counts"] == [32, 32]
+    gan = folder / "gans" / "gan-acgan-s0-p100"
+    assert sorted(p.name for p in gan.iterdir()) == [
+        "curve.json",
+        "curve.jsonl",
+        "generator",
+        "run.json",
+        "samples.png",
+    ]
+    assert (folder / "real.png").is_file()
+    assert any("left" in line for line in lines)
+    assert lines[-1].endswith("done")
+
+
+def test_finished_cells_are_never_run_again(study, tmp_path, monkeypatch):
+    study().run()
+    before = outcomes(tmp_path / "study")
+    uses = (tmp_path / "study" / "test_evaluations.jsonl").read_text()
+    for work in ("train", "classify", "judge"):
+        monkeypatch.setattr(f"condgan.study.worker.Worker.{work}", lambda *_, **__: pytest.fail("ran again"))
+    assert study().run()
+    assert outcomes(tmp_path / "study") == before
+    assert (tmp_path / "study" / "test_evaluations.jsonl").read_text() == uses
+
+
+def test_uses_of_the_test_set_are_counted_by_configuration(study):
+    first = study()
+    first.run(["classifier-real-*"])
+    assert first.folder.test_evaluations() == {"real": 2}
+    first.run()
+    assert first.folder.test_evaluations() == {
+        "acgan/real_plus_synthetic_1to1": 2,
+        "acgan/synthetic_1x": 2,
+        "real": 2,
+        "real_oversampled": 2,
+    }
+
+
+def test_the_same_study_in_two_folders_is_the_same(study, tmp_path):
+    study("one").run()
+    other = study("two")
+    other.run(["gan-*"])
+    other.run(["classifier-acgan-*"])  # in another order, in another session
+    study("two").run()
+    assert outcomes(tmp_path / "one") == outcomes(tmp_path / "two")
+
+
+def test_classifiers_of_different_generators_share_no_seed(study, tmp_path):
+    study(seeds=2, arms=("real", "synthetic_1x")).run()
+    seeds = [
+        cell["classifier"]["seed"] for cell in outcomes(tmp_path / "study").values() if cell["kind"] == "classifier"
+    ]
+    assert len(set(seeds)) == len(seeds) == 6
+
+
+def test_a_time_limit_stops_and_the_rest_goes_on(study, tmp_path):
+    study("whole").run()
+    first = study("parts")
+    assert not first.run(time_limit=0)
+    assert outcomes(tmp_path / "parts") == {}
+    assert first.run(["classifier-real-*"], time_limit=1000)
+    assert first.run()
+    assert outcomes(tmp_path / "parts") == outcomes(tmp_path / "whole")
+
+
+def test_a_generator_stopped_in_the_middle_goes_on_from_there(study, tmp_path, monkeypatch):
+    study("whole").run(["gan-*"])
+    from condgan.study import generators
+
+    stopped = study("parts")
+    with monkeypatch.context() as patch:
+        times = iter([0.0, 0.0, 1e9, 1e9, 1e9])
+        patch.setattr(generators.time, "monotonic", lambda: next(times))
+        assert stopped.worker.train(stopped.cells[4], deadline=1.0) is None
+    assert list((tmp_path / "parts" / "gans").glob("*/checkpoints/checkpoint-000000003.pt"))
+    assert study("parts").run(["gan-*"])
+    assert outcomes(tmp_path / "parts") == outcomes(tmp_path / "whole")
+    weights = [
+        (tmp_path / f / "gans/gan-acgan-s0-p100/generator/model.safetensors").read_bytes() for f in ("parts", "whole")
+    ]
+    assert weights[0] == weights[1]
+
+
+SCRIPT = """
+import sys, torch
+from condgan.data import ChestPhantom
+from condgan.study.files import StudyFolder
+from condgan.study.runner import Study
+torch.set_num_threads(1)
+draw = {"classes": 2, "image_shape": (1, 16, 16), "difficulty": 0.0}
+sets = [ChestPhantom(counts, seed=seed, **draw) for seed, counts in enumerate([(24, 40), (12, 12), (20, 30)])]
+Study(StudyFolder(sys.argv[1]).config, *sets, sys.argv[1], device="cpu").run(["gan-*"])
+"""
+
+
+def test_a_killed_study_goes_on_and_gives_the_same(study, tmp_path):
+    long = {"recipes": {"acgan": RecipePlan(recipe="acgan", steps=300, batch_size=8, base_channels=4)}}
+    study("parts", **long)
+    environment = {**os.environ, "PYTHONPATH": str(Path(condgan.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "parts")], env=environment)
+    checkpoints = tmp_path / "parts" / "gans" / "gan-acgan-s0-p100" / "checkpoints"
+    while killed.poll() is None and not list(checkpoints.glob("*.pt")):
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert outcomes(tmp_path / "parts") == {}
+    assert list(checkpoints.glob("*.pt"))
+    assert study("parts", **long).run(["gan-*"])
+    study("whole", **long).run(["gan-*"])
+    assert outcomes(tmp_path / "parts") == outcomes(tmp_path / "whole") != {}
+    for name in ("generator/model.safetensors", "samples.png", "curve.json"):
+        one, two = ((tmp_path / f / "gans/gan-acgan-s0-p100" / name).read_bytes() for f in ("parts", "whole"))
+        assert one == two, name
+
+
+def test_another_configuration_or_other_data_are_refused(study, small_config, phantoms, tmp_path):
+    study()
+    with pytest.raises(ValueError, match=r"holds another study: config\.classifier_steps is 6, got 7"):
+        study(classifier_steps=7)
+    train, validation, test = phantoms
+    fewer = train.subset(torch.arange(len(train) - 1))
+    with pytest.raises(ValueError, match=r"data.counts.train is \[24, 40\], got \[24, 39\]"):
+        Study(small_config(), fewer, validation, test, tmp_path / "study", device="cpu")
+
+
+def test_folders_of_several_machines_merge(study, tmp_path):
+    study("whole").run()
+    study("one").run(["classifier-real*"])
+    study("two").run(["gan-*", "classifier-acgan-*"])
+    merge([tmp_path / "one", tmp_path / "two"], tmp_path / "merged")
+    assert outcomes(tmp_path / "merged") == outcomes(tmp_path / "whole")
+    assert study("merged").run()
+    assert study("merged").folder.test_evaluations() == study("whole").folder.test_evaluations()
+    merge([tmp_path / "one", tmp_path / "two"], tmp_path / "merged")
+    assert study("merged").folder.test_evaluations() == study("whole").folder.test_evaluations()
+
+
+def test_folders_of_different_studies_do_not_merge(study, tmp_path):
+    study("one").run(["classifier-real-*"])
+    study("two", classifier_steps=7)
+    with pytest.raises(ValueError, match=r"different studies: config.classifier_steps is 6, got 7"):
+        merge([tmp_path / "one", tmp_path / "two"], tmp_path / "merged")
+    shutil.copytree(tmp_path / "one", tmp_path / "changed")
+    path = next((tmp_path / "changed" / "cells").glob("*.json"))
+    path.write_text(path.read_text().replace('"confusion"', '"confusions"'))
+    with pytest.raises(ValueError, match="different outcomes"):
+        merge([tmp_path / "changed"], tmp_path / "one")
+    with pytest.raises(FileNotFoundError, match="must hold a study"):
+        merge([tmp_path / "nowhere"], tmp_path / "one")
+
+
+def test_cells_are_chosen_by_patterns(study):
+    with pytest.raises(ValueError, match="every pattern must fit a cell, got gan-wgan"):
+        study().run(["gan-wgan"])
+    with pytest.raises(ValueError, match="needs gan-acgan-s0-p100, which is neither finished nor among"):
+        study().run(["classifier-acgan-*"])
+
+
+def test_a_test_patient_in_the_training_set_raises_before_anything_is_trained(small_config, phantoms, tmp_path):
+    train, validation, test = phantoms
+    leaky = ArrayDataset(
+        torch.cat([train.images, test.images[:1]]),
+        torch.cat([train.labels, test.labels[:1]]),
+        class_names=train.class_names,
+        groups=torch.cat([train.groups, test.groups[:1]]),
+    )
+    with pytest.raises(ValueError, match="training and test images: train and test must not share groups"):
+        Study(small_config(), leaky, validation, test, tmp_path / "study", device="cpu")
+    with pytest.raises(ValueError, match="training and validation images"):
+        Study(small_config(), train, train, test, tmp_path / "study", device="cpu")
+    assert not (tmp_path / "study").exists()
+
+
+def test_repeated_images_are_removed_first_and_reported(small_config, phantoms, tmp_path):
+    train, validation, test = phantoms
+    new = torch.arange(3) + 10**9  # nobody's patient numbers
+    dirty = ArrayDataset(
+        torch.cat([train.images, train.images[:2], test.images[:1]]),
+        torch.cat([train.labels, train.labels[:2], test.labels[:1]]),
+        class_names=train.class_names,
+        groups=torch.cat([train.groups, new]),
+    )
+    study = Study(small_config(), dirty, validation, test, tmp_path / "study", device="cpu")
+    assert len(study.data.train) == len(train)
+    assert study.data.description["duplicates_removed"] == 2
+    assert study.data.description["repeats_of_other_sets_removed"] == 1
+    assert study.data.description["counts"]["train"] == list(train.class_counts)
+
+
+def test_data_without_patients_say_so(small_config, phantoms, tmp_path):
+    bare = [ArrayDataset(d.images, d.labels, class_names=d.class_names) for d in phantoms]
+    study = Study(small_config(), *bare, tmp_path / "study", device="cpu")
+    assert study.data.description["patients"] == {"train": None, "validation": None, "test": None}
+    assert "could not be checked" in study.data.description["notes"][0]
+
+
+def test_data_that_do_not_fit_are_refused(small_config, phantoms, tmp_path):
+    train, validation, test = phantoms
+    with pytest.raises(ValueError, match="the training set must have the image shape"):
+        Study(small_config(image_shape=(1, 32, 32)), *phantoms, tmp_path / "s", device="cpu")
+    with pytest.raises(ValueError, match="reduced_class must be among"):
+        Study(small_config(percents=(50.0,), reduced_class="ill"), *phantoms, tmp_path / "s", device="cpu")
+    one = ArrayDataset(test.images, test.labels, class_names=test.class_names, groups=test.labels + 10**9)
+    with pytest.raises(ValueError, match="at least two patients, got 1 of normal"):
+        Study(small_config(), train, validation, one, tmp_path / "s", device="cpu")
+
+
+def test_no_real_image_is_kept_if_none_may_be(study, tmp_path):
+    study(real_images=False).run(["classifier-real-*"])
+    assert list((tmp_path / "study").rglob("*.png")) == []
+
+
+def test_a_diverged_generator_is_an_outcome(study, tmp_path):
+    runner = study(recipes={"acgan": TINY, "good": TINY}, seeds=1, classifier_seeds=1)
+
+    def diverge(cell, **options):
+        if cell.entry == "acgan":
+            raise condgan.TrainingDivergedError(3, "critic/adversarial")
+        return train(cell, **options)
+
+    train, runner.worker.train = runner.worker.train, diverge
+    assert runner.run()
+    found = outcomes(tmp_path / "study")
+    assert found["gan-acgan-s0-p100"]["error"].count("critic/adversarial") == 1
+    assert not any(name.startswith("classifier-acgan") for name in found)
+    assert any(name.startswith("classifier-good") for name in found)
+
+
+def test_the_sweep_trains_on_fewer_patients(study, tmp_path):
+    study(percents=(100.0, 50.0), reduced_class="pneumonia", arms=("real", "synthetic_1x"), classifier_seeds=1).run()
+    found = outcomes(tmp_path / "study")
+    assert found["gan-acgan-s0-p100"]["train"]["class_counts"] == [24, 40]
+    half = found["gan-acgan-s0-p50"]["train"]["class_counts"]
+    assert half[0] == 24
+    assert 10 <= half[1] <= 30
+    assert found["classifier-real-c0-p50"]["train_counts"] == half
+    assert json.loads((tmp_path / "study" / "test_evaluations.jsonl").read_text().splitlines()[-1])["key"].endswith(
+        "@50%"
+    )
+
+
+def test_a_cell_is_named_after_the_entry_of_its_recipe(tmp_path):
+    cell = Cell(kind="gan", percent=100.0, entry="acwgan_gp_dcgan", seed=0)
+    written = StudyFolder(tmp_path).write(cell, {"recipe": "acwgan_gp", "steps": 3})
+    assert (written["recipe"], written["steps"]) == ("acwgan_gp_dcgan", 3)
