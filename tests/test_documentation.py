@@ -25,6 +25,7 @@ SMALLER = {
     "cg.ACResNetCritic(num": "cg.ACResNetCritic(base_channels=4, num",
     "train_classifier(synthetic, validation)": "train_classifier(synthetic, validation, epochs=1, precision='fp32')",
     "5, stride=4": "3, stride=2",
+    "crossfit_extractor(train)": "crossfit_extractor(train, epochs=1, precision='fp32')",
 }
 
 
@@ -33,7 +34,7 @@ def python_blocks(path):
 
 
 def write_folder(folder, seed):
-    data = cg.data.ChestPhantom((12, 12), classes=2, image_shape=(1, 16, 16), seed=seed)
+    data = cg.data.ChestPhantom((56, 56), classes=2, image_shape=(1, 16, 16), seed=seed)
     for i, (image, y) in enumerate(zip(data.images, data.labels, strict=True)):
         path = folder / ("healthy", "ill")[int(y)] / f"{i // 2:03}_{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
