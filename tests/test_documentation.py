@@ -117,6 +117,7 @@ def test_every_module_is_on_an_api_page():
         "condgan.study.summaries",
         "condgan.study.verdicts",
         "condgan.study.worker",
+        "condgan.__main__",
         "condgan.cli.folders",
         "condgan.cli.generators",
         "condgan.cli.study",
