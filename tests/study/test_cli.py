@@ -42,7 +42,7 @@ def test_a_study_from_folders_to_report(folders, tmp_path, capsys):
     assert len(results["cells"]) == results["cells_planned"] == 2 + 1 + 1 + 1
     assert results["test_evaluations"] == {"acgan/fidelity": 1, "acgan/synthetic_1x": 1, "real": 1, "real_weighted": 1}
     assert results["data"]["patients"]["test"] > 40
-    assert results["command"].startswith("condgan ")
+    assert results["command"].startswith(f"condgan study {folders}")
     page = (out / "report.html").read_text()
     assert "For research only" in page
     said = capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -16,8 +17,9 @@ RESEARCH_ONLY = "For research only: nothing that comes out of it may be used to 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 2 for a mistake in what was given, 130 for Ctrl-C."""
-    parser = make_parser()
-    given = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    given = make_parser().parse_args(words)
+    given.command_line = shlex.join(["condgan", *words])
     try:
         given.run(given)
     except (ValueError, OSError, FloatingPointError, TrainingDivergedError) as error:

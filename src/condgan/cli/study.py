@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -110,7 +109,7 @@ def study(given: argparse.Namespace) -> None:
         device=given.device,
         real_images=not given.no_real_images,
         progress=say,
-        command=shlex.join(["condgan", *sys.argv[1:]]),
+        command=given.command_line,
     )
     if given.list_cells:
         sys.stdout.write("\n".join(cell.name for cell in runner.cells) + "\n")
