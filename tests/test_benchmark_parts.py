@@ -22,7 +22,7 @@ def load(monkeypatch):
     """Import modules of the benchmark, and forget them."""
     monkeypatch.syspath_prepend(str(SPEED))
     yield importlib.import_module
-    for path in (*SPEED.glob("[!_]*.py"), SPEED.parent / "provenance.py"):
+    for path in SPEED.glob("[!_]*.py"):
         sys.modules.pop(path.stem, None)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -21,16 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import expit, gammaincinv, logit, ndtr, ndtri, stdtrit
+from simulation import MEANS, PATIENT, PATIENTS, REGIMES, SCORES, Y, by_patient, draw, truth
 from torch import Tensor
 
 from condgan.metrics.scores import auroc, confusion_matrix
 from condgan.metrics.seeds import SeedDifference, SeedEstimate, paired_difference, seed_interval
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from simulation import MEANS, PATIENT, PATIENTS, REGIMES, SCORES, Y, by_patient, draw, truth
-
-from provenance import provenance
+from condgan.study.provenance import provenance
 
 
 def estimates(latent: dict[str, Tensor], score: str) -> dict[tuple[str, ...], SeedEstimate]:

@@ -9,9 +9,7 @@ they show does not matter for the time.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +18,9 @@ from typing import Any, TypeVar
 import torch
 
 import condgan as cg
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from condgan.study.extractor import crossfit_extractor
-from provenance import provenance
+from condgan.study.files import write_json
+from condgan.study.provenance import provenance
 
 T = TypeVar("T")
 
@@ -92,9 +88,8 @@ def main() -> None:
         "seconds": seconds,
         "judging_seconds": judging,
     }
-    given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / f"{torch.device(given.device).type}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(path, result)
     print(path)
 
 

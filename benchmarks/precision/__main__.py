@@ -8,11 +8,9 @@ precisions' means over seeds in standard errors of that difference.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -21,10 +19,8 @@ from typing import Any
 import torch
 
 import condgan as cg
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from provenance import provenance
+from condgan.study.files import write_json
+from condgan.study.provenance import provenance
 
 METRICS = (
     "critic/adversarial",
@@ -132,9 +128,8 @@ def main() -> None:
         "comparison": comparison,
         "cells": cells,
     }
-    given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / f"{torch.device(given.device).type}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(path, result)
     print(path)
 
 

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import classifier
 import data_paths
@@ -28,9 +23,10 @@ import roofline
 import sampling
 import savings
 import scaling
+import torch
 from timing import Part, Settings, on_cuda
 
-from provenance import provenance
+from condgan.study.provenance import provenance
 
 PARTS: dict[str, Callable[[Settings], Part]] = {
     "iteration": iteration.measure,

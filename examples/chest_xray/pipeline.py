@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
-import torchvision
 from presets import PRESETS, Preset
 from report import write_figures, write_report
 from source import Source, load
 
 import condgan as cg
 from condgan.images import to_uint8
+from condgan.study.provenance import provenance
 from condgan.training.setup import best_device
 
 CHECKPOINTS = 10
@@ -70,9 +67,7 @@ def run(options: Options) -> Path:
         "notice": source.notice,
         "settings": options.settings,
         "preset": asdict(preset) | {"image_size": size},
-        "versions": versions(),
-        "commit": commit(),
-        "device": describe_device(device),
+        **provenance(device),
         "data": describe(source),
         "gans": gans,
         "arms": arms,
@@ -240,40 +235,6 @@ def describe(source: Source) -> dict[str, Any]:
             for name, part in parts.items()
         },
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    return {
-        "condgan": cg.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": numpy.__version__,
-    }
-
-
-def commit() -> str | None:
-    """Return the commit of the repository, marked where files differ from it, or None outside one."""
-    try:
-        here = Path(__file__).parent
-        said = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return said.stdout.strip()
-
-
-def describe_device(device: str) -> str:
-    """Return the device in words."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    return f"{device}, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
 def banner(text: str) -> None:

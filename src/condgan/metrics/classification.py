@@ -141,10 +141,10 @@ def classification_report(
     names, g = _check(y, k, groups, class_names, threshold)
 
     def statistics(weights: Tensor) -> dict[str, Tensor]:
-        found = _decision_scores(p.argmax(1), y, k, weights)
+        found = decision_scores(p.argmax(1), y, k, weights)
         found["auroc"] = auroc(p, y, weights=weights)
         if threshold is not None:
-            decided = _decision_scores((p[:, 1] >= threshold).long(), y, k, weights)
+            decided = decision_scores((p[:, 1] >= threshold).long(), y, k, weights)
             found |= {f"{name} at threshold": values for name, values in decided.items()}
         return found
 
@@ -180,7 +180,30 @@ def classification_report(
     )
 
 
-def _decision_scores(decisions: Tensor, y: Tensor, num_classes: int, weights: Tensor) -> dict[str, Tensor]:
+def decision_scores(decisions: Tensor, y: Tensor, num_classes: int, weights: Tensor) -> dict[str, Tensor]:
+    r"""Return `accuracy`, `balanced accuracy`, `macro F1`, and `recall k` and `precision k` of each class k.
+
+    With weighted counts $n_{ij}$ of samples of class i that were decided to be j, $n_{i\cdot}$ and $n_{\cdot j}$ their
+    sums,
+
+    $$ \mathrm{recall}_k = \frac{n_{kk}}{n_{k\cdot}}, \qquad \mathrm{precision}_k = \frac{n_{kk}}{n_{\cdot k}}, \qquad
+       F_{1,k} = \frac{2 n_{kk}}{n_{k\cdot} + n_{\cdot k}}; $$
+
+    the balanced accuracy is the mean recall, macro F1 the mean of the $F_{1,k}$. The precision of a class that nobody
+    decided for is 0.
+
+    Args:
+        decisions: Decided classes.
+        y: Labels.
+        num_classes: Number of classes K.
+        weights: How often each sample counts, one row for each resample.
+
+    Shape:
+        - `decisions`, `y`: `(N,)`, int64 in `[0, K)`; `weights`: `(R, N)`. Each score: `(R,)`.
+
+    Raises:
+        ValueError: If labels or weights do not fit, see `confusion_matrix`.
+    """
     confusion = confusion_matrix(decisions, y, num_classes=num_classes, weights=weights)
     right, of_class, decided = confusion.diagonal(dim1=-2, dim2=-1), confusion.sum(-1), confusion.sum(-2)
     recall = right / of_class

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("condgan", "torch", "torchvision", "torch-fidelity", "numpy", "scipy")
+import condgan
+
+_PACKAGES = ("torchvision", "torch-fidelity", "numpy", "scipy")
 
 
 def provenance(device: torch.device | str) -> dict[str, Any]:
@@ -25,15 +27,25 @@ def provenance(device: torch.device | str) -> dict[str, Any]:
 def _describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads, {platform.machine()}"
+    return f"{device.type}, {torch.get_num_threads()} threads, {_processor()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # another system than Linux
+        return platform.machine()
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"{model} {platform.machine()}".strip()
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    # torch's own version names its build for CUDA, that of its package may not
+    found = {"condgan": condgan.__version__, "python": platform.python_version(), "torch": torch.__version__}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # run from its sources, or a part that this study does not need
+        except PackageNotFoundError:  # a part that this study does not need
             continue
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from condgan.metrics.classification import decision_scores
 from condgan.metrics.comparison import delong, holm, mcnemar
-from condgan.metrics.scores import auroc, confusion_matrix
+from condgan.metrics.scores import auroc
 from condgan.metrics.seeds import Score, SeedDifference, SeedEstimate, paired_difference, seed_interval
 from condgan.study.arms import ARMS
 from condgan.study.plan import StudyConfig
@@ -62,33 +63,17 @@ class Outcomes:
     @property
     def scores(self) -> dict[str, Score]:
         """The metrics by name, as functions of probabilities and weights."""
-        count, y = len(self.class_names), self.labels
 
-        def of_confusion(value: Callable[[Tensor], Tensor]) -> Score:
-            return lambda p, w: value(confusion_matrix(p.argmax(1), y, num_classes=count, weights=w))
-
-        def recall_of(label: int) -> Score:
-            return of_confusion(lambda confusion: _recall(confusion)[..., label])
+        def of_decisions(name: str) -> Score:
+            return lambda p, w: decision_scores(p.argmax(1), self.labels, p.shape[1], w)[name]
 
         return {
-            "accuracy": of_confusion(lambda confusion: _right(confusion).sum(-1) / confusion.sum((-2, -1))),
-            "balanced_accuracy": of_confusion(lambda confusion: _recall(confusion).mean(-1)),
-            "auroc": lambda p, w: auroc(p, y, weights=w),
-            "macro_f1": of_confusion(_macro_f1),
-            **{f"recall/{name}": recall_of(label) for label, name in enumerate(self.class_names)},
+            "accuracy": of_decisions("accuracy"),
+            "balanced_accuracy": of_decisions("balanced accuracy"),
+            "auroc": lambda p, w: auroc(p, self.labels, weights=w),
+            "macro_f1": of_decisions("macro F1"),
+            **{f"recall/{name}": of_decisions(f"recall {label}") for label, name in enumerate(self.class_names)},
         }
-
-
-def _right(confusion: Tensor) -> Tensor:
-    return confusion.diagonal(dim1=-2, dim2=-1)
-
-
-def _recall(confusion: Tensor) -> Tensor:
-    return _right(confusion) / confusion.sum(-1)
-
-
-def _macro_f1(confusion: Tensor) -> Tensor:
-    return (2 * _right(confusion) / (confusion.sum(-1) + confusion.sum(-2))).mean(-1)
 
 
 def summarize_arms(outcomes: Outcomes) -> list[dict[str, Any]]:

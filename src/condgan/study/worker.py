@@ -18,12 +18,11 @@ from condgan.study.arms import ARMS, run_arm, synthetic_labels
 from condgan.study.files import StudyFolder
 from condgan.study.generators import SHOWN, Pool, load_generator, save_sheet, train_generator
 from condgan.study.judge import judge_images, load_classifier, make_extractor, save_classifier
-from condgan.study.plan import Cell, StudyConfig, plan
+from condgan.study.plan import PRIMARY_METRICS, Cell, StudyConfig, plan
 from condgan.study.preparation import Prepared
 from condgan.study.usefulness import gan_test, keep_patients
 
 _SEED_STRIDE = 1000
-_SCORES = ("accuracy", "balanced_accuracy", "auroc", "macro_f1")
 
 Report = Callable[[str], None]
 
@@ -106,9 +105,9 @@ class Worker:
             "train_counts": classifier.settings["train"]["class_counts"],
             "real_counts": list(real.class_counts),
             "confusion": report["confusion"],
-            "metrics": {name: report[name]["value"] for name in _SCORES}
+            "metrics": {name: report[name]["value"] for name in PRIMARY_METRICS}
             | {"recall": [estimate["value"] for estimate in recall.values()]},
-            "interval": {name: report[name] for name in _SCORES} | recall,
+            "interval": {name: report[name] for name in PRIMARY_METRICS} | recall,
             "at_threshold": report["at_threshold"],
             "classifier": classifier.settings,
             "history": list(classifier.history),
