@@ -147,6 +147,23 @@ def kermany_patient(path: Path) -> str:
     return match["person"] or match["normal"] or match["number"]
 
 
+def kermany_case(path: Path) -> str:
+    """Return the patient and the finding that an image of this data shows, such as `"person1000 bacterial"`.
+
+    The official splits keep these apart: no case is in two of them. 170 patient numbers (`kermany_patient`) are in both
+    `train` and `test`, with different causes; whether these are the same children is not documented. Pass this rule as
+    `group` to check official splits against each other, and say so beside the results.
+
+    Raises:
+        ValueError: If the path does not follow the naming.
+
+    Examples:
+        >>> kermany_case(Path("PNEUMONIA/person1000_bacteria_2931.jpeg"))
+        'person1000 bacterial'
+    """
+    return f"{kermany_patient(path)} {kermany_label(3)(path)}"
+
+
 def _check_layout(root: Path, split: str) -> None:
     if split not in _SPLITS:
         raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}.")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from condgan.data.splits import group_split
 from condgan.data.store import ArrayDataset
-from condgan.metrics.features import CrossFit, Fold, module_extractor
-from condgan.study.classifier import train_classifier
+from condgan.metrics.features import CrossFit, Extractor, Fold, module_extractor
+from condgan.study.classifier import Classifier, train_classifier
 from condgan.study.network import Precision, ResNet18
 
 _VALIDATION = 0.1
@@ -74,16 +74,32 @@ def crossfit_extractor(
             seed=seed + number,
             progress=progress,
         )
-        channels, height, width = train.image_shape
-        extractor = module_extractor(
-            _FeaturesAndLogits(cast("ResNet18", classifier.model)),
-            name=f"ResNet-18 trained on {train.source}, by {unit}",
-            image_shape=(channels, height, width),
-            batch_size=batch_size,
-            device=device,
-        )
-        fitted.append(Fold(extractor, index))
+        name = f"ResNet-18 trained on {train.source}, by {unit}"
+        fitted.append(Fold(classifier_extractor(classifier, name=name, batch_size=batch_size, device=device), index))
     return CrossFit(tuple(fitted), train.fingerprint)
+
+
+def classifier_extractor(
+    classifier: Classifier, *, name: str, batch_size: int = 64, device: torch.device | str | None = None
+) -> Extractor:
+    """Return the extractor of the features before the head of a classifier, with the logits of the head.
+
+    It must not judge images that the classifier was trained on: it knows them, and they look different from others.
+
+    Args:
+        classifier: A ResNet-18 of `train_classifier`.
+        name: What it was trained on, for results.
+        batch_size: Images in a batch.
+        device: Where to compute. By default the first CUDA device if there is one, else the CPU.
+    """
+    channels, height, width = classifier.image_shape
+    return module_extractor(
+        _FeaturesAndLogits(cast("ResNet18", classifier.model)),
+        name=name,
+        image_shape=(channels, height, width),
+        batch_size=batch_size,
+        device=device,
+    )
 
 
 class _FeaturesAndLogits(nn.Module):

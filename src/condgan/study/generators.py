@@ -18,12 +18,14 @@ from condgan import networks
 from condgan.augmentation import DiffAugment
 from condgan.data.store import ArrayDataset
 from condgan.images import image_grid, to_uint8
+from condgan.losses import AuxiliaryClassifierLoss
 from condgan.networks import ACDCGANCritic, ACResNetCritic, Critic, DCGANGenerator, Generator, ResNetGenerator
 from condgan.recipes import RECIPES
 from condgan.sampling import class_grid, sample
 from condgan.study.files import write_json
 from condgan.study.network import Precision
 from condgan.study.plan import RecipePlan
+from condgan.study.selection import Criterion, KeepBest
 from condgan.training import Callback, Checkpoint, JSONLLogger, Trainer
 
 SHOWN = 8
@@ -69,6 +71,8 @@ def make_trainer(
         options |= {"generator": generator, "critic": critic}
     if plan.augment is not None:
         options["augment"] = DiffAugment(policy=plan.augment)
+    if plan.auxiliary is not None:
+        options["auxiliary"] = AuxiliaryClassifierLoss(**plan.auxiliary)
     options |= {**plan.options, "seed": seed, "precision": precision, "device": device, "callbacks": callbacks}
     return RECIPES[plan.recipe](data, **options)
 
@@ -78,6 +82,7 @@ def train_generator(
     data: ArrayDataset,
     folder: str | Path,
     *,
+    criterion: Criterion | None = None,
     seed: int = 0,
     precision: Precision = "bf16",
     device: torch.device | str | None = None,
@@ -94,6 +99,7 @@ def train_generator(
         plan: Recipe, networks and sizes.
         data: Training images.
         folder: Where everything goes.
+        criterion: What the kept step is chosen by, for a plan that does not keep the last one.
         seed: Seed of initial weights and all draws.
         precision: Arithmetic of the passes.
         device: Where to train.
@@ -104,26 +110,33 @@ def train_generator(
         What was trained, ready for JSON; None if the deadline came first.
 
     Raises:
-        ValueError: If the data do not fit, or the folder holds another run.
+        ValueError: If the data do not fit, the folder holds another run, or the criterion is missing.
         TrainingDivergedError: If a loss or gradient was not finite.
     """
     folder = Path(folder)
+    keep = _make_keeper(plan, folder / "generator", criterion)
     every = max(1, plan.steps // _CHECKPOINTS)
     rows = JSONLLogger(folder / "curve.jsonl", every=max(1, plan.steps // _ROWS))
     watch = _Watch(deadline, report)
     checkpoint = Checkpoint(folder / "checkpoints", every=every)
-    trainer = make_trainer(
-        plan, data, seed=seed, precision=precision, device=device, callbacks=(watch, rows, checkpoint)
-    )
+    callbacks = (*([keep] if keep else []), watch, rows, checkpoint)
+    trainer = make_trainer(plan, data, seed=seed, precision=precision, device=device, callbacks=callbacks)
     trainer.resume(folder / "checkpoints")
     state = trainer.fit(
         data, steps=plan.steps, batch_size=plan.batch_size, generator_batch_size=plan.generator_batch_size
     )
     if state.step < plan.steps:
         return None
-    trainer.ema.save_pretrained(folder / "generator")
-    y = class_grid(data.num_classes, SHOWN)
-    save_sheet(to_uint8(trainer.sample(y, seed=seed)).cpu(), folder / "samples.png", columns=SHOWN)
+    if keep is None:
+        trainer.ema.save_pretrained(folder / "generator")
+    pool = Pool(
+        load_generator(folder, device=trainer.device),
+        class_grid(data.num_classes, SHOWN),
+        seed=seed,
+        class_names=data.class_names,
+        source="samples",
+    )
+    save_sheet(pool.first(len(pool.labels)).images, folder / "samples.png", columns=SHOWN)
     if rows.path.is_file():
         write_json(folder / "curve.json", rows.read_rows())
     description = {
@@ -132,6 +145,7 @@ def train_generator(
         "steps": state.step,
         "images_seen": state.images_seen,
         "seconds": round(watch.seconds, 1),
+        "kept": {"step": keep.step, "criterion": plan.keep, "looks": keep.looks} if keep else {"step": state.step},
         "settings": trainer.settings,
         "generator_parameters": sum(p.numel() for p in trainer.networks.generator.parameters()),
         "critic_parameters": sum(p.numel() for p in trainer.networks.critic.parameters()),
@@ -140,6 +154,14 @@ def train_generator(
     }
     write_json(folder / "run.json", description)
     return description
+
+
+def _make_keeper(plan: RecipePlan, folder: Path, criterion: Criterion | None) -> KeepBest | None:
+    if plan.keep == "last":
+        return None
+    if criterion is None:
+        raise ValueError(f"keep={plan.keep!r} needs a criterion, got None. Pass one, or keep the last step.")
+    return KeepBest(folder, criterion, every=max(1, plan.steps // plan.looks))
 
 
 def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") -> Generator:

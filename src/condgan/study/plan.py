@@ -18,11 +18,13 @@ from condgan.types import ImageShape
 
 Kind = Literal["gan", "judge", "classifier"]
 NETWORKS = ("recipe", "dcgan", "resnet")
+KEPT = ("last", "best_kid")
 EXTRACTOR_NAMES = ("in_domain", "inception", "dinov2", "clip")
 PRIMARY_METRICS = ("balanced_accuracy", "auroc", "accuracy", "macro_f1")
 
-_OWN = {"generator", "critic", "augment", "precision", "engine", "device", "seed", "callbacks"}
+_OWN = {"generator", "critic", "augment", "auxiliary", "precision", "engine", "device", "seed", "callbacks"}
 _TRAINER_OPTIONS = set(inspect.signature(Trainer).parameters) - _OWN
+_AUXILIARY_WEIGHTS = ("real_weight", "fake_weight", "generator_weight")
 
 Config = TypeVar("Config")
 
@@ -40,6 +42,12 @@ class RecipePlan:
             differ in their losses alone.
         base_channels: Width of the networks.
         augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for none.
+        auxiliary: Weights of the `AuxiliaryClassifierLoss` in place of the recipe's, such as
+            `{"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.2}`; None for the recipe's.
+        keep: Which step's generator is kept: `"last"`, or `"best_kid"`, the one of the smallest KID on the validation
+            images, class by class, in the features of a classifier of real images (see
+            `condgan.study.selection.class_kid`). The latter makes use of real images that are not trained on.
+        looks: How often the generator is looked at for that, at even distances, the last step included.
         options: Further keywords of the `Trainer`, numbers and strings only, such as `{"ema_decay": 0.9}`.
 
     Raises:
@@ -53,13 +61,18 @@ class RecipePlan:
     networks: str = "recipe"
     base_channels: int = 64
     augment: str | None = None
+    auxiliary: dict[str, Any] | None = None
+    keep: str = "last"
+    looks: int = 10
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_names("recipe", [self.recipe], CONDITIONAL)
         check_names("networks", [self.networks], NETWORKS)
+        check_names("auxiliary", self.auxiliary or {}, _AUXILIARY_WEIGHTS)
+        check_names("keep", [self.keep], KEPT)
         check_names("options", self.options, _TRAINER_OPTIONS)
-        for name in ("steps", "batch_size", "base_channels"):
+        for name in ("steps", "batch_size", "base_channels", "looks"):
             _check_count(name, getattr(self, name))
 
 
@@ -146,6 +159,12 @@ class StudyConfig:
             raise ValueError(
                 f"a study needs at least one arm, and a recipe for arms with generated images, got the arms "
                 f"{list(self.arms)} and no recipe. Name some."
+            )
+        choosing = [name for name, plan in self.recipes.items() if plan.keep != "last"]
+        if choosing and not self.controls:
+            raise ValueError(
+                f"{choosing[0]} keeps {self.recipes[choosing[0]].keep!r} and needs an arm without generated images, "
+                f"whose first classifier looks at them, got {list(self.arms)}. Add 'real', or keep the last step."
             )
         self._check_percents()
         if not 0 < self.level < 1:
@@ -247,7 +266,8 @@ def _plan_percent(config: StudyConfig, percent: float) -> Iterator[Cell]:
     examiner = tuple(cell.name for cell in controls[:1])
     for seed in range(config.seeds):
         for entry in config.recipes:
-            gan = Cell(kind="gan", percent=percent, entry=entry, seed=seed)
+            looked_at = config.recipes[entry].keep != "last"
+            gan = Cell(kind="gan", percent=percent, entry=entry, seed=seed, needs=examiner if looked_at else ())
             yield gan
             for number in range(config.classifier_seeds):
                 for arm in config.synthetic_arms:

@@ -15,11 +15,14 @@ from condgan.metrics import classification_report
 from condgan.metrics.features import CrossFit, Extractor
 from condgan.sampling import class_grid
 from condgan.study.arms import ARMS, run_arm, synthetic_labels
+from condgan.study.classifier import Classifier
+from condgan.study.extractor import classifier_extractor
 from condgan.study.files import StudyFolder
 from condgan.study.generators import SHOWN, Pool, load_generator, save_sheet, train_generator
 from condgan.study.judge import judge_images, load_classifier, make_extractor, save_classifier
 from condgan.study.plan import PRIMARY_METRICS, Cell, StudyConfig, plan
 from condgan.study.preparation import Prepared
+from condgan.study.selection import Criterion, class_kid
 from condgan.study.usefulness import gan_test, keep_patients
 
 _SEED_STRIDE = 1000
@@ -43,8 +46,8 @@ class Worker:
     ) -> None:
         self.config, self.data, self.folder = config, data, folder
         self.device, self.real_images = device, real_images
-        cells = plan(config)
-        self.examiner = next((c.name for c in cells if c.kind == "classifier" and c.entry is None), None)
+        controls = [cell for cell in plan(config) if cell.kind == "classifier" and cell.entry is None]
+        self.examiners = {cell.percent: cell.name for cell in reversed(controls)}
         self._extractor: Extractor | CrossFit | None = None
         self._reduced: dict[float, ArrayDataset] = {}
         self._pool: tuple[str, Pool] | None = None
@@ -52,10 +55,12 @@ class Worker:
     def train(self, cell: Cell, *, deadline: float = math.inf, report: Report | None = None) -> dict[str, Any] | None:
         """Train a generator; return None if the deadline came first, see `train_generator`."""
         entry, seed = _of_generator(cell)
+        recipe = self.config.recipes[entry]
         return train_generator(
-            self.config.recipes[entry],
+            recipe,
             self.real(cell.percent),
             self.folder.gan(cell),
+            criterion=None if recipe.keep == "last" else self._class_kid(cell.percent),
             seed=seed,
             precision=self.config.precision,
             device=self.device,
@@ -97,7 +102,7 @@ class Worker:
             resamples=self.config.resamples,
             level=self.config.level,
         ).as_dict()
-        if cell.name == self.examiner:
+        if cell.name == self.examiners.get(cell.percent):
             save_classifier(classifier, self._classifier_file(cell.name))
         recall = {f"recall/{name}": estimate for name, estimate in report["recall"].items()}
         return {
@@ -130,11 +135,11 @@ class Worker:
             neighbors=self.folder.gan(cell) / "neighbors.png" if self.real_images else None,
         )
         recognized = None
-        if self.examiner is not None:
-            outcome = self.folder.read(self.examiner)
-            classifier = load_classifier(self._classifier_file(self.examiner), outcome, device=self.device)
-            report = gan_test(classifier, generated, resamples=self.config.resamples, level=self.config.level)
-            recognized = {"classifier": self.examiner, **report.as_dict()}
+        if cell.percent in self.examiners:
+            report = gan_test(
+                self._examiner(cell.percent), generated, resamples=self.config.resamples, level=self.config.level
+            )
+            recognized = {"classifier": self.examiners[cell.percent], **report.as_dict()}
         return {"images": len(generated), **judged, "gan_test": recognized}
 
     @property
@@ -187,6 +192,16 @@ class Worker:
             class_names=self.data.train.class_names,
             source=f"images of {cell.entry}, seed {cell.seed}",
         )
+
+    def _examiner(self, percent: float) -> Classifier:
+        """Return the first classifier of real images, which looks at generated ones."""
+        name = self.examiners[percent]
+        return load_classifier(self._classifier_file(name), self.folder.read(name), device=self.device)
+
+    def _class_kid(self, percent: float) -> Criterion:
+        name = f"ResNet-18 of {self.examiners[percent]}"
+        extractor = classifier_extractor(self._examiner(percent), name=name, device=self.device)
+        return class_kid(self.data.validation, extractor)
 
     def _classifier_file(self, name: str) -> Path:
         return self.folder.path / "classifiers" / f"{name}.safetensors"

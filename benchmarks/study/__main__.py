@@ -1,0 +1,152 @@
+"""The study on real chest X-rays, cell by cell: ACGAN against ACWGAN, by what a ResNet-18 learns from their images.
+
+`python benchmarks/study --size cpu --out DIR` goes on where it was stopped. Cells may be run in any order and on
+several machines (`--cell`, `--merge`); `--publish` puts what there is into `results/`, from where `docs/update.py`
+makes the page. A cell that was published before is compared with its committed interval when it is run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from configs import SIZES, Size
+
+from condgan.data import ArrayDataset, Kermany, kermany_case
+from condgan.study import Study, merge, write_report, write_results
+from condgan.study.files import StudyFolder, write_json
+from condgan.study.plan import Cell
+
+RESULTS = Path(__file__).parent / "results"
+NAMES = {2: "two-classes", 3: "three-classes"}
+VALIDATION_FRACTION = 0.15
+CURVE_ROWS = 40
+
+
+def load(root: Path, classes: int, size: Size, cache: Path | None) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
+    """Return training, validation and test images; validation is split off the training patients."""
+    shape = size.config.image_shape
+    official = Kermany(root, "train", classes, shape, cache=cache, progress=False)  # type: ignore[arg-type]
+    train, validation = official.split(VALIDATION_FRACTION, seed=0)
+    if size.split == "development":
+        rest, epochs = train.split(VALIDATION_FRACTION, seed=1)
+        return rest, epochs, validation
+    return train, validation, Kermany(root, "test", classes, shape, cache=cache, progress=False)  # type: ignore[arg-type]
+
+
+def with_needs(cells: list[Cell], patterns: list[str]) -> list[str]:
+    """Return the names of the cells that fit a pattern, and of all that they need, in the order of the plan."""
+    wanted = {cell.name for cell in cells if any(fnmatch(cell.name, pattern) for pattern in patterns)}
+    for cell in reversed(cells):  # needs come first in a plan
+        if cell.name in wanted:
+            wanted |= set(cell.needs)
+    return [cell.name for cell in cells if cell.name in wanted]
+
+
+def compare(folder: Path, published: Path, patterns: list[str]) -> bool:
+    """Say of each cell that was run and published before whether it lies inside the published interval."""
+    if not (published / "results.json").is_file():
+        return True
+    committed = json.loads((published / "results.json").read_text(encoding="utf-8"))
+    metric, fine, files = committed["config"]["primary_metric"], True, StudyFolder(folder)
+    for cell in committed["cells"]:
+        if "interval" not in cell or not any(fnmatch(cell["name"], pattern) for pattern in patterns):
+            continue
+        if not files.is_finished(cell["name"]):
+            continue
+        interval, value = cell["interval"][metric], files.read(cell["name"])["metrics"][metric]
+        inside = interval["low"] <= value <= interval["high"]
+        fine &= inside
+        print(
+            f"{cell['name']}: {metric} {value:.3f}, committed {interval['value']:.3f} "
+            f"[{interval['low']:.3f}, {interval['high']:.3f}]: {'inside' if inside else 'OUTSIDE'}"
+        )
+    return fine
+
+
+def publish(folder: Path, published: Path) -> None:
+    """Copy results, sample sheets and thinned curves to where they are committed."""
+    published.mkdir(parents=True, exist_ok=True)
+    shutil.copy(write_results(folder), published / "results.json")
+    if (folder / "real.png").is_file():
+        shutil.copy(folder / "real.png", published / "real.png")
+    for gan in sorted((folder / "gans").iterdir()):
+        if not (gan / "run.json").is_file():
+            continue
+        (published / "samples").mkdir(exist_ok=True)
+        shutil.copy(gan / "samples.png", published / "samples" / f"{gan.name}.png")
+        rows = json.loads((gan / "curve.json").read_text(encoding="utf-8"))
+        thinned = [rows[round(i * (len(rows) - 1) / (CURVE_ROWS - 1))] for i in range(CURVE_ROWS)]
+        write_json(published / "curves" / f"{gan.name}.json", [_short(row) for row in thinned])
+    print(f"published in {published}")
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/study", description=__doc__)
+    parser.add_argument("--size", choices=sorted(SIZES), default="cpu")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("CONDGAN_CHEST_XRAY", "data/chest_xray"),
+        help="folder with train, val and test ($CONDGAN_CHEST_XRAY, or data/chest_xray)",
+    )
+    parser.add_argument(
+        "--classes", type=int, choices=sorted(NAMES), action="append", help="by default all of the size"
+    )
+    parser.add_argument(
+        "--cell",
+        action="append",
+        metavar="PATTERN",
+        help="run only cells of these names and what they need, such as 'gan-acgan_dcgan-*'; may be repeated",
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of all cells and run none")
+    parser.add_argument("--time-limit", type=float, metavar="MIN", help="minutes after which to stop for now")
+    parser.add_argument("--merge", nargs="+", type=Path, metavar="DIR", help="put other folders of it into --out first")
+    parser.add_argument("--publish", action="store_true", help=f"put what there is into {RESULTS.name}/; runs nothing")
+    parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest at hand")
+    given = parser.parse_args()
+
+    size, fine = SIZES[given.size], True
+    for classes in given.classes or size.classes:
+        folder, published = given.out / NAMES[classes], RESULTS / given.size / NAMES[classes]
+        if given.merge:
+            merge([other / NAMES[classes] for other in given.merge if (other / NAMES[classes]).is_dir()], folder)
+        if given.publish:
+            publish(folder, published)
+            continue
+        study = Study(
+            size.config,
+            *load(Path(given.data), classes, size, given.out / "decoded"),
+            folder,
+            group=kermany_case,
+            device=given.device,
+            progress=lambda line: print(line, flush=True),
+            command=f"python benchmarks/study --size {given.size} --classes {classes}",
+        )
+        if given.list:
+            print("\n".join(cell.name for cell in study.cells))
+            continue
+        patterns = given.cell or ["*"]
+        names = with_needs(study.cells, patterns)
+        if names and not study.run(names, time_limit=None if given.time_limit is None else 60 * given.time_limit):
+            break
+        write_report(study.results(), folder)
+        if given.cell:
+            fine &= compare(folder, published, patterns)
+    sys.exit(0 if fine else 1)
+
+
+if __name__ == "__main__":
+    main()

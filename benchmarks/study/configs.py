@@ -1,0 +1,173 @@
+"""What is computed at each size of the study. Frozen before the official test set was looked at.
+
+All generators of a size get about the same time: their steps are the time over that of a step, measured before
+(`steps_in`). The two recipes and three rungs are those of the protocol: each recipe on the DCGAN networks, on residual
+ones, and on residual ones with differentiable augmentation; losses, optimizers and label laws are those of its paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from condgan.study import RecipePlan, StudyConfig
+
+Split = Literal["official", "development"]
+
+POLICY = "brightness,contrast,translation,cutout"
+
+MILLISECONDS = {
+    ("acgan", "dcgan"): 33.4,
+    ("acwgan_gp", "dcgan"): 127.5,
+    ("acgan", "resnet"): 65.3,
+    ("acwgan_gp", "resnet"): 289.1,
+}
+"""Milliseconds of a generator step (with its critic steps) on one core of a Xeon with bf16 matrix units, torch 2.14,
+32 pixels, batch 32, 32 base channels for DCGAN and 16 for residual networks: 360 000 to 420 000 weights in each
+generator."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of the study.
+
+    Args:
+        config: The configuration; image size included.
+        split: `"official"` tests on the official test set; `"development"` on the validation images, while epochs are
+            chosen on a further part of the training patients.
+        classes: Numbers of classes to run.
+    """
+
+    config: StudyConfig
+    split: Split
+    classes: tuple[int, ...]
+
+
+def steps_in(seconds: float, recipe: str, networks: str) -> int:
+    """Return the steps that fit into so many seconds, rounded to tens."""
+    return round(100 * seconds / MILLISECONDS[recipe, networks]) * 10
+
+
+def cpu_plan(recipe: str, networks: str, *, seconds: float, steps: int | None = None, **changes: Any) -> RecipePlan:
+    """Return how a generator is trained on one core."""
+    return RecipePlan(
+        recipe=recipe,
+        networks=networks,
+        steps=steps or steps_in(seconds, recipe, networks),
+        batch_size=32,
+        base_channels=32 if networks == "dcgan" else 16,
+        **changes,
+    )
+
+
+def ladder(make: Callable[..., RecipePlan]) -> dict[str, RecipePlan]:
+    """Return the three rungs of both recipes, by name."""
+    rungs: dict[str, dict[str, Any]] = {"dcgan": {}, "resnet": {}, "resnet_diffaugment": {"augment": POLICY}}
+    return {
+        f"{recipe}_{rung}": make(recipe, rung.partition("_")[0], **changes)
+        for rung, changes in rungs.items()
+        for recipe in ("acgan", "acwgan_gp")
+    }
+
+
+def gpu_plan(recipe: str, networks: str, **changes: Any) -> RecipePlan:
+    """Return how a generator is trained on a GPU; times of steps there are not measured yet."""
+    return RecipePlan(
+        recipe=recipe,
+        networks=networks,
+        steps={"acgan": 60_000, "acwgan_gp": 20_000}[recipe],
+        batch_size=64,
+        generator_batch_size=128 if recipe == "acwgan_gp" else None,
+        base_channels=64,
+        keep="best_kid",
+        **changes,
+    )
+
+
+CPU = StudyConfig(
+    image_shape=(1, 32, 32),
+    recipes=ladder(partial(cpu_plan, seconds=150, keep="best_kid", looks=5)),
+    arms=("real", "real_augmented", "real_weighted", "real_oversampled", "synthetic_1x", "real_plus_synthetic_1to1"),
+    seeds=3,
+    classifier_seeds=3,
+    classifier_steps=120,
+    classifier_epochs=4,
+    extractor="in_domain",
+)
+
+GPU = StudyConfig(
+    image_shape=(1, 64, 64),
+    recipes=ladder(gpu_plan),
+    arms=(
+        "real",
+        "real_augmented",
+        "real_weighted",
+        "real_augmented_weighted",
+        "real_oversampled",
+        "synthetic_1x",
+        "synthetic_2x",
+        "synthetic_5x",
+        "real_plus_synthetic_2to1",
+        "real_plus_synthetic_1to1",
+        "real_plus_synthetic_1to2",
+        "pretrained",
+    ),
+    seeds=5,
+    classifier_seeds=3,
+    classifier_steps=2000,
+    classifier_epochs=10,
+    extractor="in_domain",
+)
+
+
+def _experiments() -> dict[str, RecipePlan]:
+    """Return what LOG.md tries, one change at a time; equal time for all."""
+
+    def plan(recipe: str, networks: str = "dcgan", **changes: Any) -> RecipePlan:
+        return cpu_plan(recipe, networks, seconds=75, **changes)
+
+    return {
+        "acgan": plan("acgan"),
+        "acwgan": plan("acwgan_gp"),
+        "acgan_best_kid": plan("acgan", keep="best_kid", looks=5),
+        "acgan_diffaugment": plan("acgan", augment=POLICY),
+        "acwgan_diffaugment": plan("acwgan_gp", augment=POLICY),
+        "acgan_class_real_only": plan(
+            "acgan", auxiliary={"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.1}
+        ),
+        "acwgan_generator_weight_1": plan(
+            "acwgan_gp", auxiliary={"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 1.0}
+        ),
+        "acwgan_class_on_fakes": plan(
+            "acwgan_gp", auxiliary={"real_weight": 1.0, "fake_weight": 1.0, "generator_weight": 0.1}
+        ),
+        "acwgan_critic_steps_1": plan(
+            "acwgan_gp", steps=3 * steps_in(75, "acwgan_gp", "dcgan"), options={"critic_steps": 1}
+        ),
+        "acwgan_uniform_labels": plan("acwgan_gp", options={"label_law": "uniform"}),
+        "acgan_balanced": plan("acgan", options={"sampling": "balanced"}),
+        "acwgan_balanced": plan("acwgan_gp", options={"sampling": "balanced"}),
+        "acwgan_no_average": plan("acwgan_gp", options={"ema_decay": 0.0}),
+        "acgan_resnet": plan("acgan", "resnet"),
+        "acgan_resnet_diffaugment": plan("acgan", "resnet", augment=POLICY),
+    }
+
+
+DIAGNOSIS = StudyConfig(
+    image_shape=(1, 32, 32),
+    recipes=_experiments(),
+    arms=("real", "synthetic_1x", "synthetic_5x"),
+    seeds=2,
+    classifier_seeds=1,
+    classifier_steps=120,
+    classifier_epochs=4,
+    extractor=None,
+)
+
+SIZES = {
+    "cpu": Size(CPU, "official", (2, 3)),
+    "gpu": Size(GPU, "official", (2, 3)),
+    "diagnosis": Size(DIAGNOSIS, "development", (2,)),
+}

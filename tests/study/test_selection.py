@@ -1,0 +1,134 @@
+import dataclasses
+import json
+import types
+
+import pytest
+import torch
+
+from condgan.data import ArrayDataset
+from condgan.metrics.features import module_extractor
+from condgan.study.generators import load_generator, train_generator
+from condgan.study.plan import RecipePlan, StudyConfig, plan
+from condgan.study.runner import Study
+from condgan.study.selection import KeepBest, class_kid
+
+TINY = RecipePlan(recipe="acgan", steps=6, batch_size=8, base_channels=4, keep="best_kid", looks=3)
+
+
+class FromSamples:
+    """A trainer that samples what it is given, class by class."""
+
+    def __init__(self, by_class):
+        self.by_class = by_class
+
+    def sample(self, y, *, seed):
+        rng = torch.Generator().manual_seed(seed)
+        return torch.stack([self.by_class(int(label), rng) for label in y])
+
+
+@pytest.fixture
+def criterion():
+    """Compares with two classes of flat images around -0.5 and 0.5, in the features "mean of each quarter"."""
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(80) % 2
+    x = (y * 127 + 64 + 20 * torch.randn(80, generator=rng)).round().clamp(0, 255).byte()
+    data = ArrayDataset(x.view(-1, 1, 1, 1).expand(-1, 1, 8, 8).contiguous(), y)
+    pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+    return class_kid(data, module_extractor(pool, name="quarters", image_shape=(1, 8, 8)))
+
+
+def flat(value, spread, rng):
+    return torch.full((1, 8, 8), float(value + spread * torch.randn((), generator=rng)))
+
+
+def test_wrong_classes_and_collapse_are_worse_than_the_right_thing(criterion):
+    right = criterion(FromSamples(lambda y, rng: flat(y - 0.5, 0.157, rng)))
+    swapped = criterion(FromSamples(lambda y, rng: flat(0.5 - y, 0.157, rng)))
+    collapsed = criterion(FromSamples(lambda y, rng: flat(y - 0.5, 0.0, rng)))
+    assert abs(right) < 0.01
+    assert right < collapsed < swapped
+    assert swapped > 1
+
+
+def test_the_best_look_is_kept(tmp_path):
+    saved = []
+    trainer = types.SimpleNamespace(
+        state=types.SimpleNamespace(step=0),
+        ema=types.SimpleNamespace(save_pretrained=lambda folder: saved.append(folder)),
+    )
+    values = iter([3.0, 1.0, 2.0])
+    keeper = KeepBest(tmp_path, lambda trainer: next(values), every=2)
+    for step in (2, 4, 6):
+        trainer.state.step = step
+        keeper.on_step_end(trainer)
+    assert (keeper.step, keeper.best, len(saved)) == (4, 1.0, 2)
+    again = KeepBest(tmp_path, lambda trainer: 1.5, every=2)
+    again.load_state_dict(keeper.state_dict())
+    trainer.state.step = 8
+    again.on_step_end(trainer)
+    assert (again.step, len(saved)) == (4, 2)
+    assert [look["step"] for look in again.looks] == [2, 4, 6, 8]
+
+
+def test_training_leaves_the_kept_generator(phantoms, tmp_path):
+    """The second look is the best by decree; its generator is that of a run that ends there."""
+    train = phantoms[0]
+
+    def decree(trainer):
+        return abs(trainer.state.step - 4)
+
+    run = train_generator(TINY, train, tmp_path / "kept", criterion=decree, precision="fp32", device="cpu")
+    assert run["kept"]["step"] == 4
+    assert [look["step"] for look in run["kept"]["looks"]] == [2, 4, 6]
+    shorter = dataclasses.replace(TINY, steps=4, keep="last")
+    train_generator(shorter, train, tmp_path / "short", precision="fp32", device="cpu")
+    kept, short = (load_generator(tmp_path / name).state_dict() for name in ("kept", "short"))
+    assert all(torch.equal(kept[name], short[name]) for name in kept)
+    with pytest.raises(ValueError, match="needs a criterion"):
+        train_generator(TINY, train, tmp_path / "other", device="cpu")
+
+
+def test_looking_does_not_change_the_training(phantoms, tmp_path):
+    last = dataclasses.replace(TINY, keep="last")
+    looked = train_generator(
+        TINY, phantoms[0], tmp_path / "a", criterion=lambda t: -t.state.step, precision="fp32", device="cpu"
+    )
+    plain = train_generator(last, phantoms[0], tmp_path / "b", precision="fp32", device="cpu")
+    assert looked["last_metrics"] == plain["last_metrics"]
+
+
+@pytest.mark.usefixtures("tiny_classifier")
+def test_a_study_selects_on_validation_images(small_config, phantoms, tmp_path):
+    config = small_config(recipes={"acgan": TINY}, arms=("real", "synthetic_1x"), classifier_seeds=1)
+    (gan,) = (cell for cell in plan(config) if cell.kind == "gan")
+    assert gan.needs == ("classifier-real-c0-p100",)
+    study = Study(config, *phantoms, tmp_path / "study", device="cpu")
+    assert study.run()
+    outcome = json.loads((tmp_path / "study" / "cells" / f"{gan.name}.json").read_text())
+    looks = outcome["kept"]["looks"]
+    assert outcome["kept"]["step"] == min(looks, key=lambda look: look["value"])["step"]
+    assert study.folder.test_evaluations() == {"acgan/synthetic_1x": 1, "real": 1}
+
+
+def test_a_study_that_selects_needs_a_control(small_config):
+    with pytest.raises(ValueError, match="Add 'real', or keep the last step"):
+        small_config(recipes={"acgan": TINY}, arms=("synthetic_1x",))
+
+
+def test_the_choice_survives_json(small_config):
+    plan_of = dataclasses.replace(TINY, auxiliary={"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.2})
+    config = small_config(recipes={"acgan": plan_of})
+    assert StudyConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keep": "best"}, "Did you mean 'best_kid'"),
+        ({"looks": 0}, "looks must be at least 1"),
+        ({"auxiliary": {"fake": 1.0}}, "auxiliary must be among fake_weight"),
+    ],
+)
+def test_wrong_plans_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **changes)
