@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from report import markdown_table
+from page_parts import markdown_table
 from speed_figures import AXES, Row, config_of, draw_bars, draw_growth, iterations, points
 
 Section = Callable[[list[Row], Mapping[str, float]], list[str]]

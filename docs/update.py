@@ -1,7 +1,9 @@
-"""Put the results of a run into README and documentation: no figure there is written by hand.
+"""Put results into README and documentation: no figure there is written by hand.
 
-`python docs/update.py --run FOLDER SECTION` takes a run of `examples/chest_xray` for the place between the marks
-`<!-- SECTION -->` and `<!-- /SECTION -->`; `--speed FILE` a result of `benchmarks/speed`.
+`python docs/update.py --study FOLDER SECTION` takes the `results.json` of a study for the places between the marks
+`<!-- SECTION -->` and `<!-- /SECTION -->` (in the README also `<!-- SECTION-picture -->`), and draws its pictures;
+`--speed FILE` takes a result of `benchmarks/speed`. The sections `cpu-...` and `gpu-...` show what is in
+`benchmarks/study/results`; others, such as the example's, keep a copy of their `results.json` beside their pictures.
 """
 
 from __future__ import annotations
@@ -16,10 +18,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "pages"
-sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "examples/chest_xray", "benchmarks/speed")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "benchmarks/speed")]
 
 import speed_page  # noqa: E402 - found through the path above
-from report import findings, how, table_of_arms  # noqa: E402
+import study_page  # noqa: E402
+from published_numbers import published_table  # noqa: E402
+from study_pictures import draw_pictures  # noqa: E402
+
+SIZES = ("cpu", "gpu")
+PUBLISHED = {"two classes": "cpu-two-classes", "three classes": "cpu-three-classes"}
 
 
 def replace(path: Path, section: str, text: str) -> bool:
@@ -30,29 +37,61 @@ def replace(path: Path, section: str, text: str) -> bool:
     return bool(pattern.search(old))
 
 
-def study_body(results: dict[str, Any], prefix: str) -> str:
-    """Return tables, findings and figures of a run; the figures lie in the folder `prefix`."""
-    facts = "\n".join(f"- {sentence}" for sentence in findings(results))
-    figures = "\n\n".join(f"![{Path(name).stem.replace('_', ' ')}]({prefix}/{name})" for name in pictures(results))
-    return f"{table_of_arms(results)}\n\n{facts}\n\n{figures}\n\n{how(results)}"
+def committed(section: str) -> Path:
+    """Return the file that a section shows."""
+    size, _, name = section.partition("-")
+    folder = ROOT / "benchmarks/study/results" / size / name if size in SIZES else PAGES / "assets" / section
+    return folder / "results.json"
 
 
-def pictures(results: dict[str, Any]) -> list[str]:
-    """Return the names of a run's figures that are shown."""
-    return ["comparison.png", *[f"{name}_samples.png" for name in results["gans"]]]
+def read(section: str) -> dict[str, Any] | None:
+    """Return the results that a section shows, or None if there are none yet."""
+    file = committed(section)
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def study_texts(section: str, results: dict[str, Any]) -> dict[tuple[Path, str], str]:
+    """Return what stands between the marks of a study, by file and mark."""
+    pictures = {path.name for path in (PAGES / "assets" / section).glob("*.png")}
+    file = committed(section)
+    here = f"assets/{section}"
+    if file.is_relative_to(PAGES):
+        source = f"[results.json]({here}/results.json)"
+    else:
+        source = f"`{file.relative_to(ROOT).as_posix()}`"
+    readme, page = ROOT / "README.md", PAGES / "study.md"
+    return {
+        (readme, section): study_page.readme_body(
+            results, f"docs/pages/{here}", pictures, "[the study page](docs/pages/study.md)"
+        ),
+        (readme, f"{section}-picture"): study_page.sample_picture(results, f"docs/pages/{here}", pictures),
+        (page, section): study_page.page_body(results, here, pictures, source),
+    }
+
+
+def published_text() -> str:
+    """Return the table of published numbers with ours."""
+    return published_table({name: read(section) for name, section in PUBLISHED.items()})
 
 
 def update_study(folder: Path, section: str) -> None:
-    """Copy the figures of a run and show it."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    """Draw the pictures of a study and show it."""
+    folder, file = folder.resolve(), committed(section)
     assets = PAGES / "assets" / section
-    assets.mkdir(parents=True, exist_ok=True)
-    for name in (*pictures(results), "results.json"):
-        shutil.copy(folder / name, assets / name)
-    places = ((ROOT / "README.md", "docs/pages/assets"), (PAGES / "study.md", "assets"))
-    found = [replace(path, section, study_body(results, f"{prefix}/{section}")) for path, prefix in places]
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    if results.get("schema") != 1:
+        raise SystemExit(f"the page shows results of schema 1, got {results.get('schema')!r} in {folder}.")
+    if file.parent not in (folder, assets):
+        raise SystemExit(f"{section} shows {file.relative_to(ROOT)}: publish the results there, and name that folder.")
+    if folder != assets:  # else only the text is written anew
+        shutil.rmtree(assets, ignore_errors=True)
+        draw_pictures(results, folder, assets)
+        if file.parent == assets:
+            shutil.copy(folder / "results.json", file)
+    found = [replace(path, mark, text) for (path, mark), text in study_texts(section, results).items()]
     if not any(found):
         raise SystemExit(f"no page has the marks <!-- {section} --> and <!-- /{section} -->")
+    replace(PAGES / "study.md", "published", published_text())
 
 
 def update_speed(file: Path) -> None:
@@ -70,11 +109,11 @@ def update_speed(file: Path) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", nargs=2, action="append", default=[], metavar=("FOLDER", "SECTION"))
-    parser.add_argument("--speed", type=Path, action="append", default=[], help="JSON file of a benchmark")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", nargs=2, action="append", default=[], metavar=("FOLDER", "SECTION"))
+    parser.add_argument("--speed", type=Path, action="append", default=[], metavar="FILE")
     given = parser.parse_args()
-    for folder, section in given.run:
+    for folder, section in given.study:
         update_study(Path(folder), section)
     for file in given.speed:
         update_speed(file)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -131,24 +132,45 @@ def test_every_module_is_on_an_api_page():
 
 
 def load_update(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "examples" / "chest_xray"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     spec = importlib.util.spec_from_file_location("update", ROOT / "docs" / "update.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-@pytest.mark.parametrize("section", ["two-classes", "three-classes"])
-def test_shown_results_are_those_of_a_run(section, monkeypatch):
+@pytest.mark.parametrize("section", ["cpu-two-classes", "cpu-three-classes", "two-classes", "three-classes"])
+def test_shown_results_are_those_of_a_study(section, monkeypatch):
     update = load_update(monkeypatch)
-    results = json.loads((ROOT / "docs/pages/assets" / section / "results.json").read_text(encoding="utf-8"))
-    shown = (ROOT / "docs/pages/study.md").read_text(encoding="utf-8")
-    assert update.study_body(results, f"assets/{section}") in shown
-    if section == "two-classes":
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        assert update.study_body(results, f"docs/pages/assets/{section}") in readme
-    for arm in results["arms"].values():
-        assert sum(map(sum, arm["test"]["confusion"])) == 624
+    results = update.read(section)
+    readme, page = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/pages/study.md"))
+    shown = {"README.md": readme, "study.md": page}
+    marks = [("study.md", section)]
+    marks += [("README.md", mark) for mark in (section, f"{section}-picture") if f"<!-- {mark} -->" in readme]
+    made = {} if results is None else update.study_texts(section, results)
+    texts = {(path.name, mark): text for (path, mark), text in made.items()}
+    for name, mark in marks:
+        text = texts.get((name, mark), update.study_page.NOT_RUN)
+        assert f"<!-- {mark} -->\n{text}\n<!-- /{mark} -->" in shown[name], (
+            f"{name} does not show {update.committed(section)}: run python docs/update.py --study FOLDER {section}"
+        )
+    drawn = {path.name for path in (ROOT / "docs/pages/assets" / section).glob("*.png")}
+    assert drawn == set(re.findall(rf"assets/{section}/(\S+\.png)", page))
+    for cell in results["cells"] if results else ():
+        if cell["kind"] == "classifier" and "error" not in cell and "Kermany" in results["data"]["source"]:
+            assert sum(map(sum, cell["confusion"])) == 624
+
+
+def test_published_numbers_stand_beside_ours(monkeypatch):
+    text = load_update(monkeypatch).published_text()
+    page = (ROOT / "docs/pages/study.md").read_text(encoding="utf-8")
+    assert f"<!-- published -->\n{text}\n<!-- /published -->" in page
+
+
+def test_shown_pictures_exist():
+    for path in (ROOT / "README.md", *(ROOT / "docs/pages").rglob("*.md")):
+        for target in re.findall(r"!\[[^]]*\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).is_file(), f"{path.name} shows {target}"
 
 
 @pytest.mark.parametrize(

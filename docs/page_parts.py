@@ -1,0 +1,65 @@
+"""Pieces of Markdown that pages are put together from."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; intervals in its cells stay in one piece.
+
+    Examples:
+        >>> print(markdown_table(["arm", "AUROC"], [["real", "0.941"]]))
+        | arm | AUROC |
+        | --- | --- |
+        | real | 0.941 |
+    """
+    lines = [head, ["---"] * len(head), *(map(unbroken, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def bullets(sentences: Iterable[str]) -> str:
+    """Return a list, one line a sentence."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def folded(summary: str, *blocks: str) -> str:
+    """Return blocks that open on demand."""
+    return "\n\n".join([f'<details markdown="1">\n<summary>{summary}</summary>', *filter(None, blocks), "</details>"])
+
+
+def image(path: str, alt: str) -> str:
+    """Return a picture."""
+    return f"![{alt}]({path})"
+
+
+def plain(text: object) -> str:
+    """Return a text that came from elsewhere so that it is neither taken for HTML nor ends a cell of a table.
+
+    Examples:
+        >>> plain("p < 0.05 | <script>")
+        'p &lt; 0.05 &#124; &lt;script&gt;'
+    """
+    return html.escape(str(text), quote=False).replace("|", "&#124;")
+
+
+def unbroken(text: str) -> str:
+    r"""Return a text whose lines are not broken inside of brackets: an interval stays in one piece.
+
+    Examples:
+        >>> unbroken("0.734 [0.702, 0.765]")
+        '0.734 [0.702,\xa00.765]'
+    """
+    return re.sub(r"\[[^][]*\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as an enumeration.
+
+    Examples:
+        >>> listed(["a"]), listed(["a", "b", "c"])
+        ('a', 'a, b and c')
+    """
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
