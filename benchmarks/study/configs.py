@@ -88,11 +88,11 @@ def gpu_plan(recipe: str, networks: str, **changes: Any) -> RecipePlan:
 
 CPU = StudyConfig(
     image_shape=(1, 32, 32),
-    recipes=ladder(partial(cpu_plan, seconds=150, keep="best_kid", looks=5)),
+    recipes=ladder(partial(cpu_plan, seconds=120, keep="best_kid", looks=5)),
     arms=("real", "real_augmented", "real_weighted", "real_oversampled", "synthetic_1x", "real_plus_synthetic_1to1"),
     seeds=3,
     classifier_seeds=3,
-    classifier_steps=120,
+    classifier_steps=100,
     classifier_epochs=4,
     extractor="in_domain",
 )
