@@ -16,6 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from carry import pack, unpack
 from configs import SIZES, Size
 
 from condgan.data import ArrayDataset, Kermany, kermany_case
@@ -91,6 +92,15 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
+def _move(given: argparse.Namespace, folder: Path, published: Path) -> None:
+    if given.unpack:
+        unpack(given.unpack, folder)
+    if given.pack:
+        print("\n".join(str(path) for path in pack(folder, given.pack)))
+    if given.publish:
+        publish(folder, published)
+
+
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(prog="python benchmarks/study", description=__doc__)
@@ -114,6 +124,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the names of all cells and run none")
     parser.add_argument("--time-limit", type=float, metavar="MIN", help="minutes after which to stop for now")
     parser.add_argument("--merge", nargs="+", type=Path, metavar="DIR", help="put other folders of it into --out first")
+    parser.add_argument("--pack", type=Path, metavar="DIR", help="put --out into files of at most 16 MiB; runs nothing")
+    parser.add_argument("--unpack", type=Path, metavar="DIR", help="make --out of such files; runs nothing")
     parser.add_argument("--publish", action="store_true", help=f"put what there is into {RESULTS.name}/; runs nothing")
     parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest at hand")
     given = parser.parse_args()
@@ -123,8 +135,8 @@ def main() -> None:
         folder, published = given.out / NAMES[classes], RESULTS / given.size / NAMES[classes]
         if given.merge:
             merge([other / NAMES[classes] for other in given.merge if (other / NAMES[classes]).is_dir()], folder)
-        if given.publish:
-            publish(folder, published)
+        if given.publish or given.pack or given.unpack:
+            _move(given, folder, published)
             continue
         study = Study(
             size.config,
