@@ -17,28 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from carry import pack, unpack
-from configs import SIZES, Size
+from configs import SIZES
+from probe import probe
+from xrays import load
 
-from condgan.data import ArrayDataset, Kermany, kermany_case
+from condgan.data import kermany_case
 from condgan.study import Study, merge, write_report, write_results
 from condgan.study.files import StudyFolder, write_json
 from condgan.study.plan import Cell
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = {2: "two-classes", 3: "three-classes"}
-VALIDATION_FRACTION = 0.15
 CURVE_ROWS = 40
-
-
-def load(root: Path, classes: int, size: Size, cache: Path | None) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
-    """Return training, validation and test images; validation is split off the training patients."""
-    shape = size.config.image_shape
-    official = Kermany(root, "train", classes, shape, cache=cache, progress=False)  # type: ignore[arg-type]
-    train, validation = official.split(VALIDATION_FRACTION, seed=0)
-    if size.split == "development":
-        rest, epochs = train.split(VALIDATION_FRACTION, seed=1)
-        return rest, epochs, validation
-    return train, validation, Kermany(root, "test", classes, shape, cache=cache, progress=False)  # type: ignore[arg-type]
 
 
 def with_needs(cells: list[Cell], patterns: list[str]) -> list[str]:
@@ -75,8 +65,9 @@ def publish(folder: Path, published: Path) -> None:
     """Copy results, sample sheets and thinned curves to where they are committed."""
     published.mkdir(parents=True, exist_ok=True)
     shutil.copy(write_results(folder), published / "results.json")
-    if (folder / "real.png").is_file():
-        shutil.copy(folder / "real.png", published / "real.png")
+    for name in ("real.png", "probes.json"):
+        if (folder / name).is_file():
+            shutil.copy(folder / name, published / name)
     for gan in sorted((folder / "gans").iterdir()):
         if not (gan / "run.json").is_file():
             continue
@@ -127,6 +118,11 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, metavar="DIR", help="put --out into files of at most 16 MiB; runs nothing")
     parser.add_argument("--unpack", type=Path, metavar="DIR", help="make --out of such files; runs nothing")
     parser.add_argument("--publish", action="store_true", help=f"put what there is into {RESULTS.name}/; runs nothing")
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="look at the generators, on training and validation images only, and write probes.json; trains nothing",
+    )
     parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest at hand")
     given = parser.parse_args()
 
@@ -138,9 +134,13 @@ def main() -> None:
         if given.publish or given.pack or given.unpack:
             _move(given, folder, published)
             continue
+        data = load(Path(given.data), classes, size, given.out / "decoded")
+        if given.probe:
+            write_json(folder / "probes.json", probe(folder, data[0], data[1]))
+            continue
         study = Study(
             size.config,
-            *load(Path(given.data), classes, size, given.out / "decoded"),
+            *data,
             folder,
             group=kermany_case,
             device=given.device,
