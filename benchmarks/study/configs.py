@@ -8,7 +8,7 @@ ones, and on residual ones with differentiable augmentation; losses, optimizers 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -166,8 +166,28 @@ DIAGNOSIS = StudyConfig(
     extractor=None,
 )
 
+LONG = replace(
+    DIAGNOSIS,
+    recipes={"acwgan_six_times": cpu_plan("acwgan_gp", "dcgan", seconds=450)},
+    arms=("real", "synthetic_1x"),
+    seeds=1,
+)
+
+SMALL = replace(
+    DIAGNOSIS,
+    image_shape=(1, 16, 16),
+    recipes={
+        "acwgan_16px": cpu_plan("acwgan_gp", "dcgan", seconds=75),
+        "acwgan_16px_twice": cpu_plan("acwgan_gp", "dcgan", seconds=150),
+    },
+    arms=("real", "synthetic_1x"),
+    seeds=1,
+)
+
 SIZES = {
     "cpu": Size(CPU, "official", (2, 3)),
     "gpu": Size(GPU, "official", (2, 3)),
     "diagnosis": Size(DIAGNOSIS, "development", (2,)),
+    "diagnosis-long": Size(LONG, "development", (2,)),
+    "diagnosis-16px": Size(SMALL, "development", (2,)),
 }

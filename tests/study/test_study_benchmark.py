@@ -108,7 +108,7 @@ def test_a_study_is_carried_in_small_parts(benchmark_module, small_config, phant
         carry.unpack(tmp_path / "parts", tmp_path / "new" / "two-classes")
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "diagnosis"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "diagnosis", "diagnosis-long", "diagnosis-16px"])
 def test_the_sizes_are_plans(benchmark_module, name):
     size = benchmark_module("configs").SIZES[name]
     assert StudyConfig.from_dict(json.loads(json.dumps(size.config.as_dict()))) == size.config
