@@ -16,28 +16,19 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from configs import SIZES, Size
+from carry import pack, unpack
+from configs import SIZES
+from probe import probe
+from xrays import load
 
-from condgan.data import ArrayDataset, Kermany, kermany_case
+from condgan.data import kermany_case
 from condgan.study import Study, merge, write_report, write_results
 from condgan.study.files import StudyFolder, write_json
 from condgan.study.plan import Cell
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = {2: "two-classes", 3: "three-classes"}
-VALIDATION_FRACTION = 0.15
 CURVE_ROWS = 40
-
-
-def load(root: Path, classes: int, size: Size, cache: Path | None) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
-    """Return training, validation and test images; validation is split off the training patients."""
-    shape = size.config.image_shape
-    official = Kermany(root, "train", classes, shape, cache=cache, progress=False)  # type: ignore[arg-type]
-    train, validation = official.split(VALIDATION_FRACTION, seed=0)
-    if size.split == "development":
-        rest, epochs = train.split(VALIDATION_FRACTION, seed=1)
-        return rest, epochs, validation
-    return train, validation, Kermany(root, "test", classes, shape, cache=cache, progress=False)  # type: ignore[arg-type]
 
 
 def with_needs(cells: list[Cell], patterns: list[str]) -> list[str]:
@@ -74,8 +65,9 @@ def publish(folder: Path, published: Path) -> None:
     """Copy results, sample sheets and thinned curves to where they are committed."""
     published.mkdir(parents=True, exist_ok=True)
     shutil.copy(write_results(folder), published / "results.json")
-    if (folder / "real.png").is_file():
-        shutil.copy(folder / "real.png", published / "real.png")
+    for name in ("real.png", "probes.json"):
+        if (folder / name).is_file():
+            shutil.copy(folder / name, published / name)
     for gan in sorted((folder / "gans").iterdir()):
         if not (gan / "run.json").is_file():
             continue
@@ -89,6 +81,15 @@ def publish(folder: Path, published: Path) -> None:
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
     return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
+
+
+def _move(given: argparse.Namespace, folder: Path, published: Path) -> None:
+    if given.unpack:
+        unpack(given.unpack, folder)
+    if given.pack:
+        print("\n".join(str(path) for path in pack(folder, given.pack)))
+    if given.publish:
+        publish(folder, published)
 
 
 def main() -> None:
@@ -114,7 +115,14 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the names of all cells and run none")
     parser.add_argument("--time-limit", type=float, metavar="MIN", help="minutes after which to stop for now")
     parser.add_argument("--merge", nargs="+", type=Path, metavar="DIR", help="put other folders of it into --out first")
+    parser.add_argument("--pack", type=Path, metavar="DIR", help="put --out into files of at most 16 MiB; runs nothing")
+    parser.add_argument("--unpack", type=Path, metavar="DIR", help="make --out of such files; runs nothing")
     parser.add_argument("--publish", action="store_true", help=f"put what there is into {RESULTS.name}/; runs nothing")
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="look at the generators, on training and validation images only, and write probes.json; trains nothing",
+    )
     parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest at hand")
     given = parser.parse_args()
 
@@ -123,12 +131,16 @@ def main() -> None:
         folder, published = given.out / NAMES[classes], RESULTS / given.size / NAMES[classes]
         if given.merge:
             merge([other / NAMES[classes] for other in given.merge if (other / NAMES[classes]).is_dir()], folder)
-        if given.publish:
-            publish(folder, published)
+        if given.publish or given.pack or given.unpack:
+            _move(given, folder, published)
+            continue
+        data = load(Path(given.data), classes, size, given.out / "decoded")
+        if given.probe:
+            write_json(folder / "probes.json", probe(folder, data[0], data[1]))
             continue
         study = Study(
             size.config,
-            *load(Path(given.data), classes, size, given.out / "decoded"),
+            *data,
             folder,
             group=kermany_case,
             device=given.device,

@@ -8,7 +8,7 @@ ones, and on residual ones with differentiable augmentation; losses, optimizers 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -88,11 +88,11 @@ def gpu_plan(recipe: str, networks: str, **changes: Any) -> RecipePlan:
 
 CPU = StudyConfig(
     image_shape=(1, 32, 32),
-    recipes=ladder(partial(cpu_plan, seconds=150, keep="best_kid", looks=5)),
+    recipes=ladder(partial(cpu_plan, seconds=120, keep="best_kid", looks=5)),
     arms=("real", "real_augmented", "real_weighted", "real_oversampled", "synthetic_1x", "real_plus_synthetic_1to1"),
     seeds=3,
     classifier_seeds=3,
-    classifier_steps=120,
+    classifier_steps=100,
     classifier_epochs=4,
     extractor="in_domain",
 )
@@ -166,8 +166,28 @@ DIAGNOSIS = StudyConfig(
     extractor=None,
 )
 
+LONG = replace(
+    DIAGNOSIS,
+    recipes={"acwgan_six_times": cpu_plan("acwgan_gp", "dcgan", seconds=450)},
+    arms=("real", "synthetic_1x"),
+    seeds=1,
+)
+
+SMALL = replace(
+    DIAGNOSIS,
+    image_shape=(1, 16, 16),
+    recipes={
+        "acwgan_16px": cpu_plan("acwgan_gp", "dcgan", seconds=75),
+        "acwgan_16px_twice": cpu_plan("acwgan_gp", "dcgan", seconds=150),
+    },
+    arms=("real", "synthetic_1x"),
+    seeds=1,
+)
+
 SIZES = {
     "cpu": Size(CPU, "official", (2, 3)),
     "gpu": Size(GPU, "official", (2, 3)),
     "diagnosis": Size(DIAGNOSIS, "development", (2,)),
+    "diagnosis-long": Size(LONG, "development", (2,)),
+    "diagnosis-16px": Size(SMALL, "development", (2,)),
 }

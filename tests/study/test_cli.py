@@ -34,7 +34,7 @@ def study(folders, out, *more):
 
 def test_a_study_from_folders_to_report(folders, tmp_path, capsys):
     out = tmp_path / "out"
-    arms = ["--arms", "real,real_weighted,synthetic_1x", "--test", str(folders / "test")]
+    arms = ["--arms", "real,real_weighted,synthetic_1x", "--test", str(folders / "test"), "--keep", "best_kid"]
     assert study(folders, out, *arms, "--cells", "classifier-real*") == 0
     assert study(folders, out, *arms) == 0
     results = json.loads((out / "results.json").read_text())
@@ -42,6 +42,8 @@ def test_a_study_from_folders_to_report(folders, tmp_path, capsys):
     assert len(results["cells"]) == results["cells_planned"] == 2 + 1 + 1 + 1
     assert results["test_evaluations"] == {"acgan/fidelity": 1, "acgan/synthetic_1x": 1, "real": 1, "real_weighted": 1}
     assert results["data"]["patients"]["test"] > 40
+    (gan,) = (cell for cell in results["cells"] if cell["kind"] == "gan")
+    assert gan["kept"]["criterion"] == "best_kid"
     assert results["command"].startswith(f"condgan study {folders}")
     page = (out / "report.html").read_text()
     assert "For research only" in page

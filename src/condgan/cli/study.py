@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from condgan.cli.folders import add_data_options, read_folder, with_common_groups
 from condgan.cli.generators import add_recipe_options, make_plan, say
-from condgan.study.plan import EXTRACTOR_NAMES, RecipePlan, StudyConfig
+from condgan.study.plan import EXTRACTOR_NAMES, KEPT, RecipePlan, StudyConfig
 from condgan.study.report import write_report
 from condgan.study.results import write_results
 from condgan.study.runner import Study, merge
@@ -75,6 +76,12 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--classifier-steps", type=int, default=1000, metavar="N", help="steps of classifiers (1000)")
     group.add_argument("--classifier-epochs", type=int, default=5, metavar="N", help="looks at validation images (5)")
     group.add_argument("--classifier-batch-size", type=int, default=64, metavar="N", help="images of their steps (64)")
+    group.add_argument(
+        "--keep",
+        choices=KEPT,
+        default="last",
+        help="which step's generator is kept: the last, or the best by KID on validation images (last)",
+    )
     group.add_argument("--reduced-class", metavar="NAME", help="class that the imbalance sweep makes rare")
     group.add_argument(
         "--percents", default="100", metavar="NUMBERS", help="percents of its patients to keep, such as 100,25,5 (100)"
@@ -143,7 +150,7 @@ def _config(given: argparse.Namespace) -> StudyConfig:
 
 def _recipe(entry: str, given: argparse.Namespace) -> tuple[str, RecipePlan]:
     recipe, _, networks = entry.partition(":")
-    return entry.replace(":", "_"), make_plan(given, recipe, networks or "recipe")
+    return entry.replace(":", "_"), replace(make_plan(given, recipe, networks or "recipe"), keep=given.keep)
 
 
 def _number(text: str) -> float:

@@ -1,0 +1,91 @@
+"""A study in few small files, to carry it from one machine to another that shares no folder with it."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+
+from condgan.study.files import StudyFolder
+from condgan.study.plan import plan
+
+PART = 16 * 2**20
+WEIGHTS = "model.safetensors"
+
+
+def pack(folder: Path, out: Path, *, part: int = PART) -> list[Path]:
+    """Write a study's finished cells and the generators that unfinished cells need, in parts of at most 16 MiB.
+
+    Averaged generators are stored in half precision. A generator whose cells are all finished is left out but for its
+    pictures and curves: what it was needed for is there. Checkpoints of unfinished trainings stay behind; such a
+    training begins anew elsewhere.
+
+    Args:
+        folder: Folder of a study.
+        out: Folder of the parts, made if missing.
+        part: Largest size of a part in bytes.
+
+    Returns:
+        The parts, in order.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for path in _to_carry(folder):
+            content = _half(path) if path.name == WEIGHTS else path.read_bytes()
+            entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    packed = buffer.getvalue()
+    out.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for number, begin in enumerate(range(0, len(packed), part)):
+        parts.append(out / f"{folder.name}.tar.gz.{number:03d}")
+        parts[-1].write_bytes(packed[begin : begin + part])
+    return parts
+
+
+def unpack(parts: Path, folder: Path) -> None:
+    """Put a study that was packed into a new folder, from where it goes on or is merged.
+
+    Args:
+        parts: Folder of the parts; they are told by the name of `folder`.
+        folder: Folder to make.
+
+    Raises:
+        FileNotFoundError: If there are no parts, or one is missing.
+        FileExistsError: If the folder exists.
+    """
+    found = sorted(parts.glob(f"{folder.name}.tar.gz.*"))
+    if not found or [path.name[-3:] for path in found] != [f"{number:03d}" for number in range(len(found))]:
+        raise FileNotFoundError(
+            f"{str(parts)!r} must hold {folder.name}.tar.gz.000 and all parts behind it, got "
+            f"{[path.name for path in found]}."
+        )
+    if folder.exists():
+        raise FileExistsError(f"{str(folder)!r} exists: unpack into a new folder and merge it.")
+    content = io.BytesIO(b"".join(path.read_bytes() for path in found))
+    with tarfile.open(fileobj=content, mode="r:gz") as archive:
+        archive.extractall(folder, filter="data")
+
+
+def _to_carry(folder: Path) -> Iterator[Path]:
+    files = StudyFolder(folder)
+    missing = [cell for cell in plan(files.config) if not files.is_finished(cell.name)]
+    needed = {name for cell in missing for name in cell.needs}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).parts
+        if not path.is_file() or "checkpoints" in inside or path.name.endswith(".partial"):
+            continue
+        unfinished = inside[0] == "gans" and not files.is_finished(inside[1])
+        idle = path.parent.name == "generator" and inside[1] not in needed
+        if not unfinished and not idle:
+            yield path
+
+
+def _half(path: Path) -> bytes:
+    tensors = load_file(path)
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return save(halved, metadata={"format": "pt"})

@@ -1,0 +1,76 @@
+"""Looks at the generators of a study without training anything: what is wrong with their images?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from condgan.data import ArrayDataset
+from condgan.metrics.diversity import diversity_report
+from condgan.metrics.fidelity import kid
+from condgan.study import gan_test
+from condgan.study.extractor import classifier_extractor
+from condgan.study.files import StudyFolder, as_json
+from condgan.study.generators import Pool, load_generator
+from condgan.study.judge import load_classifier
+from condgan.study.plan import plan
+
+IMAGES = 400
+"""Generated images of each class that are looked at."""
+
+
+def fine_texture(images: Tensor) -> float:
+    r"""Return the mean share of an image's variance at more than half of the highest frequency on either axis.
+
+    Shape:
+        - `images`: `(N, C, H, W)`, uint8.
+    """
+    spectrum = torch.fft.fft2(images.double()).abs().square()
+    spectrum[..., 0, 0] = 0
+    y, x = (torch.fft.fftfreq(side).abs() for side in images.shape[-2:])
+    fine = (y[:, None] > 0.25) | (x > 0.25)
+    return float((spectrum[..., fine].sum(-1) / spectrum.sum((-2, -1))).mean())
+
+
+def probe(folder: Path, train: ArrayDataset, validation: ArrayDataset) -> list[dict[str, Any]]:
+    """Return a row for each finished generator, and one for real training images; the test set is not used.
+
+    For each class: the recall of the study's first classifier of real images (GAN-test), the KID to validation images
+    in its features, the diversity beside that of real training images, and the share of fine texture.
+    """
+    files = StudyFolder(folder)
+    cells = plan(files.config)
+    name = next(cell.name for cell in cells if cell.kind == "classifier" and cell.entry is None)
+    classifier = load_classifier(folder / "classifiers" / f"{name}.safetensors", files.read(name))
+    extractor = classifier_extractor(classifier, name=name)
+    of_validation = {k: extractor(validation.images[validation.labels == k]) for k in range(train.num_classes)}
+
+    def row(images: ArrayDataset) -> dict[str, Any]:
+        recognized = gan_test(classifier, images, resamples=100).as_dict()
+        found = {}
+        for label, class_name in enumerate(train.class_names):
+            own = images.images[images.labels == label]
+            found[class_name] = {
+                "recognized": recognized["recall"][class_name]["value"],
+                "kid": kid(extractor(own), of_validation[label], subsets=10).value,
+                "fine_texture": fine_texture(own),
+            }
+        return found
+
+    rows: list[dict[str, Any]] = [{"name": "real training images", "per_class": row(train)}]
+    y = torch.arange(IMAGES * train.num_classes) % train.num_classes
+    for cell in cells:
+        if cell.kind != "gan" or not files.is_finished(cell.name) or "error" in files.read(cell.name):
+            continue
+        generator = load_generator(files.gan(cell))
+        images = Pool(generator, y, seed=7, class_names=train.class_names, source=cell.name).first(len(y))
+        diversity = diversity_report(images, train).as_dict()["per_class"]
+        per_class = {name: values | {"diversity": diversity[name]} for name, values in row(images).items()}
+        rows.append(
+            {"name": cell.name, "images": len(y), "kept": files.read(cell.name)["kept"], "per_class": per_class}
+        )
+    probed: list[dict[str, Any]] = as_json(rows)
+    return probed

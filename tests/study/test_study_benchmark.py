@@ -1,0 +1,132 @@
+"""The runner of the study on chest X-rays, on phantoms; and the results that are committed."""
+
+import importlib
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from condgan.study import Study, StudyConfig, plan
+from condgan.study.files import StudyFolder
+from condgan.study.generators import load_generator
+from condgan.study.plan import RecipePlan
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "study"
+COMMITTED = sorted((FOLDER / "results").glob("*/*/results.json"))
+TINY = RecipePlan(recipe="acgan", steps=4, batch_size=8, base_channels=4, keep="best_kid", looks=2)
+OTHER = RecipePlan(recipe="acwgan_gp", networks="dcgan", steps=2, batch_size=8, base_channels=4)
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch):
+    """Import modules of the benchmark, and forget them."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    for path in FOLDER.glob("[!_]*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def run(benchmark_module, tiny_classifier, small_config, phantoms, monkeypatch, tmp_path):
+    """Return the command, with phantoms for X-rays and a tiny configuration of two recipes."""
+    configs = benchmark_module("configs")
+    config = small_config(recipes={"acgan": TINY, "other": OTHER}, arms=("real", "synthetic_1x"), classifier_seeds=2)
+    monkeypatch.setitem(configs.SIZES, "cpu", configs.Size(config, "official", (2,)))
+    space = runpy.run_path(str(FOLDER / "__main__.py"))
+    main = space["main"]
+    monkeypatch.setitem(main.__globals__, "load", lambda *given: phantoms)
+    monkeypatch.setitem(main.__globals__, "kermany_case", None)  # phantoms have patients, but no paths
+    monkeypatch.setitem(main.__globals__, "RESULTS", tmp_path / "results")
+
+    def call(*options, out="out"):
+        command = ["study", "--out", str(tmp_path / out), "--size", "cpu", "--device", "cpu", *options]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    return call
+
+
+def test_one_cell_runs_with_what_it_needs_and_lands_inside_the_committed_interval(run, tmp_path, capsys):
+    assert run() == 0
+    assert run("--publish") == 0
+    published = tmp_path / "results" / "cpu" / "two-classes"
+    results = json.loads((published / "results.json").read_text())
+    assert len(results["cells"]) == results["cells_planned"]
+    assert {path.name for path in (published / "samples").iterdir()} == {
+        "gan-acgan-s0-p100.png",
+        "gan-other-s0-p100.png",
+    }
+    name = "classifier-acgan-s0-synthetic_1x-c1-p100"
+    assert run("--cell", name, out="again") == 0
+    assert f"{name}: balanced_accuracy" in capsys.readouterr().out
+    again = StudyFolder(tmp_path / "again" / "two-classes")
+    assert sorted(path.stem for path in (again.path / "cells").glob("*.json")) == [
+        name,
+        "classifier-real-c0-p100",
+        "gan-acgan-s0-p100",
+    ]
+    for cell in results["cells"]:
+        if cell["name"] == name:
+            cell["interval"]["balanced_accuracy"] |= {"low": 1.1, "high": 1.2}
+    (published / "results.json").write_text(json.dumps(results))
+    assert run("--cell", name, out="again") == 1
+    assert "OUTSIDE" in capsys.readouterr().out
+
+
+def test_several_machines_share_a_study(run, tmp_path):
+    assert run("--cell", "*-acgan-*", out="a") == 0
+    assert run("--cell", "*-other-*", out="b") == 0
+    assert run("--merge", str(tmp_path / "a"), str(tmp_path / "b"), "--cell", "classifier-real-*", out="together") == 0
+    results = json.loads((tmp_path / "together" / "two-classes" / "results.json").read_text())
+    assert len(results["cells"]) == results["cells_planned"]
+
+
+def test_a_study_is_carried_in_small_parts(benchmark_module, small_config, phantoms, tmp_path, tiny_classifier):
+    carry = benchmark_module("carry")
+    config = small_config(recipes={"acgan": TINY, "other": OTHER}, arms=("real", "synthetic_1x"), classifier_seeds=1)
+    study = Study(config, *phantoms, tmp_path / "two-classes", device="cpu")
+    study.run(["classifier-real-c0-p100", "gan-*", "classifier-acgan-s0-*"])
+    parts = carry.pack(study.folder.path, tmp_path / "parts", part=20_000)
+    assert len(parts) > 1
+    assert all(path.stat().st_size <= 20_000 for path in parts)
+    carry.unpack(tmp_path / "parts", tmp_path / "there" / "two-classes")
+    there = Study(config, *phantoms, tmp_path / "there" / "two-classes", device="cpu")
+    assert not (there.folder.path / "gans" / "gan-acgan-s0-p100" / "generator").exists()
+    first, second = (load_generator(f / "gans" / "gan-other-s0-p100") for f in (study.folder.path, there.folder.path))
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+    assert there.run()
+    with pytest.raises(FileExistsError, match="unpack into a new folder"):
+        carry.unpack(tmp_path / "parts", tmp_path / "there" / "two-classes")
+    parts[0].unlink()
+    with pytest.raises(FileNotFoundError, match="and all parts behind it"):
+        carry.unpack(tmp_path / "parts", tmp_path / "new" / "two-classes")
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "diagnosis", "diagnosis-long", "diagnosis-16px"])
+def test_the_sizes_are_plans(benchmark_module, name):
+    size = benchmark_module("configs").SIZES[name]
+    assert StudyConfig.from_dict(json.loads(json.dumps(size.config.as_dict()))) == size.config
+    assert len(plan(size.config)) == len({cell.name for cell in plan(size.config)})
+
+
+def test_recipes_of_a_size_train_equally_long(benchmark_module):
+    configs = benchmark_module("configs")
+    for plan_of in configs.CPU.recipes.values():
+        assert plan_of.steps * configs.MILLISECONDS[plan_of.recipe, plan_of.networks] == pytest.approx(120e3, rel=0.02)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: "/".join(path.parts[-3:-1]))
+def test_committed_results_are_of_the_frozen_configuration(benchmark_module, path):
+    results = json.loads(path.read_text())
+    config = benchmark_module("configs").SIZES[path.parts[-3]].config
+    assert StudyConfig.from_dict(results["config"]) == config
+    classifiers = [cell for cell in results["cells"] if cell["kind"] == "classifier"]
+    images = 624 if path.parts[-3] in ("cpu", "gpu") else sum(results["data"]["counts"]["test"])
+    assert classifiers
+    assert all(sum(map(sum, cell["confusion"])) == images for cell in classifiers)
