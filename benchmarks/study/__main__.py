@@ -145,7 +145,7 @@ def main() -> None:
             group=kermany_case,
             device=given.device,
             progress=lambda line: print(line, flush=True),
-            command=f"python benchmarks/study --size {given.size} --classes {classes}",
+            command=f"python benchmarks/study --size {given.size} --classes {classes} --out DIR",
         )
         if given.list:
             print("\n".join(cell.name for cell in study.cells))

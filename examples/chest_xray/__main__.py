@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pipeline import Options, run
 from presets import PRESETS
+from source import load
 
 import condgan as cg
+from condgan.study import Study, write_report
+from condgan.study.files import write_json
+
+RUNS = Path("runs")
+SETTINGS = ("data", "classes", "recipes", "preset", "image_size", "steps", "seed")
+"""Options that the results depend on: a run is resumed with equal ones only."""
 
 
-def parse() -> Options:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python examples/chest_xray",
-        description="Train conditional GANs on chest X-rays, train a ResNet-18 on the images of each, test it on real "
-        "ones, and write a report. For research only.",
+        description="Train conditional GANs on chest X-rays, train a ResNet-18 on their images and on real ones, test "
+        "it on real ones, judge the images, and write a report. For research only.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -30,30 +40,99 @@ def parse() -> Options:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick", help="how much is computed")
     parser.add_argument("--image-size", type=int, help="pixels, in place of the preset's")
     parser.add_argument("--steps", type=int, help="generator updates of every recipe, in place of the preset's")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything")
+    parser.add_argument("--seed", type=int, default=0, help="first seed of everything")
     parser.add_argument("--out", type=Path, help="folder of the results; by default a new one in runs/")
     parser.add_argument("--resume", action="store_true", help="go on with --out, or with the newest run")
     parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest at hand")
     parser.add_argument("--no-real-images", action="store_true", help="show no real image, so that it can be shared")
-    given = parser.parse_args()
-    recipes = tuple(given.recipes.split(","))
-    unknown = [name for name in recipes if name not in cg.recipes.CONDITIONAL]
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.recipes.split(",") if name not in cg.recipes.CONDITIONAL]
     if unknown:
         parser.error(f"--recipes must be among {', '.join(cg.recipes.CONDITIONAL)}, got {', '.join(unknown)}")
-    return Options(
-        data=given.data,
-        classes=given.classes,
-        recipes=recipes,
-        preset=given.preset,
-        image_size=given.image_size,
-        steps=given.steps,
-        seed=given.seed,
-        out=given.out,
-        resume=given.resume,
+    return given
+
+
+def run(given: argparse.Namespace) -> Path:
+    """Run the study, or what is left of it, and return the folder of its results."""
+    folder = choose_folder(given)
+    preset = PRESETS[given.preset]
+    config = preset.config(given.recipes.split(","), image_size=given.image_size, steps=given.steps, seed=given.seed)
+    source = load(
+        given.data, classes=given.classes, image_size=config.image_shape[1], seed=given.seed, phantoms=preset.phantoms
+    )
+    banner(source.notice)
+    begin(folder, given, source.train.fingerprint)
+    print(f"results go to {folder}")
+    study = Study(
+        config,
+        source.train,
+        source.validation,
+        source.test,
+        folder,
+        group=source.group,
         device=given.device,
         real_images=not given.no_real_images,
+        progress=lambda line: print(line, flush=True),
+        command=command(given),
+        notice=source.notice,
+        notes=source.notes,
     )
+    try:
+        study.run()
+    finally:  # what was interrupted has a report too
+        results = study.results()
+        report = write_report(results, folder, real_images=not given.no_real_images)
+    for verdict in results["verdicts"]:
+        print(f"- {verdict['question']} {verdict['answer']}")
+    banner(f"{source.notice} The report is {report}")
+    return folder
+
+
+def choose_folder(given: argparse.Namespace) -> Path:
+    """Return the folder of the run: a new one, or with `--resume` the one to go on with."""
+    if given.resume:
+        folder = given.out or max(RUNS.glob("chest_xray-*"), key=lambda path: path.stat().st_mtime, default=None)
+        if folder is None or not (folder / "settings.json").is_file():
+            raise SystemExit(f"there is no run to resume in {folder or RUNS}: leave out --resume to begin one.")
+        return Path(folder)
+    folder = given.out or RUNS / f"chest_xray-{time.strftime('%Y%m%d-%H%M%S')}"
+    if folder.exists() and any(folder.iterdir()):
+        raise SystemExit(f"{folder} is not empty: add --resume to go on with it, or choose another --out.")
+    return Path(folder)
+
+
+def begin(folder: Path, given: argparse.Namespace, fingerprint: str) -> None:
+    """Write the settings of a new run down, or compare them with those of the run to go on with."""
+    settings: dict[str, Any] = {name: getattr(given, name) for name in SETTINGS} | {"fingerprint": fingerprint}
+    if not given.resume:
+        write_json(folder / "settings.json", settings)
+        return
+    found = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    changed = [name for name, value in settings.items() if found.get(name) != value]
+    if changed:
+        raise SystemExit(
+            f"{folder} was begun with other settings ({', '.join(changed)}): give the same, or no --resume."
+        )
+
+
+def command(given: argparse.Namespace) -> str:
+    """Return the command that gives the same results; a path of data is named by its last part."""
+    data = Path(given.data).name if Path(given.data).exists() else given.data
+    words = ["python examples/chest_xray", f"--data {data}"]
+    for name in SETTINGS[1:]:
+        if getattr(given, name) is not None:
+            words.append(f"--{name.replace('_', '-')} {getattr(given, name)}")
+    return " ".join(words)
+
+
+def banner(text: str) -> None:
+    """Say something that must not be overlooked."""
+    rule = "=" * min(100, len(text))
+    print(f"\n{rule}\n{text}\n{rule}\n", flush=True)
 
 
 if __name__ == "__main__":
-    run(parse())
+    try:
+        run(parse())
+    except (ValueError, FileNotFoundError) as error:  # of what was asked for: data, seeds, sizes
+        raise SystemExit(f"error: {error}") from error

@@ -2,89 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import condgan as cg
+from condgan.study import ARMS, RecipePlan, StudyConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preset:
     """How much is computed.
 
     Attributes:
         image_size: Height and width in pixels.
-        base_channels: Width of the networks.
-        networks: `"dcgan"` trains both recipes on the small networks, `"recipe"` each on the networks of its paper.
-        steps: Generator updates of each recipe; the ACWGAN, with its five critic updates each, still takes about twice
-            the ACGAN's time.
-        batch_size: Images of a critic step.
-        generator_batch_size: Images of a generator step.
-        classifier_epochs: Passes of the classifiers over their training set.
-        precision: Arithmetic of the passes through the networks.
+        networks: Networks of each recipe, see `RecipePlan`.
+        steps: Generator updates of each recipe. The ACWGAN, with five critic updates each, still takes about twice the
+            ACGAN's time.
+        training: What else `RecipePlan` takes.
+        study: What else `StudyConfig` takes.
         phantoms: Images to draw where no real data can be had.
     """
 
     image_size: int
-    base_channels: int
-    networks: str
+    networks: dict[str, str]
     steps: dict[str, int]
-    batch_size: int
-    generator_batch_size: int
-    classifier_epochs: int
-    precision: str
+    training: dict[str, Any]
+    study: dict[str, Any]
     phantoms: int
 
-    def trainer(self, recipe: str, data: cg.data.ArrayDataset, *, seed: int, **options: Any) -> cg.Trainer:
-        """Return the trainer of a recipe at this size; `seed` governs the initial weights and all draws."""
-        cg.seed_everything(seed)
-        make = cg.recipes.RECIPES[recipe]
-        options = {"base_channels": self.base_channels, "precision": self.precision, "seed": seed, **options}
-        if self.networks == "dcgan" and recipe == "acwgan_gp":
-            shape: dict[str, Any] = {
-                "num_classes": data.num_classes,
-                "image_shape": data.image_shape,
-                "base_channels": self.base_channels,
-            }
-            options |= {
-                "generator": cg.DCGANGenerator(conditioning="batch_norm", **shape),
-                "critic": cg.ACDCGANCritic(**shape),
-            }
-        return make(data, **options)
+    def config(self, recipes: Sequence[str], *, image_size: int | None, steps: int | None, seed: int) -> StudyConfig:
+        """Return the configuration of the study; None takes the preset's own size or steps."""
+        size = image_size or self.image_size
+        return StudyConfig(
+            image_shape=(1, size, size),
+            recipes={name: self._recipe(name, steps) for name in recipes},
+            first_seed=seed,
+            **self.study,
+        )
 
+    def _recipe(self, name: str, steps: int | None) -> RecipePlan:
+        return RecipePlan(
+            recipe=name,
+            networks=self.networks.get(name, "recipe"),
+            steps=steps or self.steps.get(name, max(self.steps.values())),
+            **self.training,
+        )
+
+
+SMALL_NETWORKS = {"acgan": "dcgan", "acwgan_gp": "dcgan"}
 
 PRESETS = {
     "smoke": Preset(
         image_size=32,
-        base_channels=16,
-        networks="dcgan",
+        networks=SMALL_NETWORKS,
         steps={"acgan": 60, "acwgan_gp": 20},
-        batch_size=32,
-        generator_batch_size=32,
-        classifier_epochs=1,
-        precision="bf16",
+        training={"base_channels": 16, "batch_size": 32},
+        study={
+            "arms": ("real", "synthetic_1x"),
+            "seeds": 1,
+            "classifier_seeds": 1,
+            "classifier_steps": 40,
+            "classifier_epochs": 1,
+            "extractor": None,
+        },
         phantoms=600,
     ),
     "quick": Preset(
         image_size=32,
-        base_channels=32,
-        networks="dcgan",
+        networks=SMALL_NETWORKS,
         steps={"acgan": 2000, "acwgan_gp": 1000},
-        batch_size=32,
-        generator_batch_size=32,
-        classifier_epochs=2,
-        precision="bf16",
+        training={"base_channels": 32, "batch_size": 32},
+        study={
+            "arms": (
+                "real",
+                "real_augmented",
+                "real_weighted",
+                "real_oversampled",
+                "synthetic_1x",
+                "real_plus_synthetic_1to1",
+            ),
+            "seeds": 1,
+            "classifier_seeds": 1,
+            "classifier_steps": 120,
+            "classifier_epochs": 4,
+        },
         phantoms=3000,
     ),
     "full": Preset(
         image_size=64,
-        base_channels=64,
-        networks="recipe",
+        networks={},
         steps={"acgan": 60_000, "acwgan_gp": 40_000},
-        batch_size=64,
-        generator_batch_size=128,
-        classifier_epochs=12,
-        precision="bf16",
+        training={"base_channels": 64, "batch_size": 64, "generator_batch_size": 128, "keep": "best_kid"},
+        study={
+            "arms": tuple(ARMS),
+            "seeds": 3,
+            "classifier_seeds": 3,
+            "classifier_steps": 2000,
+            "classifier_epochs": 10,
+        },
         phantoms=6000,
     ),
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from condgan.data import ArrayDataset, ChestPhantom, Kermany, MedMNIST, download_medmnist
+from condgan.data import ArrayDataset, ChestPhantom, Kermany, MedMNIST, download_medmnist, kermany_case
 
 VARIABLE = "CONDGAN_CHEST_XRAY"
 FOLDER = Path("data/chest_xray")
@@ -26,7 +27,8 @@ class Source:
         test: What results are reported on; looked at once.
         name: Short name for files and tables: `kermany`, `pneumoniamnist_64`, `phantom`.
         notice: One sentence that says which data was taken, to be shown above every result.
-        attribution: Credit to give wherever images are shown; None where none is due.
+        group: Maps a path to its patient, to check that none is in two of the sets; None to compare groups as they are.
+        notes: What else must be known of the data, for the report.
     """
 
     train: ArrayDataset
@@ -34,7 +36,8 @@ class Source:
     test: ArrayDataset
     name: str
     notice: str
-    attribution: str | None
+    group: Callable[[Path], str] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -139,7 +142,13 @@ def _kermany(root: Path, classes: int, image_size: int, seed: int, cache: Path |
         name="kermany",
         notice=f"REAL X-RAYS: the paediatric chest X-rays of Kermany et al. in {root.resolve().name!r}, validation "
         "split off the official train split by patient, official test split.",
-        attribution=train.attribution,
+        group=kermany_case,
+        notes=(
+            "170 patient numbers occur with one cause of pneumonia in train and with the other in test; whether these "
+            "are the same children is not documented.",
+            "The official test images differ from the training images in more than their patients: classifiers of real "
+            "images call many normal children of the test set ill, which validation images do not show.",
+        ),
     )
 
 
@@ -158,7 +167,6 @@ def _medmnist(file: Path, classes: int, image_size: int) -> Source:
         name=file.stem,
         notice=f"REAL IMAGES, CENTRE-CROPPED: {file.stem} of MedMNIST with its published splits, shown at "
         f"{image_size} pixels; its patients are unknown, so intervals by image are too narrow.",
-        attribution=train.attribution,
     )
 
 
@@ -178,7 +186,6 @@ def _phantoms(classes: int, image_size: int, seed: int, count: int, *, reason: s
         name="phantom",
         notice=f"NO REAL X-RAY WAS USED: every image is a drawn phantom ({reason}), and no result below says anything "
         "about patients.",
-        attribution=None,
     )
 
 

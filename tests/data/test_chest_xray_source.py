@@ -58,7 +58,7 @@ def test_phantoms_say_so_and_share_no_patient(source: ModuleType, classes: int) 
     data = source.load("phantom", classes=classes, image_size=16, phantoms=40)
     assert data.notice.startswith("NO REAL X-RAY WAS USED")
     assert data.name == "phantom"
-    assert data.attribution is None
+    assert data.train.attribution is None
     sets = [set(part.groups.tolist()) for part in (data.train, data.validation, data.test)]
     assert not sets[0] & sets[1]
     assert not (sets[0] | sets[1]) & sets[2]
@@ -73,7 +73,7 @@ def test_a_folder(source: ModuleType, folder: Path) -> None:
     assert len(data.train) + len(data.validation) == len(data.test) == 36
     assert not set(data.train.groups.tolist()) & set(data.validation.groups.tolist())
     assert data.notice.startswith("REAL X-RAYS")
-    assert "CC BY 4.0" in data.attribution
+    assert "CC BY 4.0" in data.train.attribution
 
 
 def test_a_published_file_is_resized(source: ModuleType, archive: Path) -> None:

@@ -37,6 +37,14 @@ def test_cells_come_behind_what_they_need(changes):
         seen.add(cell.name)
 
 
+def test_seeds_count_up_from_the_first():
+    cells = plan(config(first_seed=7))
+    assert {cell.seed for cell in cells} == {None, 7, 8}
+    assert {cell.classifier_seed for cell in cells} == {None, 7, 8, 9}
+    with pytest.raises(ValueError, match="first_seed must be at least 0"):
+        config(first_seed=-1)
+
+
 def test_partial_results_come_early():
     cells = plan(config())
     assert all(cell.entry is None for cell in cells[:6])

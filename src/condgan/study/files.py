@@ -67,7 +67,7 @@ class StudyFolder:
         """
         content = as_json({"schema": SCHEMA, "config": config.as_dict(), "data": dict(data)})
         if (self.path / "config.json").is_file():
-            check_same(_comparable(self.content), content, f"{str(self.path)!r} holds another study")
+            check_same(self._described(), content, f"{str(self.path)!r} holds another study")
             return
         self.path.mkdir(parents=True, exist_ok=True)
         labels, groups = (part.numpy() for part in test)
@@ -89,6 +89,10 @@ class StudyFolder:
         if content.get("schema") != SCHEMA:
             raise ValueError(f"{str(path)!r} must have schema {SCHEMA}, got {content.get('schema')}.")
         return content
+
+    def _described(self) -> Any:
+        """Return schema, configuration and data; settings that are younger than the folder have their defaults."""
+        return _comparable({**self.content, "config": as_json(self.config.as_dict())})
 
     @property
     def config(self) -> StudyConfig:
@@ -160,10 +164,9 @@ class StudyFolder:
         """
         if other.path.resolve() == self.path.resolve():
             return
-        content = other.content
+        theirs = other._described()
         if (self.path / "config.json").is_file():
-            what = f"{str(self.path)!r} and {str(other.path)!r} are different studies"
-            check_same(_comparable(self.content), _comparable(content), what)
+            check_same(self._described(), theirs, f"{str(self.path)!r} and {str(other.path)!r} are different studies")
         names = [path.stem for path in sorted((other.path / "cells").glob("*.json"))]
         for name in filter(self.is_finished, names):
             check_same(

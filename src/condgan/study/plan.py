@@ -20,6 +20,7 @@ Kind = Literal["gan", "judge", "classifier"]
 NETWORKS = ("recipe", "dcgan", "resnet")
 KEPT = ("last", "best_kid")
 EXTRACTOR_NAMES = ("in_domain", "inception", "dinov2", "clip")
+_SEEDS = 1_000_000  # images are drawn with multiples of 2**32 of a seed, which must stay below 2**63
 PRIMARY_METRICS = ("balanced_accuracy", "auroc", "accuracy", "macro_f1")
 
 _OWN = {"generator", "critic", "augment", "auxiliary", "precision", "engine", "device", "seed", "callbacks"}
@@ -86,6 +87,7 @@ class StudyConfig:
             recipe on two networks makes two entries.
         seeds: Number of generator seeds of each entry.
         classifier_seeds: Number of classifiers for each generator and arm.
+        first_seed: The first seed of generators and classifiers; the others count up from there.
         arms: Names of `condgan.study.arms.ARMS`.
         percents: How many percent of the patients of `reduced_class` are kept for training, generators included. The
             largest is the main study; the others make the imbalance sweep.
@@ -123,6 +125,7 @@ class StudyConfig:
     arms: tuple[str, ...]
     seeds: int = 3
     classifier_seeds: int = 3
+    first_seed: int = 0
     percents: tuple[float, ...] = (100.0,)
     reduced_class: str | None = None
     classifier_steps: int = 1000
@@ -141,6 +144,8 @@ class StudyConfig:
         check_names("extractor", [] if self.extractor is None else [self.extractor], EXTRACTOR_NAMES)
         for name in ("seeds", "classifier_seeds", "classifier_steps", "resamples"):
             _check_count(name, getattr(self, name))
+        if not 0 <= self.first_seed < _SEEDS:
+            raise ValueError(f"first_seed must be at least 0 and below {_SEEDS}, got {self.first_seed}.")
         check_settings(
             epochs=self.classifier_epochs,
             steps=self.classifier_steps,
@@ -257,19 +262,20 @@ def plan(config: StudyConfig) -> list[Cell]:
 
 def _plan_percent(config: StudyConfig, percent: float) -> Iterator[Cell]:
     main = percent == config.full_percent
+    numbers = range(config.first_seed, config.first_seed + config.classifier_seeds)
     controls = [
         Cell(kind="classifier", percent=percent, arm=arm, classifier_seed=number)
-        for number in range(config.classifier_seeds)
+        for number in numbers
         for arm in config.controls
     ]
     yield from controls
     examiner = tuple(cell.name for cell in controls[:1])
-    for seed in range(config.seeds):
+    for seed in range(config.first_seed, config.first_seed + config.seeds):
         for entry in config.recipes:
             looked_at = config.recipes[entry].keep != "last"
             gan = Cell(kind="gan", percent=percent, entry=entry, seed=seed, needs=examiner if looked_at else ())
             yield gan
-            for number in range(config.classifier_seeds):
+            for number in numbers:
                 for arm in config.synthetic_arms:
                     yield Cell(
                         kind="classifier",

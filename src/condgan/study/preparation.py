@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -48,6 +48,8 @@ def prepare(
     test: ArrayDataset,
     *,
     group: Group | None = None,
+    notice: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Prepared:
     """Check that three sets fit the study and share no patient, and remove repeated images.
 
@@ -60,6 +62,8 @@ def prepare(
         validation: Validation images.
         test: Test images.
         group: Maps a path to its patient, see `check_disjoint`. Without it, groups are compared as they are.
+        notice: What nobody may overlook about the data, for the top of the report.
+        notes: What else must be known about them.
 
     Raises:
         ValueError: If shapes or classes differ, a patient is in two of the sets, or a class of the test set comes from
@@ -78,8 +82,13 @@ def prepare(
     fingerprints = {name: data.fingerprint for name, data in zip(_NAMES, sets.values(), strict=True)}
     distinct, repeated, leaked = _remove_repetitions(train, validation, test)
     parts = dict(zip(_NAMES, distinct, strict=True))
+    unknown = (
+        "Patients are unknown: whether one is in two of the sets could not be checked, and intervals by image are too "
+        "narrow where patients have several."
+    )
     description = {
         "source": train.source,
+        "notice": notice,
         "attribution": train.attribution,
         "class_names": list(train.class_names),
         "image_shape": list(train.image_shape),
@@ -88,11 +97,8 @@ def prepare(
         "patients": {name: count_patients(data) for name, data in parts.items()},
         "duplicates_removed": repeated,
         "repeats_of_other_sets_removed": leaked,
-        "notes": []
-        if known or group is not None
-        else ["Patients are unknown: whether one is in two of the sets could not be checked, and intervals by image "
-              "are too narrow where patients have several."],
-    }  # fmt: skip
+        "notes": [*notes, *([] if known or group is not None else [unknown])],
+    }
     return Prepared(*distinct, groups, description)
 
 

@@ -132,7 +132,8 @@ def _lead(results: Results, *, real_images: bool) -> Html:
     ]
     if not real_images:
         parts.append("Real images are left out of this report.")
-    return paragraph(" ".join(parts))
+    notice = render('<p class="notice">{notice}</p>', notice=data["notice"]) if data.get("notice") else ""
+    return join([notice, paragraph(" ".join(parts))])
 
 
 def _verdicts(results: Results) -> Html:

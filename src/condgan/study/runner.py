@@ -44,6 +44,8 @@ class Study:
         real_images: Whether pictures of real images may be kept in the folder.
         progress: Called with a line of text for each cell, and from time to time within long ones.
         command: The command that the study can be repeated with, for its report.
+        notice: What nobody may overlook about the data, for the top of the report.
+        notes: What else must be known about the data, for the report.
 
     Raises:
         ValueError: If the data do not fit, a patient is in two of the sets, or the folder holds another study.
@@ -63,9 +65,11 @@ class Study:
         real_images: bool = True,
         progress: Callable[[str], None] | None = None,
         command: str | None = None,
+        notice: str | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.config = config
-        self.data = prepare(config, train, validation, test, group=group)
+        self.data = prepare(config, train, validation, test, group=group, notice=notice, notes=notes)
         self.folder = StudyFolder(folder)
         self.device = torch.device(device) if device is not None else best_device()
         self.progress = progress or (lambda line: None)
