@@ -78,7 +78,7 @@ def readme_body(results: Results, prefix: str, pictures: Collection[str], more: 
         headline(results),
         table_of_arms(results, metrics=("balanced_accuracy", "auroc"), only=shown) if shown else "",
         tested_on(results),
-        bullets([*findings(results), *(sentence.partition(" Missing:")[0] for sentence in unfinished(results))]),
+        bullets([*findings(results), *unfinished(results)]),
         image(f"{prefix}/{COMPARISON}", "scores of all arms with their intervals") if COMPARISON in pictures else "",
         f"```bash\n{results['command']}\n```" if results.get("command") else "",
         f"Everything else, other controls and images of every recipe included: {more}.",

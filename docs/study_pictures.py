@@ -119,7 +119,8 @@ def _estimates(found: dict[str, Row]) -> dict[str, Estimate]:
 def _looks(cell: Row) -> Iterable[dict[str, Any]]:
     """Return the looks by which the step was chosen as rows of a curve."""
     kept = cell.get("kept", {})
-    return [{"step": look["step"], f"validation/{kept['criterion']}": look["value"]} for look in kept.get("looks", [])]
+    name = f"validation/{kept.get('criterion', '').removeprefix('best_').upper()}"
+    return [{"step": look["step"], name: look["value"]} for look in kept.get("looks", [])]
 
 
 def _existing(*paths: Path) -> Path | None:
