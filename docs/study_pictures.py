@@ -94,9 +94,11 @@ def tiles(path: Path, rows: int, image_shape: tuple[int, ...]) -> Tensor:
 def _draw_charts(results: Results, assets: Path) -> None:
     estimates = {name_of(arm): _estimates(found) for arm, found in arms_of(results).items()}
     chance = chance_levels(results["data"]["class_names"])
-    charts = {COMPARISON: lambda name: not name.startswith("recall"), RECALLS: lambda name: name.startswith("recall")}
-    for file, wanted in charts.items():
-        arms = {arm: {n: value for n, value in found.items() if wanted(n)} for arm, found in estimates.items()}
+    for file, recalls in ((COMPARISON, False), (RECALLS, True)):
+        arms = {
+            arm: {name: value for name, value in found.items() if name.startswith("recall") == recalls}
+            for arm, found in estimates.items()
+        }
         whole = {arm: found for arm, found in arms.items() if len(found) == max(map(len, arms.values()))}
         if any(whole.values()):
             comparison_chart(
