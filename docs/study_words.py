@@ -59,6 +59,12 @@ def headline(results: Results) -> str:
     return " ".join(filter(None, said)) or "No classifier has been tested."
 
 
+def notice(results: Results) -> str:
+    """Return what nobody may overlook about the data, empty if there is nothing."""
+    said = results["data"].get("notice")
+    return f"**{plain(said)}**" if said else ""
+
+
 def main_verdict(results: Results) -> Row | None:
     """Return the verdict on the primary comparisons, if there are any."""
     if not any(row["primary"] for row in results.get("comparisons", [])):

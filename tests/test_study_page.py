@@ -126,6 +126,14 @@ def test_page_says_everything(docs):
     assert "&lt; 0.001" in page
 
 
+def test_which_data_they_are_is_said_first_where_it_matters(docs):
+    results = whole()
+    results["data"]["notice"] = "These are drawn <phantoms>."
+    page = docs.study_page.page_body(results, "assets", set(), "results.json")
+    short = docs.study_page.readme_body(results, "assets", set(), "more")
+    assert all(text.startswith("**These are drawn &lt;phantoms&gt;.**\n\n") for text in (page, short))
+
+
 def test_threshold_rows_are_those_of_all_patients(docs):
     tuned = docs.study_tables.table_at_threshold(whole())
     assert "| real images | 1 | 0.750 | 0.625 |" in tuned
