@@ -21,6 +21,7 @@ from study_words import (
     evidence,
     findings,
     headline,
+    notice,
     primary_metric,
     provenance,
     rare_class,
@@ -51,6 +52,7 @@ def page_body(results: Results, prefix: str, pictures: Collection[str], source: 
         filter(
             None,
             [
+                notice(results),
                 headline(results),
                 bullets(unfinished(results)),
                 *_arms(results, prefix, pictures),
@@ -75,10 +77,11 @@ def readme_body(results: Results, prefix: str, pictures: Collection[str], more: 
     """
     shown = shown_arms(results)
     blocks = [
+        notice(results),
         headline(results),
         table_of_arms(results, metrics=("balanced_accuracy", "auroc"), only=shown) if shown else "",
         tested_on(results),
-        bullets([*findings(results), *(sentence.partition(" Missing:")[0] for sentence in unfinished(results))]),
+        bullets([*findings(results), *unfinished(results)]),
         image(f"{prefix}/{COMPARISON}", "scores of all arms with their intervals") if COMPARISON in pictures else "",
         f"```bash\n{results['command']}\n```" if results.get("command") else "",
         f"Everything else, other controls and images of every recipe included: {more}.",

@@ -94,9 +94,11 @@ def tiles(path: Path, rows: int, image_shape: tuple[int, ...]) -> Tensor:
 def _draw_charts(results: Results, assets: Path) -> None:
     estimates = {name_of(arm): _estimates(found) for arm, found in arms_of(results).items()}
     chance = chance_levels(results["data"]["class_names"])
-    charts = {COMPARISON: lambda name: not name.startswith("recall"), RECALLS: lambda name: name.startswith("recall")}
-    for file, wanted in charts.items():
-        arms = {arm: {n: value for n, value in found.items() if wanted(n)} for arm, found in estimates.items()}
+    for file, recalls in ((COMPARISON, False), (RECALLS, True)):
+        arms = {
+            arm: {name: value for name, value in found.items() if name.startswith("recall") == recalls}
+            for arm, found in estimates.items()
+        }
         whole = {arm: found for arm, found in arms.items() if len(found) == max(map(len, arms.values()))}
         if any(whole.values()):
             comparison_chart(
@@ -119,7 +121,8 @@ def _estimates(found: dict[str, Row]) -> dict[str, Estimate]:
 def _looks(cell: Row) -> Iterable[dict[str, Any]]:
     """Return the looks by which the step was chosen as rows of a curve."""
     kept = cell.get("kept", {})
-    return [{"step": look["step"], f"validation/{kept['criterion']}": look["value"]} for look in kept.get("looks", [])]
+    name = f"validation/{kept.get('criterion', '').removeprefix('best_').upper()}"
+    return [{"step": look["step"], name: look["value"]} for look in kept.get("looks", [])]
 
 
 def _existing(*paths: Path) -> Path | None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from page_parts import listed, plain
-from study_tables import Arm, arms_of, difference, full_percent, name_of
+from study_tables import Arm, arms_of, difference, full_percent
 
 from condgan.study.generators import in_words
 from condgan.study.plan import StudyConfig, plan
@@ -57,6 +57,12 @@ def headline(results: Results) -> str:
     if main := main_verdict(results):
         said.append(f"{plain(main['question'])} **{_capital(plain(main['answer']))}**.")
     return " ".join(filter(None, said)) or "No classifier has been tested."
+
+
+def notice(results: Results) -> str:
+    """Return what nobody may overlook about the data, empty if there is nothing."""
+    said = results["data"].get("notice")
+    return f"**{plain(said)}**" if said else ""
 
 
 def main_verdict(results: Results) -> Row | None:
@@ -204,12 +210,12 @@ def _scored(results: Results, metric: str) -> str:
         what = f"Recall of {rare}, the {'class made rare' if made_rare else 'rarest class'}"
     said = {recipe: f"{interval(row)} (`{recipe}`)" for recipe, row in rows.items()}
     lowest, highest = (choose(rows, key=lambda recipe: rows[recipe]["value"]) for choose in (min, max))
-    values = listed(list(said.values()))
+    values = f"of {listed(list(said.values()))}"
     if len(rows) > _MOST_LISTED:
         values = f"from {said[lowest]} to {said[highest]}"
     sentence = (
-        f"{what}: with generated images alone {values}" if rare
-        else f"Trained on generated images alone, a ResNet-18 reaches a {what} of {values}"
+        f"{what}: with generated images alone {values.removeprefix('of ')}" if rare
+        else f"Trained on generated images alone, a ResNet-18 reaches a {what} {values}"
     )  # fmt: skip
     chance = chance_of(metric, len(results["data"]["class_names"]))
     sentence += f"; with real images {interval(real)}" if real else ""
@@ -219,11 +225,14 @@ def _scored(results: Results, metric: str) -> str:
 def _matched(results: Results) -> list[str]:
     """Say of recipes on the same networks which one's images teach more."""
     rows = matched_pairs(results)
-    said = [f"`{row['a']['recipe']}` less `{row['b']['recipe']}` {_difference(row)}" for row in rows]
+    said = [f"`{row['a']['recipe']}` less `{row['b']['recipe']}` {difference(row)}, p {_p(row)}" for row in rows]
     if not said:
         return []
     metric = metric_name(rows[0]["metric"]).lower()
-    return [f"Recipe against recipe on the same networks, by {metric} of their images alone: {'; '.join(said)}."]
+    return [
+        f"Recipe against recipe on the same networks, by {metric} of their images alone, p after Holm's correction: "
+        f"{'; '.join(said)}."
+    ]
 
 
 def _best(results: Results) -> str:
@@ -236,9 +245,10 @@ def _best(results: Results) -> str:
     arms = f"The best of {plural(len(rows), 'arm')}" if len(rows) > 1 else "The one arm"
     said = (
         f"{arms} with generated images is `{best['a']['recipe']}`, {arm_name(best['a']['arm'])}: by "
-        f"{metric_name(best['metric']).lower()} {_difference(best)} against the best control, {side_name(best['b'])}."
+        f"{metric_name(best['metric']).lower()} {difference(best)} against the best control, {side_name(best['b'])} "
+        f"(p {_p(best)} after Holm's correction)."
     )
-    return said if mixed else f"{said} Whether adding generated images to real ones helps was not tested."
+    return said if mixed else f"{said} Whether adding generated images to real ones helps has not been tested."
 
 
 def _seen(results: Results) -> str:
@@ -296,19 +306,23 @@ def _pair(names: Sequence[str], answer: str) -> str:
 
 
 def _missing(results: Results) -> str:
+    """Say how many parts of each kind are missing, and what has not been begun."""
     if "arms" not in results["config"]:
         return ""
-    done = {cell["name"] for cell in results["cells"]}
-    left: Counter[str] = Counter()
-    for cell in plan(StudyConfig.from_dict(results["config"])):
-        if cell.name not in done:
-            what = name_of((cell.entry, cell.arm)) if cell.arm else str(cell.entry)
-            left[f"{_KINDS[cell.kind]} of {what}"] += 1
-    return "; ".join(f"{plain(what)} ({count})" for what, count in left.items())
+    planned = plan(StudyConfig.from_dict(results["config"]))
+    names = {cell["name"] for cell in results["cells"]}
+    done = [cell for cell in planned if cell.name in names]
+    left = Counter(_KINDS[cell.kind] for cell in planned if cell.name not in names)
+    said = ", ".join(f"{count} of the {kind}" for kind, count in left.items())
+    recipes, arms = ({getattr(cell, kind): None for cell in planned} for kind in ("entry", "arm"))
+    begun = {found for cell in done for found in (cell.entry, cell.arm)}
+    untouched = [f"`{recipe}`" for recipe in recipes if recipe not in begun and recipe]
+    untouched += [arm_name(arm) for arm in arms if arm and arm not in begun]
+    return said + (f". Not begun: {'; '.join(map(plain, untouched))}" if untouched else "")
 
 
-def _difference(row: Row) -> str:
-    return f"{difference(row)} (Holm-corrected p {plain(p_value(row.get('p_holm')))})"
+def _p(row: Row) -> str:
+    return plain(p_value(row.get("p_holm")))
 
 
 def _capital(text: str) -> str:

@@ -126,6 +126,14 @@ def test_page_says_everything(docs):
     assert "&lt; 0.001" in page
 
 
+def test_which_data_they_are_is_said_first_where_it_matters(docs):
+    results = whole()
+    results["data"]["notice"] = "These are drawn <phantoms>."
+    page = docs.study_page.page_body(results, "assets", set(), "results.json")
+    short = docs.study_page.readme_body(results, "assets", set(), "more")
+    assert all(text.startswith("**These are drawn &lt;phantoms&gt;.**\n\n") for text in (page, short))
+
+
 def test_threshold_rows_are_those_of_all_patients(docs):
     tuned = docs.study_tables.table_at_threshold(whole())
     assert "| real images | 1 | 0.750 | 0.625 |" in tuned
@@ -142,7 +150,7 @@ def test_readme_is_short(docs):
     assert sum(line.startswith("|") for line in lines) <= 2 + 2 + len(made_up.RECIPES)
     assert results["command"] in short
     assert "Recall of viral, the class made rare: with generated images alone" in short
-    assert "`acgan` less `acwgan_gp` +0.012 [-0.021, +0.045] (Holm-corrected p &lt; 0.001)" in short
+    assert "`acgan` less `acwgan_gp` +0.012 [-0.021, +0.045], p &lt; 0.001" in short
     assert "Collapsed onto few images of a class: `acgan` (1 of 1)" in short
     assert "Repeating" not in short.partition("Collapsed")[0]
 
@@ -194,11 +202,12 @@ def test_what_is_unfinished_is_listed(docs):
     results = made_up.base(config=config.as_dict(), cells=done[:6], cells_planned=len(done))
     assert docs.study_words.unfinished(results) == [
         "**Unfinished**: 6 of 10 parts of the study are done; all figures may change. Missing: "
-        "generators of acgan (1); classifiers of acgan: generated only, as many as real (2); judgements of images of "
-        "acgan (1).",
+        "1 of the generators, 2 of the classifiers, 1 of the judgements of images.",
         "**Failed**: 1 training diverged and are in no score (gan-acgan-s0-p100: the loss was not finite).",
     ]
     assert docs.study_words.unfinished({**results, "cells": done[:2] + done[3:], "cells_planned": 9}) == []
+    begun = docs.study_words.unfinished({**results, "cells": done[:2]})
+    assert begun[0].endswith("Not begun: `acgan`; generated only, as many as real.")
 
 
 def test_answers_to_one_question_stand_together(docs):
