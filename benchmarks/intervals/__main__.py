@@ -4,6 +4,13 @@ Classifiers are simulated on a test set as large and as clustered as the officia
 and 390 pneumonia images of 428 patients. An image's latent score is a sum of normal effects of its patient, of itself,
 of the arm, of the generator's and the classifier's seed, and of their interactions; above 0 it counts as ill. So the
 truth, the expectation over seeds and patients, is known in closed form. Each regime weighs the effects otherwise.
+
+Of the 196 intervals in `results`, 192 hold the truth in 93 to 97 % of 1 000 repetitions, with a Monte Carlo error of
+0.7 points. Outside are 92.7, 92.8, 97.2 and 98.6 %. In 4 000 repetitions of other seeds, by which the rule was chosen
+among several, 190 did and two were outside beyond chance. Both are differences in pneumonia recall where generators
+differ wildly, three of them in each arm with generated images: 92 % against real images, 97.8 % against another
+generator. There recall is near 1 and its variance lies in rare bad generators, of which three tell little: an interval
+long enough for one such arm is too long for the difference of two.
 """
 
 from __future__ import annotations
@@ -166,7 +173,7 @@ def exact(freedoms: Sequence[int], shares: Sequence[float], interactions: float)
 
 
 def exact_cases() -> list[dict[str, Any]]:
-    """Return the exact coverage over a grid of variances: one arm, then differences of two with independent seeds."""
+    """Return the extremes of exact coverage over a grid of variances, of one arm and of differences of two."""
     grid = np.linspace(0, 1, 21).round(2).tolist()
     cases: list[tuple[list[int], list[float], float]] = [
         ([freedom], [share], interactions)
@@ -183,14 +190,20 @@ def exact_cases() -> list[dict[str, Any]]:
         for part in grid[::2]
         if total + interactions <= 1
     ]
+    found: dict[tuple[int, ...], list[dict[str, float]]] = {}
+    for freedoms, shares, interactions in cases:
+        found.setdefault(tuple(freedoms), []).append(exact(freedoms, shares, interactions))
     return [
         {
             "seeds": [freedom + 1 for freedom in freedoms],
-            "shares_of_seeds": shares,
-            "share_of_interactions": interactions,
-            **exact(freedoms, shares, interactions),
+            "variances_tried": len(coverages),
+            **{
+                f"{extreme}_{rule}": pick(coverage[rule] for coverage in coverages)
+                for rule in coverages[0]
+                for extreme, pick in (("lowest", min), ("highest", max))
+            },
         }
-        for freedoms, shares, interactions in cases
+        for freedoms, coverages in found.items()
     ]
 
 
@@ -252,10 +265,8 @@ def main() -> None:
             "{lowest} to {highest}".format(**part)
         )
     normal = exact_cases()
-    for seeds in ([2], [3], [5], [3, 3], [5, 3]):
-        for rule in ("coverage", "coverage_by_satterthwaite"):
-            found = [case[rule] for case in normal if case["seeds"] == seeds]
-            print(f"normal effects, {seeds} seeds, {rule}: {min(found):.4f} to {max(found):.4f}")
+    for case in normal:
+        print("normal effects:", ", ".join(f"{name} {value}" for name, value in case.items()))
     result = {
         "what": f"coverage of nominal 95 % intervals in {given.repetitions} repetitions, {len(Y)} images of "
         f"{PATIENTS} patients",
