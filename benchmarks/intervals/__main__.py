@@ -4,6 +4,13 @@ Classifiers are simulated on a test set as large and as clustered as the officia
 and 390 pneumonia images of 428 patients. An image's latent score is a sum of normal effects of its patient, of itself,
 of the arm, of the generator's and the classifier's seed, and of their interactions; above 0 it counts as ill. So the
 truth, the expectation over seeds and patients, is known in closed form. Each regime weighs the effects otherwise.
+
+Of the 196 intervals in `results`, 192 hold the truth in 93 to 97 % of 1 000 repetitions, with a Monte Carlo error of
+0.7 points. Outside are 92.7, 92.8, 97.2 and 98.6 %. In 4 000 repetitions of other seeds, by which the rule was chosen
+among several, 190 did and two were outside beyond chance. Both are differences in pneumonia recall where generators
+differ wildly, three of them in each arm with generated images: 92 % against real images, 97.8 % against another
+generator. There recall is near 1 and its variance lies in rare bad generators, of which three tell little: an interval
+long enough for one such arm is too long for the difference of two.
 """
 
 from __future__ import annotations
@@ -11,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -19,19 +26,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit, gammaincinv, logit, ndtr, ndtri, stdtrit
-from simulation import MEANS, PATIENT, PATIENTS, REGIMES, SCORES, Y, by_patient, draw, truth
+from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
+from simulation import ALL_THEN_EACH_LEFT_OUT, MEANS, PATIENT, PATIENTS, REGIMES, SCORES, Y, by_patient, draw, truth
 from torch import Tensor
 
 from condgan.metrics.scores import auroc, confusion_matrix
-from condgan.metrics.seeds import SeedDifference, SeedEstimate, paired_difference, seed_interval
+from condgan.metrics.seeds import SeedEstimate, paired_difference, seed_interval
+from condgan.metrics.statistics import degrees_of_freedom
 from condgan.study.provenance import provenance
+
+
+def known_scores(score: str, latent: Tensor) -> Tensor:
+    """Return the scores of runs with all patients, then without each in turn, `(*runs, 1 + P)`."""
+    prepare, of = SCORES[score]
+    return of(by_patient(prepare(latent)), ALL_THEN_EACH_LEFT_OUT)
+
+
+def lookup(run: Tensor, weights: Tensor) -> Tensor:
+    """Return scores that are known already, for the weights that intervals ask for."""
+    return run
 
 
 def estimates(latent: dict[str, Tensor], score: str) -> dict[tuple[str, ...], SeedEstimate]:
     """Return the intervals of one repetition; keys name the design, then its arm or the two of a difference."""
-    prepare, of = SCORES[score]
-    runs = {arm: [list(classifiers) for classifiers in by_patient(prepare(x))] for arm, x in latent.items()}
+    of = lookup
+    runs = {arm: [list(classifiers) for classifiers in known_scores(score, x)] for arm, x in latent.items()}
     five, three, real = runs["generated"], runs["generated"][:3], runs["real"][0]
     other, more = runs["other generator"], runs["more of it"]
     patients = torch.arange(PATIENTS)
@@ -51,16 +70,8 @@ def estimates(latent: dict[str, Tensor], score: str) -> dict[tuple[str, ...], Se
 
 
 def other_rules(estimate: SeedEstimate) -> dict[str, tuple[float, float]]:
-    """Return the intervals by rules that the library does not follow."""
-    parts, counts, single = estimate.components, estimate.counts, not isinstance(estimate, SeedDifference)
-
-    def interval(error: float, quantile: float, bounded: bool = single) -> tuple[float, float]:
-        if bounded and 0 < estimate.value < 1:
-            steps = np.array([-1, 1]) * quantile * error / (estimate.value * (1 - estimate.value))
-            low, high = expit(logit(estimate.value) + steps)
-            return float(low), float(high)
-        return estimate.value - quantile * error, estimate.value + quantile * error
-
+    """Return the intervals by rules that the library does not follow, each symmetric around the estimate."""
+    parts, counts = estimate.components, estimate.counts
     squares = parts["patients"] ** 2 / (counts["patients"] - 1)
     for arm in ("a: ", "b: ") if any(name.startswith("a: ") for name in counts) else ("",):
         freedom = next(n for name, n in counts.items() if name.startswith(arm) and n > 1) - 1
@@ -69,17 +80,18 @@ def other_rules(estimate: SeedEstimate) -> dict[str, tuple[float, float]]:
         )
     error, t = estimate.standard_error, float(stdtrit(estimate.degrees_of_freedom, 0.975))
     noise = math.sqrt(sum(part for name, part in parts.items() if name.endswith("patients")))
-    rules = {
-        "patients alone": interval(noise, float(ndtri(0.975))),
-        "Satterthwaite": interval(error, float(stdtrit(error**4 / squares, 0.975)) if error else t),
+    reaches = {
+        "patients alone": noise * float(ndtri(0.975)),
+        "Satterthwaite": error * (float(stdtrit(error**4 / squares, 0.975)) if error else t),
+        "without logit": error * t,
     }
-    return rules | {"without logit": interval(error, t, bounded=False)} if single else rules
+    return {rule: (estimate.value - reach, estimate.value + reach) for rule, reach in reaches.items()}
 
 
-def simulate(name: str, repetitions: int) -> list[dict[str, Any]]:
+def simulate(name: str, repetitions: int, first_seed: int) -> list[dict[str, Any]]:
     """Return a row for each score and design of a regime."""
     torch.set_num_threads(1)
-    regime, rng = REGIMES[name], torch.Generator().manual_seed(list(REGIMES).index(name))
+    regime, rng = REGIMES[name], torch.Generator().manual_seed(first_seed + list(REGIMES).index(name))
     found: dict[tuple[str, tuple[str, ...]], list[SeedEstimate]] = {}
     for _ in range(repetitions):
         latent = draw(regime, rng)
@@ -123,26 +135,76 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "intervals": len(rows),
         "within": sum(0.93 <= coverage <= 0.97 for coverage in covered),
         "below": sum(coverage < 0.93 for coverage in covered),
+        "beyond_chance": sum(
+            not 0.93 - 2 * row["monte_carlo_error"] <= row["coverage"] <= 0.97 + 2 * row["monte_carlo_error"]
+            for row in rows
+        ),
         "lowest": min(covered),
         "highest": max(covered),
     }
 
 
-def exact(freedom: int, seeds: float, interactions: float, power: int) -> float:
-    """Return the exact coverage of the interval without logit for normal effects and well known patients' parts.
+def exact(freedoms: Sequence[int], shares: Sequence[float], interactions: float) -> dict[str, float]:
+    """Return the exact coverage of intervals without logit for normal effects and well known patients' parts.
 
     Args:
-        freedom: Seeds less one.
-        seeds: Share of the variance that seeds have by themselves.
-        interactions: Share that interactions of seeds and patients have.
-        power: Of the estimated shares in the degrees of freedom; Satterthwaite's is 2, the library's 1.
+        freedoms: Seeds less one, of the arm or of both.
+        shares: Of the variance, what the seeds of each arm bring by themselves.
+        interactions: Share that interactions of seeds and patients have, in both arms alike.
     """
-    uniform = (np.arange(20_000) + 0.5) / 20_000
-    spread = (seeds + interactions) * gammaincinv(freedom / 2, uniform) * 2 / freedom
-    patients = np.maximum(1 - seeds - interactions, (1 - seeds) / 2 - spread)
-    variance = spread + patients
-    per_freedom = (spread / variance) ** power / freedom + (patients / variance) ** power / (PATIENTS - 1)
-    return float(np.mean(2 * ndtr(stdtrit(1 / per_freedom, 0.975) * np.sqrt(variance)) - 1))
+    points = {1: 5_000, 2: 150}[len(freedoms)]
+    chances = np.meshgrid(*[(np.arange(points) + 0.5) / points] * len(freedoms))
+    spreads = [
+        (share + interactions / len(freedoms)) * gammaincinv(freedom / 2, chance) * 2 / freedom
+        for freedom, share, chance in zip(freedoms, shares, chances, strict=True)
+    ]
+    jackknife, found = 1 - sum(shares), sum(spreads)
+    patients = np.maximum(jackknife - interactions, jackknife / 2 - found)
+    parts, own = np.stack([*spreads, patients]), [*freedoms, PATIENTS - 1]
+    variance = parts.sum(0)
+    satterthwaite = variance**2 / sum(part**2 / freedom for part, freedom in zip(parts, own, strict=True))
+    return {
+        rule: float(np.mean(2 * ndtr(stdtrit(freedom, 0.975) * np.sqrt(variance)) - 1))
+        for rule, freedom in (
+            ("coverage", degrees_of_freedom(parts, own)),
+            ("coverage_by_satterthwaite", satterthwaite),
+        )
+    }
+
+
+def exact_cases() -> list[dict[str, Any]]:
+    """Return the extremes of exact coverage over a grid of variances, of one arm and of differences of two."""
+    grid = np.linspace(0, 1, 21).round(2).tolist()
+    cases: list[tuple[list[int], list[float], float]] = [
+        ([freedom], [share], interactions)
+        for freedom in (1, 2, 4)
+        for interactions in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+        for share in grid
+        if share + interactions <= 1
+    ]
+    cases += [
+        (freedoms, [total * part, total * (1 - part)], interactions)
+        for freedoms in ([2, 2], [4, 2])
+        for interactions in (0.0, 0.3, 0.6)
+        for total in (0.25, 0.5, 0.75, 0.9, 1.0)
+        for part in grid[::2]
+        if total + interactions <= 1
+    ]
+    found: dict[tuple[int, ...], list[dict[str, float]]] = {}
+    for freedoms, shares, interactions in cases:
+        found.setdefault(tuple(freedoms), []).append(exact(freedoms, shares, interactions))
+    return [
+        {
+            "seeds": [freedom + 1 for freedom in freedoms],
+            "variances_tried": len(coverages),
+            **{
+                f"{extreme}_{rule}": pick(coverage[rule] for coverage in coverages)
+                for rule in coverages[0]
+                for extreme, pick in (("lowest", min), ("highest", max))
+            },
+        }
+        for freedoms, coverages in found.items()
+    ]
 
 
 def check_shortcuts() -> None:
@@ -161,8 +223,7 @@ def check_shortcuts() -> None:
         "AUROC": (torch.stack([1 - p, p], -1), lambda p, w: auroc(p, Y, weights=w)),
     }
     for name, (outcomes, score) in by_image.items():
-        prepare, fast = SCORES[name]
-        ours = seed_interval(fast, list(by_patient(prepare(latent))), torch.arange(PATIENTS))
+        ours = seed_interval(lookup, list(known_scores(name, latent)), torch.arange(PATIENTS))
         library = seed_interval(score, list(outcomes), PATIENT)
         if not np.allclose([ours.low, ours.high], [library.low, library.high], rtol=1e-9, atol=0):
             raise RuntimeError(f"{name} by sums over patients has the interval {ours}, by images {library}.")
@@ -172,6 +233,7 @@ def main() -> None:
     """Simulate all regimes and write the coverage as JSON."""
     parser = argparse.ArgumentParser(prog="python benchmarks/intervals", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=1000)
+    parser.add_argument("--first-seed", type=int, default=0, help="of the simulation, one more for each regime")
     parser.add_argument("--jobs", type=int, default=1, help="regimes side by side, one thread each")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
@@ -179,7 +241,8 @@ def main() -> None:
     torch.set_num_threads(1)
     check_shortcuts()
     with ProcessPoolExecutor(given.jobs) as pool:
-        rows = [row for part in pool.map(simulate, REGIMES, [given.repetitions] * len(REGIMES)) for row in part]
+        options = [[given.repetitions] * len(REGIMES), [given.first_seed] * len(REGIMES)]
+        rows = [row for part in pool.map(simulate, REGIMES, *options) for row in part]
     for row in rows:
         print(
             f"{row['regime']:32} {row['score']:18} {row['design']:31} {row['coverage']:.3f}  "
@@ -198,28 +261,21 @@ def main() -> None:
     ]
     for part in summary:
         print(
-            "{regime:26} {arms} arms: {within} of {intervals} within 0.93 to 0.97, {lowest} to {highest}".format(**part)
+            "{regime:26} {arms} arms: {within} of {intervals} within 0.93 to 0.97, {beyond_chance} surely outside, "
+            "{lowest} to {highest}".format(**part)
         )
+    normal = exact_cases()
+    for case in normal:
+        print("normal effects:", ", ".join(f"{name} {value}" for name, value in case.items()))
     result = {
         "what": f"coverage of nominal 95 % intervals in {given.repetitions} repetitions, {len(Y)} images of "
         f"{PATIENTS} patients",
+        "first_seed": given.first_seed,
         **provenance("cpu"),
         "summary": summary,
         "regimes": {name: asdict(regime) for name, regime in REGIMES.items()},
         "mean_latent_scores": {arm: list(means) for arm, means in MEANS.items()},
-        "exact_for_normal_effects": [
-            {
-                "seeds": freedom + 1,
-                "share_of_seeds": share,
-                "share_of_interactions": interactions,
-                "coverage": exact(freedom, share, interactions, power=1),
-                "coverage_by_satterthwaite": exact(freedom, share, interactions, power=2),
-            }
-            for freedom in (1, 2, 4)
-            for interactions in (0.0, 0.1, 0.5, 1.0)
-            for share in (0.0, 0.3, 0.5, 0.7, 0.9, 0.95, 1.0)
-            if share + interactions <= 1
-        ],
+        "exact_for_normal_effects": normal,
         "coverage": rows,
     }
     given.out.mkdir(parents=True, exist_ok=True)

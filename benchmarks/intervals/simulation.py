@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 from scipy.special import ndtr
@@ -21,6 +21,7 @@ PATIENTS, NORMAL_PATIENTS = len(SIZES), sum(NORMAL_SIZES.values())
 PATIENT = torch.arange(PATIENTS).repeat_interleave(SIZES)
 OF_CLASS = slice(None, NORMAL_PATIENTS), slice(NORMAL_PATIENTS, None)
 Y = (PATIENT >= NORMAL_PATIENTS).long()
+ALL_THEN_EACH_LEFT_OUT = torch.cat([torch.ones(1, PATIENTS), 1 - torch.eye(PATIENTS)]).double()
 
 SHARED_GENERATOR = 0.8
 """Share of a generator's variance that two arms with images of the same generators have in common."""
@@ -129,14 +130,9 @@ def right(latent: Tensor) -> Tensor:
 
 
 def class_mean(label: int, sums: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean over the images of a class, from sums over patients and weights of patients."""
-    return weights[:, OF_CLASS[label]] @ sums[OF_CLASS[label]] / class_size(label, weights)
-
-
-@lru_cache(maxsize=4)  # all runs meet the same weights
-def class_size(label: int, weights: Tensor) -> Tensor:
-    """Return the number of images of a class."""
-    return weights[:, OF_CLASS[label]] @ SIZES[OF_CLASS[label]].double()
+    """Return the mean over the images of a class, `(..., R)`, from sums over patients and R weights of patients."""
+    of_class = OF_CLASS[label]
+    return sums[..., of_class] @ weights[:, of_class].T / (weights[:, of_class] @ SIZES[of_class].double())
 
 
 SCORES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {

@@ -7,9 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import expit, logit
 
 from condgan.metrics import auroc
 from condgan.metrics.seeds import SeedDifference, SeedEstimate, paired_difference, seed_interval
+from condgan.metrics.statistics import degrees_of_freedom
+
+T19 = stats.t.ppf(0.975, 19)
 
 
 def accuracy(right, weights):
@@ -70,8 +74,8 @@ def test_components_are_those_of_an_analysis_of_variance():
         }
     )
     assert sum(estimate.components.values()) == pytest.approx(estimate.standard_error**2)
-    share = squares["generator"] / (g * c * n) / estimate.standard_error**2
-    assert 1 / estimate.degrees_of_freedom == pytest.approx(share / (g - 1) + (1 - share) / (n - 1))
+    parts = [squares["generator"] / (g * c * n), squares["patient"] / (g * c * n) - interactions]
+    assert estimate.degrees_of_freedom == pytest.approx(float(degrees_of_freedom(parts, [g - 1, n - 1])))
 
 
 def test_without_generators_the_classifier_seeds_are_the_outer_level():
@@ -132,10 +136,9 @@ def test_blocks_change_nothing(monkeypatch):
 def test_logit_interval_by_hand_stays_inside():
     right = torch.tensor([1.0] * 19 + [0.0])
     estimate = seed_interval(accuracy, right, range(20))
-    error = math.sqrt(0.95 * 0.05 / 19)
-    reach = stats.t.ppf(0.975, 19) * error / (0.95 * 0.05)
-    expected = [1 / (1 + math.exp(-(math.log(19) + sign * reach))) for sign in (-1, 1)]
-    assert (estimate.low, estimate.high) == pytest.approx(expected)
+    error = math.sqrt(0.95 * 0.05 / 19) / (0.95 * 0.05)
+    center = math.log(19) - (2 * 0.95 - 1) / 2 * error**2
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(expit(center + T19 * error * np.array([-1, 1]))))
     plain = seed_interval(accuracy, right, range(20), bounded=False)
     assert plain.high > 1 > estimate.high
     perfect = seed_interval(accuracy, [[torch.ones(20)] * 3] * 3, range(20))
@@ -144,31 +147,70 @@ def test_logit_interval_by_hand_stays_inside():
 
 def test_one_run_each_is_the_paired_t_test():
     a, b = draw(50), draw(50, seed=1)
-    difference = paired_difference(accuracy, a, b, range(50))
+    difference = paired_difference(accuracy, a, b, range(50), bounded=False)
     test = stats.ttest_rel(a, b)
     assert difference.p_value == pytest.approx(test.pvalue)
     assert (difference.low, difference.high) == pytest.approx(tuple(test.confidence_interval()))
 
 
-def test_independent_seeds_add_their_variances_like_welch():
+def test_independent_seeds_add_their_variances_as_in_welchs_test():
     images = draw(200)
     a = images + torch.tensor([0.0, 1.0, 2.0])[:, None]
     b = images + torch.tensor([0.0, 3.0, 0.0, 5.0])[:, None]
-    difference = paired_difference(accuracy, list(a), list(b), range(200))
+    difference = paired_difference(accuracy, list(a), list(b), range(200), bounded=False)
     welch = stats.ttest_ind([0.0, 1.0, 2.0], [0.0, 3.0, 0.0, 5.0], equal_var=False)
     # the same images in both arms: the patients' part cancels
     assert difference.components["patients"] == pytest.approx(0, abs=1e-12)
-    assert difference.degrees_of_freedom == pytest.approx(welch.df)
-    assert difference.p_value == pytest.approx(welch.pvalue)
-    assert (difference.low, difference.high) == pytest.approx(tuple(welch.confidence_interval()))
+    assert difference.value / difference.standard_error == pytest.approx(welch.statistic)
+    parts = [1 / 3, np.var([0.0, 3.0, 0.0, 5.0], ddof=1) / 4]
+    assert difference.degrees_of_freedom == pytest.approx(float(degrees_of_freedom(parts, [2, 3])))
+    law = stats.t(difference.degrees_of_freedom)
+    assert difference.p_value == pytest.approx(2 * law.sf(-welch.statistic))
+    reach = law.ppf(0.975) * difference.standard_error
+    assert (difference.low, difference.high) == pytest.approx((-1 - reach, -1 + reach))
     assert difference.counts == {"a: classifier seeds": 3, "b: classifier seeds": 4, "patients": 200}
+
+
+def test_difference_of_bounded_scores_by_hand():
+    a = torch.tensor([1.0] * 19 + [0.0])
+    b = torch.tensor([0.0] * 2 + [1.0] * 16 + [0.0] * 2)
+    difference = paired_difference(accuracy, a, b, range(20))
+    variance, own = float((a - b).var()) / 20, [float(x.var()) / 20 for x in (a, b)]
+    (low_a, mid_a, high_a), (low_b, mid_b, high_b) = (
+        expit(logit(p) - (p - 0.5) * part / (p * (1 - p)) ** 2 + np.array([-1, 0, 1]) * T19 * part**0.5 / (p * (1 - p)))
+        for p, part in ((0.95, variance * own[0] / sum(own)), (0.8, variance * own[1] / sum(own)))
+    )
+    assert difference.value == pytest.approx(0.15)
+    assert difference.low == pytest.approx(mid_a - mid_b - math.hypot(mid_a - low_a, high_b - mid_b))
+    assert difference.high == pytest.approx(mid_a - mid_b + math.hypot(high_a - mid_a, mid_b - low_b))
+
+
+def test_differences_of_well_known_scores_reach_equally_far_to_both_sides():
+    images = draw(20_000)
+    a, b = images + 0.002 * draw(2, 20_000, seed=1), images
+    bounded = paired_difference(accuracy, list(a), b, range(20_000))
+    plain = paired_difference(accuracy, list(a), b, range(20_000), bounded=False)
+    assert (bounded.low, bounded.high, bounded.p_value) == pytest.approx(
+        (plain.low, plain.high, plain.p_value), rel=1e-3
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.booleans(), st.integers(0, 10**6))
+def test_the_interval_at_the_level_of_its_p_value_ends_at_zero(paired_seeds, seed):
+    a, b = draw(3, 2, 24, seed=seed) ** 0.2, draw(3, 2, 24, seed=seed + 1) ** 0.25
+    arguments = accuracy, nested(a), nested(b), torch.arange(24) // 2
+    difference = paired_difference(*arguments, paired_seeds=paired_seeds)
+    assert -1 <= difference.low <= difference.value <= difference.high <= 1
+    at_its_level = paired_difference(*arguments, paired_seeds=paired_seeds, level=1 - difference.p_value)
+    assert min(abs(at_its_level.low), abs(at_its_level.high)) < 1e-6
 
 
 def test_paired_seeds_cancel_what_the_arms_share():
     generators = 5 * draw(3, 1, 1)
     a, b = (generators + draw(3, 2, 90, seed=seed) for seed in (1, 2))
-    paired = paired_difference(accuracy, nested(a), nested(b), range(90), paired_seeds=True)
-    independent = paired_difference(accuracy, nested(a), nested(b), range(90))
+    paired = paired_difference(accuracy, nested(a), nested(b), range(90), paired_seeds=True, bounded=False)
+    independent = paired_difference(accuracy, nested(a), nested(b), range(90), bounded=False)
     one_arm = seed_interval(accuracy, nested(a - b), range(90), bounded=False)
     assert (paired.low, paired.high) == pytest.approx((one_arm.low, one_arm.high))
     assert paired.high - paired.low < 0.3 * (independent.high - independent.low)
@@ -185,6 +227,17 @@ def test_exchanging_the_arms_or_the_order_of_seeds_changes_nothing(generators, c
     assert (there.low, there.value, there.high) == pytest.approx((-back.high, -back.value, -back.low))
     assert there.p_value == pytest.approx(back.p_value)
     assert (there.p_value < 0.05) == (there.low > 0 or there.high < 0)
+
+
+def test_differences_of_a_perfect_score():
+    perfect, other = torch.ones(20), torch.tensor([1.0] * 19 + [0.0])
+    difference = paired_difference(accuracy, perfect, other, range(20))
+    alone = seed_interval(accuracy, other, range(20))
+    center = expit(math.log(19) - 0.45 / (19 * 0.95 * 0.05))
+    assert difference.low == pytest.approx(1 - center - (alone.high - center))
+    assert difference.high == pytest.approx(1 - alone.low)
+    certain = paired_difference(accuracy, perfect, torch.zeros(20), range(20))
+    assert (certain.low, certain.high, certain.p_value) == (1, 1, 0)
 
 
 def test_no_difference_at_all():

@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from condgan.metrics import Estimate, group_bootstrap, group_weights, percentile_estimate
+from condgan.metrics.statistics import degrees_of_freedom
 
 
 def weighted_mean(x):
@@ -91,3 +93,51 @@ def test_undefined_resamples_are_left_out():
 def test_messages(arguments, message):
     with pytest.raises(ValueError, match=message):
         group_bootstrap(lambda weights: weights.mean(1), **arguments)
+
+
+def test_degrees_of_freedom_by_hand():
+    assert float(degrees_of_freedom([0.3], [7])) == pytest.approx(7)
+    assert float(degrees_of_freedom([0.3, 0.0, 0.0], [7, 1, 400])) == pytest.approx(7)
+    assert float(degrees_of_freedom([0.0, 0.0], [7, 400])) == 400
+    a, b, c = 0.36 / 4 + 0.16 / 100, 0.216 / 16 + 0.064 / 10_000, 0.36 / 16 + 0.16 / 10_000
+    expected = 1 / (a + 10 * (b - a * a) - 2 * (c - b))
+    assert float(degrees_of_freedom([3.0, 2.0], [4, 100])) == pytest.approx(expected)
+    assert degrees_of_freedom([[3.0, 0.3], [2.0, 0.2]], [4, 100]) == pytest.approx([expected] * 2)
+
+
+def test_degrees_of_freedom_are_held_where_the_series_breaks_down():
+    assert float(degrees_of_freedom([1.0, 1.0], [2, 2])) == pytest.approx(8)  # twice Satterthwaite's
+    assert float(degrees_of_freedom([1.0, 1.0], [1, 1])) == pytest.approx(4)
+    assert float(degrees_of_freedom([0.9, 0.1], [1, 400])) == pytest.approx(1)
+    assert float(degrees_of_freedom([1.1, -0.1], [2, 400])) == pytest.approx(2)
+
+
+def test_degrees_of_freedom_are_right_to_second_order():
+    level = float(stats.norm.cdf(2.27206))  # where the factor of the docstring is 10
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    chance, weights = (nodes + 1) / 2, np.outer(weights, weights) / 4
+
+    def error(own, share, rule):
+        spread = [stats.chi2.ppf(chance, freedom) / freedom for freedom in own]
+        parts = np.stack(np.broadcast_arrays(share * spread[0][:, None], (1 - share) * spread[1]))
+        reach = stats.t.ppf(level, rule(parts, own)) * np.sqrt(parts.sum(0))
+        return abs((weights * stats.norm.cdf(reach)).sum() - level)
+
+    def satterthwaite(parts, own):
+        return parts.sum(0) ** 2 / (parts[0] ** 2 / own[0] + parts[1] ** 2 / own[1])
+
+    for share in (0.3, 0.5, 0.8):
+        far, near = (error((freedom, 2 * freedom), share, degrees_of_freedom) for freedom in (12, 24))
+        assert far / near > 6  # 8 is the third order, 4 the second
+        assert near < error((24, 48), share, satterthwaite) / 5
+
+
+@pytest.mark.parametrize(("own", "least", "most"), [([2, 400], 0.939, 0.955), ([2, 2, 400], 0.935, 0.965)])
+def test_estimated_variances_are_covered_whatever_their_shares(own, least, most):
+    rng = np.random.default_rng(0)
+    estimates = [rng.chisquare(freedom, 20_000) / freedom for freedom in own]
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9, 1.0):
+        truth = [*[share / (len(own) - 1)] * (len(own) - 1), 1 - share]
+        found = np.stack([part * estimate for part, estimate in zip(truth, estimates, strict=True)])
+        reach = stats.t.ppf(0.975, degrees_of_freedom(found, own)) * np.sqrt(found.sum(0))
+        assert least < np.mean(2 * stats.norm.cdf(reach) - 1) < most

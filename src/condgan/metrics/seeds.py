@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condgan.metrics.statistics import Estimate
+from condgan.metrics.statistics import Estimate, degrees_of_freedom
 
 Score = Callable[[Any, Tensor], Tensor]
 """Maps the outcome of one run and weights `(R, N)` to R values."""
@@ -31,6 +31,7 @@ Groups = Tensor | np.ndarray | Sequence[int]
 
 _LEVELS = ("generator seeds", "classifier seeds")
 _BLOCK = 2**22  # weights held at once: 32 MiB of float64
+_FURTHEST = 1e9  # standard errors at which a difference is certain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class SeedDifference(SeedEstimate):
     """The difference of two arms, with the fields of a `SeedEstimate`; names of sources start with their arm.
 
     Args:
-        p_value: Two-sided p value of no difference, of the t test that belongs to the interval.
+        p_value: Two-sided p value of no difference, of the test that belongs to the interval.
     """
 
     p_value: float
@@ -98,18 +99,19 @@ def seed_interval(
     \hat U = \hat J - \hat I,$$
 
     where $d_{gp}$ is the score of generator g without patient p, less the mean of these over patients, and $d_p$ its
-    mean over generators. Then $\hat S + \hat U$ has no bias; it is raised to $\hat J / 2$ where it is smaller, which
-    takes generators that agree by chance. With shares $\hat r$ of this sum, the degrees of freedom are
+    mean over generators. Then $\hat V = \hat S + \hat U$ has no bias; it is raised to $\hat J / 2$ where it is smaller,
+    which takes generators that agree by chance. The quantile t is one of Student's law with the `degrees_of_freedom`
+    of $\hat S$, with G - 1 of its own, and $\hat U$, with P - 1. Computed for normal effects, nominal 95 % then cover
+    94.0 to 96.7 % with three seeds and 94.9 to 96.6 % with five, whatever the true variances (most where only
+    interactions vary), but with two seeds 89.9 % at worst: take three or more.
 
-    $$\frac1\nu = \frac{\hat r_S}{G - 1} + \frac{\hat r_U}{P - 1}.$$
+    The interval is one of the score's logit, turned back: it stays inside [0, 1] and allows for the skewness of scores
+    near 1. With the error $e$ of the delta method and the bias that the curvature of the logit brings taken off,
 
-    Satterthwaite squares the shares. Of three seeds their estimates are poor, and squaring gives too many degrees of
-    freedom where seeds matter most: computed for normal effects, nominal 95 % then cover 92.2 % at worst with three
-    seeds and 94.1 % with five. As here they cover 94.2 to 97.3 % and 95.0 to 96.9 % whatever the true variances (most
-    where only interactions vary), but with two seeds 90.6 % at worst: take three or more.
+    $$\operatorname{expit}\left(\log \frac{\bar s}{1 - \bar s} - \frac{2 \bar s - 1}{2} e^2 \pm t e\right), \qquad
+    e = \frac{\sqrt{\hat V}}{\bar s (1 - \bar s)}.$$
 
-    The t interval is one of $\log \frac{\bar s}{1 - \bar s}$, with the error of the delta method, and turned back: it
-    stays inside [0, 1] and allows for the skewness of scores near 1. At exactly 0 or 1 it has no width.
+    At exactly 0 or 1 it has no width.
 
     Without several generators (arms of real images have none) the classifier seeds take their place. With a single run
     the patients alone remain.
@@ -140,25 +142,44 @@ def seed_interval(
         (0.75, {'generator seeds': 2, 'classifier seeds': 2, 'patients': 3})
 
     References:
-        Satterthwaite 1946 (degrees of freedom of a sum of mean squares); Searle, Casella and McCulloch 1992,
-        "Variance Components"; Efron and Stein 1981 (the jackknife's variance); Newcombe 2001 (logit intervals).
+        Searle, Casella and McCulloch 1992, "Variance Components"; Efron and Stein 1981 (the jackknife's variance);
+        Newcombe 2001 (logit intervals).
     """
-    return _estimate([_arm("", *_leave_out(score, runs, groups))], level, bounded)
+    arms = [_arm("", *_leave_out(score, runs, groups))]
+    return _estimate(arms, arms, level, bounded)[0]
 
 
 def paired_difference(
-    score: Score, runs_a: Runs, runs_b: Runs, groups: Groups, *, paired_seeds: bool = False, level: float = 0.95
+    score: Score,
+    runs_a: Runs,
+    runs_b: Runs,
+    groups: Groups,
+    *,
+    paired_seeds: bool = False,
+    bounded: bool = True,
+    level: float = 0.95,
 ) -> SeedDifference:
     r"""Interval of the difference of two arms' mean scores on the same test images, a minus b.
 
     It is always paired by patient: $\hat J$ of `seed_interval` is the jackknife of the difference. By default the
-    arms' seeds are independent, $\hat S = \hat S_a + \hat S_b$ and $\hat I = \hat I_a + \hat I_b$, where $\hat S$ has
-    Satterthwaite's $\hat S^2 / (\hat S_a^2 / \nu_a + \hat S_b^2 / \nu_b)$ degrees of freedom. That suits arms of
-    different generators, or one without, also if they have the same seed numbers. The t interval is one of the
-    difference itself.
+    arms' seeds are independent, $\hat S = \hat S_a + \hat S_b$ and $\hat I = \hat I_a + \hat I_b$, and $\hat S_a$,
+    $\hat S_b$ and $\hat U$ each bring their own `degrees_of_freedom`. That suits arms of different generators, or one
+    without, also if they have the same seed numbers.
 
     With `paired_seeds`, the differences run by run are treated as the runs of one arm. That suits arms that share
     their generators, such as two amounts of images from the same ones; runs then have one nesting and order.
+
+    A score near 1 can fall further than it can rise. So the variance $\hat V$ of the difference is split between the
+    arms in proportion to their own, $\hat V_a + \hat V_b = \hat V$. With its part and the t of the difference, each arm
+    has limits l and u as in `seed_interval` and, for t = 0, a center m. The reaches are put together as those of
+    independent arms:
+
+    $$m_a - m_b - \sqrt{(m_a - l_a)^2 + (u_b - m_b)^2} \quad \text{to} \quad
+    m_a - m_b + \sqrt{(u_a - m_a)^2 + (m_b - l_b)^2}.$$
+
+    Where the reaches are short or the score is not `bounded`, this is $\bar s_a - \bar s_b \pm t \sqrt{\hat V}$. The p
+    value is that of the t at which the interval ends at 0, so it is below 0.05 where the 95 % interval leaves out 0.
+    Computed for normal effects, differences of three seeds and three cover 94.0 to 96.2 %.
 
     Args:
         score: As in `seed_interval`, the same for both arms.
@@ -166,6 +187,7 @@ def paired_difference(
         runs_b: Runs of the other.
         groups: The group (patient) of each image, integers.
         paired_seeds: Whether a run and the one at its place in the other arm share their generator's seed.
+        bounded: Whether the score lies in [0, 1]; if not, the interval reaches equally far to both sides.
         level: Nominal coverage of the interval.
 
     Shape:
@@ -179,21 +201,21 @@ def paired_difference(
         >>> accuracy = lambda right, weights: weights @ right.double() / weights.sum(1)
         >>> difference = paired_difference(accuracy, a, b, groups=range(6))
         >>> print(difference, round(difference.p_value, 2))
-        0.333 [-0.209, 0.875] 0.17
-    """
-    from scipy.special import stdtr
+        0.333 [-0.337, 0.687] 0.3
 
+    References:
+        Newcombe 1998 (the limits of a difference from those of its parts); Zou and Donner 2008.
+    """
     a, b = _leave_out(score, runs_a, groups), _leave_out(score, runs_b, groups)
     if paired_seeds and a[0].shape != b[0].shape:
         raise ValueError(
             f"paired_seeds needs equally many runs in both arms, got {tuple(a[0].shape[1:])} and "
             f"{tuple(b[0].shape[1:])}. Leave it out for arms whose seeds are independent."
         )
-    arms = [_arm("", a[0] - b[0], a[1] - b[1])] if paired_seeds else [_arm("a: ", *a), _arm("b: ", -b[0], -b[1])]
-    found = _estimate(arms, level, bounded=False)
-    error, distance = found.standard_error, abs(found.value)
-    p_value = 2 * float(stdtr(found.degrees_of_freedom, -distance / error)) if error else float(distance == 0)
-    return SeedDifference(**asdict(found), p_value=p_value)
+    arms = [_arm("a: ", *a), _arm("b: ", *b)]
+    sources = [_arm("", a[0] - b[0], a[1] - b[1])] if paired_seeds else [arms[0], _arm("b: ", -b[0], -b[1])]
+    found, limits = _estimate(sources, arms, level, bounded)
+    return SeedDifference(**asdict(found), p_value=_p_value(limits, found.degrees_of_freedom))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,37 +262,98 @@ def _mean_square(x: Tensor, level: int) -> float:
     return float(within.sum()) / math.prod(units.shape[1:])
 
 
-def _estimate(arms: Sequence[_Arm], level: float, bounded: bool) -> SeedEstimate:
-    from scipy.special import expit, logit, stdtrit
+_Limits = Callable[[float], tuple[float, float, float]]
+"""Maps a quantile of Student's t to the lower end, the center and the upper end of an interval."""
+
+
+def _estimate(
+    sources: Sequence[_Arm], arms: Sequence[_Arm], level: float, bounded: bool
+) -> tuple[SeedEstimate, _Limits]:
+    """Return the interval of an arm or of a difference of two.
+
+    Args:
+        sources: Independent parts whose values add up to the estimate.
+        arms: The arm, or the two.
+        level: Nominal coverage.
+        bounded: Whether each arm's score lies in [0, 1].
+    """
+    from scipy.special import stdtrit
 
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}. Give a coverage such as 0.95.")
-    value = sum(arm.value for arm in arms)
-    if bounded and not 0 <= value <= 1:
-        raise ValueError(f"expected a score in [0, 1], got {value}. Pass bounded=False for one of another range.")
-    deviations = torch.stack([arm.deviations for arm in arms]).sum(0)
-    jackknife = float(deviations.square().sum())
-    seeds = sum(arm.seeds for arm in arms)
-    patients = max(jackknife - sum(arm.interactions for arm in arms), jackknife / 2 - seeds)
-    variance, freedom = seeds + patients, float(len(deviations) - 1)
-    if seeds > 0:
-        per_freedom = sum(arm.seeds**2 / arm.freedom for arm in arms) / seeds
-        freedom = variance / (per_freedom + patients / freedom)
-    reach = float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(variance)
-    low, high = value - reach, value + reach
-    if bounded and 0 < value < 1:
-        steps = np.array([-reach, reach]) / (value * (1 - value))
-        low, high = expit(logit(value) + steps).tolist()
-    return SeedEstimate(
-        value=value,
+    for arm in arms:
+        if bounded and not 0 <= arm.value <= 1:
+            raise ValueError(
+                f"expected a score in [0, 1], got {arm.value}. Pass bounded=False for one of another range."
+            )
+    variance, patients = _variance(sources)
+    count = len(arms[0].deviations)
+    parts, own_freedoms = [part.seeds for part in sources], [part.freedom for part in sources]
+    freedom = float(degrees_of_freedom([*parts, patients], [*own_freedoms, count - 1]))
+    own = [_variance([arm])[0] for arm in arms]
+    share = variance / sum(own) if variance else 0.0
+
+    def limits(quantile: float) -> tuple[float, float, float]:
+        each = [
+            _arm_limits(arm.value, share * its_own, quantile, bounded) for arm, its_own in zip(arms, own, strict=True)
+        ]
+        low, center, high = each[0]
+        for low_b, center_b, high_b in each[1:]:
+            below, above = math.hypot(center - low, high_b - center_b), math.hypot(high - center, center_b - low_b)
+            center -= center_b
+            low, high = center - below, center + above
+        return low, center, high
+
+    low, _, high = limits(float(stdtrit(freedom, (1 + level) / 2)))
+    estimate = SeedEstimate(
+        value=sum(part.value for part in sources),
         low=low,
         high=high,
         level=level,
         standard_error=math.sqrt(variance),
         degrees_of_freedom=freedom,
-        components={name: part for arm in arms for name, part in arm.components.items()} | {"patients": patients},
-        counts={name: count for arm in arms for name, count in arm.counts.items()} | {"patients": len(deviations)},
+        components={name: part for source in sources for name, part in source.components.items()}
+        | {"patients": patients},
+        counts={name: number for source in sources for name, number in source.counts.items()} | {"patients": count},
     )
+    return estimate, limits
+
+
+def _variance(sources: Sequence[_Arm]) -> tuple[float, float]:
+    """Return the variance of the sum of parts with independent seeds, and what patients add to it."""
+    jackknife = float(torch.stack([part.deviations for part in sources]).sum(0).square().sum())
+    seeds = sum(part.seeds for part in sources)
+    patients = max(jackknife - sum(part.interactions for part in sources), jackknife / 2 - seeds)
+    return seeds + patients, patients
+
+
+def _arm_limits(value: float, variance: float, quantile: float, bounded: bool) -> tuple[float, float, float]:
+    reach = quantile * math.sqrt(variance)
+    if not bounded:
+        return value - reach, value, value + reach
+    if not (0 < value < 1 and variance > 0):
+        return value, value, value
+    slope = value * (1 - value)
+    center = math.log(value / (1 - value)) - (value - 0.5) * variance / slope**2
+    low, middle, high = (0.5 + math.tanh((center + step / slope) / 2) / 2 for step in (-reach, 0.0, reach))
+    return low, middle, high
+
+
+def _p_value(limits: _Limits, freedom: float) -> float:
+    """Return the two-sided p value of the t at which an interval ends at 0."""
+    from scipy.optimize import brentq
+    from scipy.special import stdtr
+
+    center = limits(0.0)[1]
+    if center == 0:
+        return 1.0
+    end = 0 if center > 0 else 2
+    furthest = 1.0
+    while limits(furthest)[end] * center > 0:
+        furthest *= 2
+        if furthest > _FURTHEST:
+            return 0.0
+    return 2 * float(stdtr(freedom, -brentq(lambda quantile: limits(quantile)[end], 0.0, furthest)))
 
 
 def _leave_out(score: Score, runs: Runs, groups: Groups) -> tuple[Tensor, Tensor]:

@@ -160,10 +160,15 @@ def _family(
     family: str, metric: str, pairs: Sequence[tuple[ArmKey, ArmKey]], outcomes: Outcomes
 ) -> list[dict[str, Any]]:
     config, score = outcomes.config, outcomes.scores[metric]
-    estimates = [
-        paired_difference(score, outcomes.runs(a), outcomes.runs(b), outcomes.groups, level=config.level)
-        for a, b in pairs
-    ]
+
+    def differences(level: float) -> list[SeedDifference]:
+        return [
+            paired_difference(score, outcomes.runs(a), outcomes.runs(b), outcomes.groups, level=level) for a, b in pairs
+        ]
+
+    estimates = differences(config.level)
+    # Bonferroni: the level that covers all of so many differences together
+    together = differences(1 - (1 - config.level) / len(pairs)) if len(pairs) > 1 else estimates
     adjusted = holm([estimate.p_value for estimate in estimates])
     return [
         {
@@ -175,7 +180,7 @@ def _family(
             "low": estimate.low,
             "high": estimate.high,
             "level": config.level,
-            "simultaneous": _simultaneous(estimate, len(pairs)),
+            "simultaneous": {"low": wide.low, "high": wide.high, "level": wide.level},
             "p_value": estimate.p_value,
             "p_holm": corrected,
             "primary": family == "control" and metric == config.primary_metric and a.p == config.full_percent,
@@ -184,17 +189,8 @@ def _family(
             "seeds": {"a": _seeds(outcomes.runs(a), a), "b": _seeds(outcomes.runs(b), b)},
             "secondary": _single_pair(outcomes, a, b),
         }
-        for (a, b), estimate, corrected in zip(pairs, estimates, adjusted, strict=True)
+        for (a, b), estimate, wide, corrected in zip(pairs, estimates, together, adjusted, strict=True)
     ]
-
-
-def _simultaneous(estimate: SeedDifference, count: int) -> dict[str, float]:
-    """Return the interval at the level that covers all of so many differences together (Bonferroni)."""
-    from scipy.special import stdtrit
-
-    level = 1 - (1 - estimate.level) / count
-    reach = float(stdtrit(estimate.degrees_of_freedom, (1 + level) / 2)) * estimate.standard_error
-    return {"low": estimate.value - reach, "high": estimate.value + reach, "level": level}
 
 
 def _seeds(runs: Sequence[Any], key: ArmKey) -> dict[str, int]:
