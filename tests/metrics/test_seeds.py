@@ -246,6 +246,15 @@ def test_no_difference_at_all():
     assert (difference.low, difference.value, difference.high, difference.p_value) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("paired_seeds", [False, True])
+def test_arms_of_the_same_runs_do_not_differ(paired_seeds):
+    runs = list(draw(3, 10))
+    difference = paired_difference(accuracy, runs, runs, range(10), paired_seeds=paired_seeds)
+    assert difference.value == 0
+    assert difference.p_value == 1
+    assert difference.low <= 0 <= difference.high
+
+
 def test_simulated_seeds_are_covered():
     rng = torch.Generator().manual_seed(0)
     hits = 0
