@@ -62,12 +62,16 @@ def compare(folder: Path, published: Path, patterns: list[str]) -> bool:
 
 
 def publish(folder: Path, published: Path) -> None:
-    """Copy results, sample sheets and thinned curves to where they are committed."""
+    """Copy all outcomes, sample sheets and thinned curves to where they are committed, and leave networks behind.
+
+    `--merge benchmarks/study/results/cpu` goes on from there; networks that are needed are trained again.
+    """
     published.mkdir(parents=True, exist_ok=True)
     shutil.copy(write_results(folder), published / "results.json")
-    for name in ("real.png", "probes.json"):
+    for name in ("real.png", "probes.json", "config.json", "test.npz", "test_evaluations.jsonl"):
         if (folder / name).is_file():
             shutil.copy(folder / name, published / name)
+    shutil.copytree(folder / "cells", published / "cells", dirs_exist_ok=True)
     for gan in sorted((folder / "gans").iterdir()):
         if not (gan / "run.json").is_file():
             continue

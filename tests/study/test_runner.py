@@ -301,3 +301,24 @@ def test_a_cell_is_named_after_the_entry_of_its_recipe(tmp_path):
     cell = Cell(kind="gan", percent=100.0, entry="acwgan_gp_dcgan", seed=0)
     written = StudyFolder(tmp_path).write(cell, {"recipe": "acwgan_gp", "steps": 3})
     assert (written["recipe"], written["steps"]) == ("acwgan_gp_dcgan", 3)
+
+
+def test_a_network_that_was_not_kept_is_trained_again_where_it_is_needed(study):
+    whole = study("whole", arms=("real", "synthetic_1x", "real_plus_synthetic_1to1"), classifier_seeds=1)
+    assert whole.run()
+    parts = study("parts", arms=("real", "synthetic_1x", "real_plus_synthetic_1to1"), classifier_seeds=1)
+    assert parts.run(["gan-*", "classifier-real-*", "classifier-*-synthetic_1x-*"])
+    shutil.rmtree(parts.folder.path / "gans")
+    run = []
+    again = study(
+        "parts", arms=("real", "synthetic_1x", "real_plus_synthetic_1to1"), classifier_seeds=1, progress=run.append
+    )
+    assert again.run()
+    assert [line.split()[1].rstrip(":") for line in run] == [
+        "gan-acgan-s0-p100",
+        "classifier-acgan-s0-real_plus_synthetic_1to1-c0-p100",
+    ]
+    assert outcomes(parts.folder.path) == outcomes(whole.folder.path)
+    shutil.rmtree(parts.folder.path / "gans")
+    assert again.run()
+    assert not (parts.folder.path / "gans").exists()  # nobody needs it any more

@@ -108,6 +108,21 @@ class StudyFolder:
         """Return whether a cell has an outcome."""
         return (self.path / "cells" / f"{name}.json").is_file()
 
+    def has_network(self, cell: Cell) -> bool:
+        """Return whether the network that a finished cell trained is there, for cells that need it.
+
+        A training that failed left none, and counts as complete.
+        """
+        if "error" in self.read(cell.name):
+            return True
+        if cell.kind == "gan":
+            return (self.gan(cell) / "generator" / "model.safetensors").is_file()
+        return self.classifier(cell.name).is_file()
+
+    def classifier(self, name: str) -> Path:
+        """Return the file of the weights of a classifier that looks at generated images."""
+        return self.path / "classifiers" / f"{name}.safetensors"
+
     def write(self, cell: Cell, outcome: Mapping[str, Any], probabilities: Tensor | None = None) -> dict[str, Any]:
         """Keep the outcome of a cell and return it as it can be read again.
 

@@ -87,7 +87,8 @@ class Study:
 
         Args:
             cells: Patterns of names, such as `"gan-acgan-*"`: several machines share a study by different patterns and
-                `merge` their folders.
+                `merge` their folders. A finished cell among them is run again only if another one needs its network
+                and the folder lacks it.
             time_limit: Seconds after which to stop. A generator in training is kept in a checkpoint; another cell is
                 begun only if those of its kind so far fit into the time that is left, the first one in any case.
 
@@ -99,9 +100,9 @@ class Study:
         """
         chosen = self._choose(cells)
         deadline = math.inf if time_limit is None else time.monotonic() + time_limit
-        missing = [cell for cell in chosen if not self.folder.is_finished(cell.name)]
+        missing = self._missing(chosen)
         for number, cell in enumerate(missing):
-            if self.folder.is_finished(cell.name):
+            if cell not in self._missing(chosen):
                 continue  # another process was faster
             failed = [name for name in cell.needs if "error" in self.folder.read(name)]
             if failed:
@@ -163,6 +164,17 @@ class Study:
                     "merge the folder of the machine that runs it."
                 )
         return chosen
+
+    def _missing(self, chosen: Sequence[Cell]) -> list[Cell]:
+        """Return the cells to run: unfinished ones, and finished ones whose network they need and which was not kept.
+
+        Results can be kept without networks; a network is then trained again from its seed.
+        """
+        unfinished = [cell for cell in chosen if not self.folder.is_finished(cell.name)]
+        needed = {name for cell in unfinished for name in cell.needs}
+        return [
+            cell for cell in chosen if cell in unfinished or (cell.name in needed and not self.folder.has_network(cell))
+        ]
 
     def _expected_seconds(self, cell: Cell) -> float | None:
         """Return the mean time of the finished cells of this kind, and of this recipe for generators; None if none."""

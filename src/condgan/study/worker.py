@@ -103,7 +103,7 @@ class Worker:
             level=self.config.level,
         ).as_dict()
         if cell.name == self.examiners.get(cell.percent):
-            save_classifier(classifier, self._classifier_file(cell.name))
+            save_classifier(classifier, self.folder.classifier(cell.name))
         recall = {f"recall/{name}": estimate for name, estimate in report["recall"].items()}
         return {
             "classes": test.num_classes,
@@ -196,15 +196,12 @@ class Worker:
     def _examiner(self, percent: float) -> Classifier:
         """Return the first classifier of real images, which looks at generated ones."""
         name = self.examiners[percent]
-        return load_classifier(self._classifier_file(name), self.folder.read(name), device=self.device)
+        return load_classifier(self.folder.classifier(name), self.folder.read(name), device=self.device)
 
     def _class_kid(self, percent: float) -> Criterion:
         name = f"ResNet-18 of {self.examiners[percent]}"
         extractor = classifier_extractor(self._examiner(percent), name=name, device=self.device)
         return class_kid(self.data.validation, extractor)
-
-    def _classifier_file(self, name: str) -> Path:
-        return self.folder.path / "classifiers" / f"{name}.safetensors"
 
     def _count_test_use(self, cell: Cell, what: str) -> None:
         key = what if cell.entry is None else f"{cell.entry}/{what}"
