@@ -16,7 +16,7 @@ def subclasses(cls: type) -> list[type]:
 
 
 LIBRARY = [cls for cls in subclasses(Callback) if cls.__module__.startswith("condgan.")]
-PUBLIC = [cls for cls in LIBRARY if not cls.__name__.startswith("_")]
+PUBLIC = [cls for cls in LIBRARY if cls.__module__.startswith("condgan.training.") and not cls.__name__.startswith("_")]
 
 
 def construct(cls: type, folder, **options) -> Callback:

@@ -1,9 +1,7 @@
 """Intervals of scores that vary with the seeds of training as well as with the patients of the test set.
 
-A score of a classifier trained on generated images has three sources of chance: the seed of the generator, the seed
-of the classifier and the patients who happen to be in the test set. With three or five seeds a bootstrap over them is
-far too narrow; here the variance of each source is estimated and the interval is one of Student's t. The repository's
-`benchmarks/intervals` simulates how often such intervals hold the truth.
+Such a score has three sources of chance: the seed of the generator, that of the classifier, and the patients who happen
+to be in the test set. `benchmarks/intervals` in the repository simulates how often these intervals hold the truth.
 """
 
 from __future__ import annotations
@@ -142,8 +140,7 @@ def seed_interval(
         (0.75, {'generator seeds': 2, 'classifier seeds': 2, 'patients': 3})
 
     References:
-        Searle, Casella and McCulloch 1992, "Variance Components"; Efron and Stein 1981 (the jackknife's variance);
-        Newcombe 2001 (logit intervals).
+        Searle, Casella and McCulloch 1992 (components); Efron and Stein 1981 (jackknife); Newcombe 2001 (logit).
     """
     arms = [_arm("", *_leave_out(score, runs, groups))]
     return _estimate(arms, arms, level, bounded)[0]

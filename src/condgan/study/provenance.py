@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-import condgan
-
 _PACKAGES = ("torchvision", "torch-fidelity", "numpy", "scipy")
 
 
@@ -40,8 +38,10 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str]:
+    from condgan import __version__  # not above: condgan imports this module
+
     # torch's own version names its build for CUDA, that of its package may not
-    found = {"condgan": condgan.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    found = {"condgan": __version__, "python": platform.python_version(), "torch": torch.__version__}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
