@@ -1,7 +1,6 @@
 """Intervals of scores that vary with the seeds of training as well as with the patients of the test set.
 
-Such a score has three sources of chance: the seed of the generator, that of the classifier, and the patients who happen
-to be in the test set. `benchmarks/intervals` in the repository simulates how often these intervals hold the truth.
+`benchmarks/intervals` in the repository simulates how often these intervals hold the truth.
 """
 
 from __future__ import annotations
