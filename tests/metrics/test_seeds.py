@@ -229,14 +229,14 @@ def test_exchanging_the_arms_or_the_order_of_seeds_changes_nothing(generators, c
     assert (there.p_value < 0.05) == (there.low > 0 or there.high < 0)
 
 
-def test_differences_of_a_perfect_score():
-    perfect, other = torch.ones(20), torch.tensor([1.0] * 19 + [0.0])
-    difference = paired_difference(accuracy, perfect, other, range(20))
-    alone = seed_interval(accuracy, other, range(20))
-    center = expit(math.log(19) - 0.45 / (19 * 0.95 * 0.05))
-    assert difference.low == pytest.approx(1 - center - (alone.high - center))
-    assert difference.high == pytest.approx(1 - alone.low)
-    certain = paired_difference(accuracy, perfect, torch.zeros(20), range(20))
+@pytest.mark.parametrize("count", [20, 60, 400])
+def test_one_error_more_than_a_perfect_score_is_no_difference_for_sure(count):
+    perfect, other = torch.ones(count), torch.tensor([1.0] * (count - 1) + [0.0])
+    difference = paired_difference(accuracy, perfect, other, range(count))
+    plain = paired_difference(accuracy, perfect, other, range(count), bounded=False)
+    assert (difference.low, difference.high, difference.p_value) == (plain.low, plain.high, plain.p_value)
+    assert difference.p_value > 0.3
+    certain = paired_difference(accuracy, perfect, torch.zeros(count), range(count))
     assert (certain.low, certain.high, certain.p_value) == (1, 1, 0)
 
 

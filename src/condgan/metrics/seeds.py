@@ -173,9 +173,9 @@ def paired_difference(
     $$m_a - m_b - \sqrt{(m_a - l_a)^2 + (u_b - m_b)^2} \quad \text{to} \quad
     m_a - m_b + \sqrt{(u_a - m_a)^2 + (m_b - l_b)^2}.$$
 
-    Where the reaches are short or the score is not `bounded`, this is $\bar s_a - \bar s_b \pm t \sqrt{\hat V}$. The p
-    value is that of the t at which the interval ends at 0, so it is below 0.05 where the 95 % interval leaves out 0.
-    Computed for normal effects, differences of three seeds and three cover 94.0 to 96.2 %.
+    Where the reaches are short, and for arms at exactly 0 or 1 and scores that are not `bounded`, this is
+    $\bar s_a - \bar s_b \pm t \sqrt{\hat V}$. The p value is that of the t at which the interval ends at 0: below 0.05
+    where that of 95 % leaves out 0. For normal effects, differences of three seeds and three cover 94.0 to 96.2 %.
 
     Args:
         score: As in `seed_interval`, the same for both arms.
@@ -279,9 +279,9 @@ def _estimate(
         raise ValueError(f"level must lie between 0 and 1, got {level}. Give a coverage such as 0.95.")
     for arm in arms:
         if bounded and not 0 <= arm.value <= 1:
-            raise ValueError(
-                f"expected a score in [0, 1], got {arm.value}. Pass bounded=False for one of another range."
-            )
+            raise ValueError(f"expected a score in [0, 1], got {arm.value}. Pass bounded=False for another range.")
+    # an arm at 0 or 1 has no limits of its own that the difference could be given from
+    bounded = bounded and (len(arms) == 1 or all(0 < arm.value < 1 for arm in arms))
     variance, patients = _variance(sources)
     count = len(arms[0].deviations)
     parts, own_freedoms = [part.seeds for part in sources], [part.freedom for part in sources]
