@@ -1,4 +1,4 @@
-"""What is computed at each size of the study. Frozen before the official test set was looked at.
+"""What is computed at each size of the study. Frozen before this study tested on the official set.
 
 All generators of a size get about the same time: their steps are the time over that of a step, measured before
 (`steps_in`). The two recipes and three rungs are those of the protocol: each recipe on the DCGAN networks, on residual
