@@ -20,8 +20,8 @@ def pack(folder: Path, out: Path, *, part: int = PART) -> list[Path]:
     """Write a study's finished cells and the generators that unfinished cells need, in parts of at most 16 MiB.
 
     Averaged generators are stored in half precision. A generator whose cells are all finished is left out but for its
-    pictures and curves: what it was needed for is there. Checkpoints of unfinished trainings stay behind; such a
-    training begins anew elsewhere.
+    pictures and curves: what it was needed for is there. Checkpoints of unfinished trainings and the weights of
+    classifiers stay behind, and are trained anew where they are needed.
 
     Args:
         folder: Folder of a study.
@@ -77,7 +77,7 @@ def _to_carry(folder: Path) -> Iterator[Path]:
     needed = {name for cell in missing for name in cell.needs}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts
-        if not path.is_file() or "checkpoints" in inside or path.name.endswith(".partial"):
+        if not path.is_file() or {"checkpoints", "classifiers"} & set(inside) or path.name.endswith(".partial"):
             continue
         unfinished = inside[0] == "gans" and not files.is_finished(inside[1])
         idle = path.parent.name == "generator" and inside[1] not in needed

@@ -303,22 +303,29 @@ def test_a_cell_is_named_after_the_entry_of_its_recipe(tmp_path):
     assert (written["recipe"], written["steps"]) == ("acwgan_gp_dcgan", 3)
 
 
-def test_a_network_that_was_not_kept_is_trained_again_where_it_is_needed(study):
-    whole = study("whole", arms=("real", "synthetic_1x", "real_plus_synthetic_1to1"), classifier_seeds=1)
+def test_networks_that_were_not_kept_are_trained_again_where_they_are_needed(study):
+    """The generator's training needs the classifier that looks at it: both are made again, and no outcome changes."""
+    chosen = {
+        "recipes": {"acgan": RecipePlan(recipe="acgan", steps=4, batch_size=8, base_channels=4, keep="best_kid")},
+        "arms": ("real", "synthetic_1x", "real_plus_synthetic_1to1"),
+        "classifier_seeds": 1,
+    }
+    whole, parts = study("whole", **chosen), study("parts", **chosen)
     assert whole.run()
-    parts = study("parts", arms=("real", "synthetic_1x", "real_plus_synthetic_1to1"), classifier_seeds=1)
     assert parts.run(["gan-*", "classifier-real-*", "classifier-*-synthetic_1x-*"])
-    shutil.rmtree(parts.folder.path / "gans")
+    before = {path.name: path.read_bytes() for path in (parts.folder.path / "cells").iterdir()}
+    for networks in ("gans", "classifiers"):
+        shutil.rmtree(parts.folder.path / networks)
     run = []
-    again = study(
-        "parts", arms=("real", "synthetic_1x", "real_plus_synthetic_1to1"), classifier_seeds=1, progress=run.append
-    )
+    again = study("parts", **chosen, progress=run.append)
     assert again.run()
     assert [line.split()[1].rstrip(":") for line in run] == [
+        "classifier-real-c0-p100",
         "gan-acgan-s0-p100",
         "classifier-acgan-s0-real_plus_synthetic_1to1-c0-p100",
     ]
     assert outcomes(parts.folder.path) == outcomes(whole.folder.path)
+    assert all((parts.folder.path / "cells" / name).read_bytes() == content for name, content in before.items())
     shutil.rmtree(parts.folder.path / "gans")
     assert again.run()
     assert not (parts.folder.path / "gans").exists()  # nobody needs it any more

@@ -144,7 +144,8 @@ class Study:
         except TrainingDivergedError as error:
             outcome = {"error": str(error)}
         seconds = round(outcome.pop("seconds", time.perf_counter() - began), 2)
-        self.folder.write(cell, {**outcome, "seconds": seconds, **provenance(self.device)}, probabilities)
+        if not self.folder.is_finished(cell.name):  # else only its network was missing: results stay as they are
+            self.folder.write(cell, {**outcome, "seconds": seconds, **provenance(self.device)}, probabilities)
         if cell.kind == "gan":
             shutil.rmtree(self.folder.gan(cell) / "checkpoints", ignore_errors=True)
         return True
@@ -166,15 +167,18 @@ class Study:
         return chosen
 
     def _missing(self, chosen: Sequence[Cell]) -> list[Cell]:
-        """Return the cells to run: unfinished ones, and finished ones whose network they need and which was not kept.
+        """Return the cells to run: unfinished ones, and finished ones whose network one of these needs and lacks.
 
         Results can be kept without networks; a network is then trained again from its seed.
         """
-        unfinished = [cell for cell in chosen if not self.folder.is_finished(cell.name)]
-        needed = {name for cell in unfinished for name in cell.needs}
-        return [
-            cell for cell in chosen if cell in unfinished or (cell.name in needed and not self.folder.has_network(cell))
-        ]
+        found: list[Cell] = []
+        needed: set[str] = set()
+        for cell in reversed(chosen):  # cells come behind those that they need
+            finished = self.folder.is_finished(cell.name)
+            if not finished or (cell.name in needed and not self.folder.has_network(cell)):
+                found.append(cell)
+                needed |= set(cell.needs)
+        return found[::-1]
 
     def _expected_seconds(self, cell: Cell) -> float | None:
         """Return the mean time of the finished cells of this kind, and of this recipe for generators; None if none."""
