@@ -1,5 +1,9 @@
+import importlib
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -93,3 +97,17 @@ def make_trainer() -> Callable[..., cg.Trainer]:
         return cg.Trainer(generator, critic, **{**defaults, **options})
 
     return make
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
+    """Import modules of a folder that is no package, the `SCRIPTS` of the test module, and forget them afterwards."""
+    folder: Path = request.module.SCRIPTS
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    monkeypatch.syspath_prepend(str(folder))
+    yield load
+    for path in folder.glob("[!_]*.py"):
+        sys.modules.pop(path.stem, None)

@@ -1,9 +1,7 @@
 """The parts of the benchmark beside the training step: what they compare computes the same."""
 
-import importlib
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,16 +12,7 @@ import condgan as cg
 from condgan.images import to_float
 
 PARTS = ("data_paths", "sampling", "classifier", "scaling")
-SPEED = Path(__file__).parents[1] / "benchmarks" / "speed"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Import modules of the benchmark, and forget them."""
-    monkeypatch.syspath_prepend(str(SPEED))
-    yield importlib.import_module
-    for path in SPEED.glob("[!_]*.py"):
-        sys.modules.pop(path.stem, None)
+SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "speed"
 
 
 def test_files_hold_the_images_of_the_library(load, tmp_path):
@@ -91,7 +80,7 @@ RIVALS = ("image_folder", "image_folder_resized", "tensor_dataset")
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 def test_every_part_runs(load, tmp_path):
-    main = runpy.run_path(str(SPEED / "__main__.py"))["main"]
+    main = runpy.run_path(str(SCRIPTS / "__main__.py"))["main"]
     main(["--device", "cpu", "--quick", "--out", str(tmp_path), "--parts", ",".join(PARTS)])
     results = json.loads((tmp_path / "cpu_quick.json").read_text())
     assert all(results["parts"][name]["rows"] and not results["parts"][name]["left_out"] for name in PARTS)

@@ -1,9 +1,7 @@
 """The benchmark of speed compares what computes the same, and counts right."""
 
-import importlib
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import torch.nn.functional as F
 from condgan.training.step import critic_step, generator_step
 from condgan.types import StepInputs
 
-SPEED = Path(__file__).parents[1] / "benchmarks" / "speed"
+SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "speed"
 INEXACT = ("bf16", "one_power_iteration")
 EXACT = (
     "no_grad_fakes",
@@ -26,15 +24,6 @@ EXACT = (
     "nothing_read",
     "draws_on_device",
 )
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Import modules of the benchmark, and forget them."""
-    monkeypatch.syspath_prepend(str(SPEED))
-    yield importlib.import_module
-    for path in SPEED.glob("[a-z]*.py"):
-        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture
@@ -200,7 +189,7 @@ def test_names_of_ratios(load):
 def test_the_command_writes_what_it_promises_and_completes_it(load, tmp_path, monkeypatch):
     savings = load("savings")
     monkeypatch.setattr(savings, "SAVINGS", {k: savings.SAVINGS[k] for k in ("no_grad_fakes", "foreach_average")})
-    main = runpy.run_path(str(SPEED / "__main__.py"))["main"]
+    main = runpy.run_path(str(SCRIPTS / "__main__.py"))["main"]
     options = ["--device", "cpu", "--quick", "--out", str(tmp_path)]
     main([*options, "--parts", "savings"])
     first = json.loads((tmp_path / "cpu_quick.json").read_text())

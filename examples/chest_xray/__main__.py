@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from presets import PRESETS
 from source import load
 
 import condgan as cg
 from condgan.study import Study, write_report
-from condgan.study.files import write_json
 
 RUNS = Path("runs")
-SETTINGS = ("data", "classes", "recipes", "preset", "image_size", "steps", "seed")
-"""Options that the results depend on: a run is resumed with equal ones only."""
+SETTINGS = ("classes", "recipes", "preset", "image_size", "steps", "seed")
+"""Options that the results depend on, beside the data."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -53,7 +50,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run(given: argparse.Namespace) -> Path:
-    """Run the study, or what is left of it, and return the folder of its results."""
+    """Run the study, or what is left of it, and return the folder of its results.
+
+    Raises:
+        ValueError: If the folder was begun with other settings or data, or an option does not fit the data.
+        FileNotFoundError: If the data are missing.
+    """
     folder = choose_folder(given)
     preset = PRESETS[given.preset]
     config = preset.config(given.recipes.split(","), image_size=given.image_size, steps=given.steps, seed=given.seed)
@@ -61,7 +63,6 @@ def run(given: argparse.Namespace) -> Path:
         given.data, classes=given.classes, image_size=config.image_shape[1], seed=given.seed, phantoms=preset.phantoms
     )
     banner(source.notice)
-    begin(folder, given, source.train.fingerprint)
     print(f"results go to {folder}")
     study = Study(
         config,
@@ -92,7 +93,7 @@ def choose_folder(given: argparse.Namespace) -> Path:
     """Return the folder of the run: a new one, or with `--resume` the one to go on with."""
     if given.resume:
         folder = given.out or max(RUNS.glob("chest_xray-*"), key=lambda path: path.stat().st_mtime, default=None)
-        if folder is None or not (folder / "settings.json").is_file():
+        if folder is None or not (folder / "config.json").is_file():
             raise SystemExit(f"there is no run to resume in {folder or RUNS}: leave out --resume to begin one.")
         return Path(folder)
     folder = given.out or RUNS / f"chest_xray-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -101,25 +102,11 @@ def choose_folder(given: argparse.Namespace) -> Path:
     return Path(folder)
 
 
-def begin(folder: Path, given: argparse.Namespace, fingerprint: str) -> None:
-    """Write the settings of a new run down, or compare them with those of the run to go on with."""
-    settings: dict[str, Any] = {name: getattr(given, name) for name in SETTINGS} | {"fingerprint": fingerprint}
-    if not given.resume:
-        write_json(folder / "settings.json", settings)
-        return
-    found = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    changed = [name for name, value in settings.items() if found.get(name) != value]
-    if changed:
-        raise SystemExit(
-            f"{folder} was begun with other settings ({', '.join(changed)}): give the same, or no --resume."
-        )
-
-
 def command(given: argparse.Namespace) -> str:
     """Return the command that gives the same results; a path of data is named by its last part."""
     data = Path(given.data).name if Path(given.data).exists() else given.data
     words = ["python examples/chest_xray", f"--data {data}"]
-    for name in SETTINGS[1:]:
+    for name in SETTINGS:
         if getattr(given, name) is not None:
             words.append(f"--{name.replace('_', '-')} {getattr(given, name)}")
     return " ".join(words)

@@ -1,6 +1,5 @@
 """The runner of the study on chest X-rays, on phantoms; and the results that are committed."""
 
-import importlib
 import json
 import runpy
 import sys
@@ -14,28 +13,19 @@ from condgan.study.files import StudyFolder
 from condgan.study.generators import load_generator
 from condgan.study.plan import RecipePlan
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "study"
-COMMITTED = sorted((FOLDER / "results").glob("*/*/results.json"))
+SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "study"
+COMMITTED = sorted((SCRIPTS / "results").glob("*/*/results.json"))
 TINY = RecipePlan(recipe="acgan", steps=4, batch_size=8, base_channels=4, keep="best_kid", looks=2)
 OTHER = RecipePlan(recipe="acwgan_gp", networks="dcgan", steps=2, batch_size=8, base_channels=4)
 
 
 @pytest.fixture
-def benchmark_module(monkeypatch):
-    """Import modules of the benchmark, and forget them."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for path in FOLDER.glob("[!_]*.py"):
-        sys.modules.pop(path.stem, None)
-
-
-@pytest.fixture
-def run(benchmark_module, tiny_classifier, small_config, phantoms, monkeypatch, tmp_path):
+def run(load, tiny_classifier, small_config, phantoms, monkeypatch, tmp_path):
     """Return the command, with phantoms for X-rays and a tiny configuration of two recipes."""
-    configs = benchmark_module("configs")
+    configs = load("configs")
     config = small_config(recipes={"acgan": TINY, "other": OTHER}, arms=("real", "synthetic_1x"), classifier_seeds=2)
     monkeypatch.setitem(configs.SIZES, "cpu", configs.Size(config, "official", (2,)))
-    space = runpy.run_path(str(FOLDER / "__main__.py"))
+    space = runpy.run_path(str(SCRIPTS / "__main__.py"))
     main = space["main"]
     monkeypatch.setitem(main.__globals__, "load", lambda *given: phantoms)
     monkeypatch.setitem(main.__globals__, "kermany_case", None)  # phantoms have patients, but no paths
@@ -86,8 +76,8 @@ def test_several_machines_share_a_study(run, tmp_path):
     assert len(results["cells"]) == results["cells_planned"]
 
 
-def test_a_study_is_carried_in_small_parts(benchmark_module, small_config, phantoms, tmp_path, tiny_classifier):
-    carry = benchmark_module("carry")
+def test_a_study_is_carried_in_small_parts(load, small_config, phantoms, tmp_path, tiny_classifier):
+    carry = load("carry")
     config = small_config(recipes={"acgan": TINY, "other": OTHER}, arms=("real", "synthetic_1x"), classifier_seeds=1)
     study = Study(config, *phantoms, tmp_path / "two-classes", device="cpu")
     study.run(["classifier-real-c0-p100", "gan-*", "classifier-acgan-s0-*"])
@@ -109,22 +99,22 @@ def test_a_study_is_carried_in_small_parts(benchmark_module, small_config, phant
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu", "diagnosis", "diagnosis-long", "diagnosis-16px"])
-def test_the_sizes_are_plans(benchmark_module, name):
-    size = benchmark_module("configs").SIZES[name]
+def test_the_sizes_are_plans(load, name):
+    size = load("configs").SIZES[name]
     assert StudyConfig.from_dict(json.loads(json.dumps(size.config.as_dict()))) == size.config
     assert len(plan(size.config)) == len({cell.name for cell in plan(size.config)})
 
 
-def test_recipes_of_a_size_train_equally_long(benchmark_module):
-    configs = benchmark_module("configs")
+def test_recipes_of_a_size_train_equally_long(load):
+    configs = load("configs")
     for plan_of in configs.CPU.recipes.values():
         assert plan_of.steps * configs.MILLISECONDS[plan_of.recipe, plan_of.networks] == pytest.approx(120e3, rel=0.02)
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: "/".join(path.parts[-3:-1]))
-def test_committed_results_are_of_the_frozen_configuration(benchmark_module, path):
+def test_committed_results_are_of_the_frozen_configuration(load, path):
     results = json.loads(path.read_text())
-    config = benchmark_module("configs").SIZES[path.parts[-3]].config
+    config = load("configs").SIZES[path.parts[-3]].config
     assert StudyConfig.from_dict(results["config"]) == config
     classifiers = [cell for cell in results["cells"] if cell["kind"] == "classifier"]
     images = 624 if path.parts[-3] in ("cpu", "gpu") else sum(results["data"]["counts"]["test"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from condgan.study.report_fidelity import fidelity_section
@@ -26,6 +27,7 @@ from condgan.study.report_memorization import copied, gan_folder, memorization_s
 from condgan.study.report_sweep import sweep_section
 from condgan.study.report_usefulness import usefulness_section
 from condgan.study.report_words import Results, Row, cells_of
+from condgan.study.verdicts import CANNOT_TELL
 
 RESEARCH_ONLY = "For research only. Nothing in this report may be used to diagnose or treat anybody."
 
@@ -140,8 +142,19 @@ def _verdicts(results: Results) -> Html:
     verdicts = results.get("verdicts", [])
     if not verdicts:
         return section("verdicts", "In short", missing("No verdict yet: too little of the study is finished."))
-    said = join(map(_verdict, verdicts))
-    return section("verdicts", "In short", render('<div class="verdicts">{said}</div>', said=said))
+    # the main question comes first and is never folded away
+    undecided = [row for row in verdicts[1:] if row["answer"].startswith(CANNOT_TELL)]
+    decided = [row for row in verdicts[1:] if row not in undecided]
+    return section(
+        "verdicts",
+        "In short",
+        _cards([*verdicts[:1], *decided]),
+        details(f"What cannot be told ({plural(len(undecided), 'question')})", _cards(undecided)) if undecided else "",
+    )
+
+
+def _cards(verdicts: Sequence[Row]) -> Html:
+    return render('<div class="verdicts">{said}</div>', said=join(map(_verdict, verdicts)))
 
 
 def _verdict(verdict: Row) -> Html:

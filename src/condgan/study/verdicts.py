@@ -25,7 +25,7 @@ _METRICS = {
 }
 _COPIES = "copies training images"
 _RECOGNIZED = "training patients can be recognized"
-_CANNOT_TELL = "cannot tell"
+CANNOT_TELL = "cannot tell"
 _LEAST_SEEDS = 3
 
 
@@ -97,13 +97,13 @@ def _against(question: str, rows: Sequence[Row], rule: str) -> list[dict[str, st
         return []
     best = max(rows, key=lambda row: (row["p_holm"] < _alpha(row) and row["difference"] > 0, row["difference"]))
     if not all(_has_seeds(row) for row in rows):
-        answer = f"{_CANNOT_TELL}: fewer than three seeds"
+        answer = f"{CANNOT_TELL}: fewer than three seeds"
     elif best["p_holm"] < _alpha(best) and best["difference"] > 0:
         answer = "yes"
     elif all(row["simultaneous"]["high"] <= 0 for row in rows):
         answer = "no"
     else:
-        answer = _CANNOT_TELL
+        answer = CANNOT_TELL
     told = (
         f"Yes is said where a difference is above 0 with a Holm-corrected p below {_alpha(best):.2g}, no where all "
         f"simultaneous intervals of {len(rows)} arm{'s' * (len(rows) > 1)} end at or below 0, and neither with fewer "
@@ -144,9 +144,9 @@ def _alone(outcomes: Outcomes, summaries: Sequence[Row]) -> list[dict[str, str]]
 def _between(row: Row, metric: str) -> dict[str, str]:
     a, b = row["a"]["recipe"], row["b"]["recipe"]
     if not _has_seeds(row):
-        answer = f"{_CANNOT_TELL}: fewer than three seeds"
+        answer = f"{CANNOT_TELL}: fewer than three seeds"
     elif row["p_holm"] >= _alpha(row):
-        answer = _CANNOT_TELL
+        answer = CANNOT_TELL
     else:
         answer = a if row["difference"] > 0 else b
     rule = f"A recipe is named where the Holm-corrected p is below {_alpha(row):.2g}; seeds count as chance."
@@ -175,13 +175,13 @@ def _copies(recipe: str, judged: Sequence[Row]) -> list[dict[str, str]]:
         for name, entry in cell["memorization"]["per_class"].items()
     ]
     if not said:
-        return [_verdict(question, _CANNOT_TELL, _refusal(judged, "memorization"))]
+        return [_verdict(question, CANNOT_TELL, _refusal(judged, "memorization"))]
     kinds = {verdict for _, _, verdict in said}
     signs = [kind for kind in (_COPIES, _RECOGNIZED) if kind in kinds]
     if signs:
         answer = "yes: it " + signs[0] if signs[0] == _COPIES else "yes: " + signs[0]
     else:
-        answer = next((kind for kind in sorted(kinds) if kind.startswith(_CANNOT_TELL)), "no sign of it")
+        answer = next((kind for kind in sorted(kinds) if kind.startswith(CANNOT_TELL)), "no sign of it")
     listed = "; ".join(f"seed {seed}, {name}: {verdict}" for seed, name, verdict in said)
     return [_verdict(question, answer, f"{listed}. The gravest finding counts. No sign is no proof of privacy.")]
 
@@ -190,7 +190,7 @@ def _collapse(recipe: str, judged: Sequence[Row]) -> list[dict[str, str]]:
     question = f"Has {recipe} collapsed onto few images of a class?"
     known = [cell for cell in judged if cell["diversity"] is not None]
     if not known:
-        return [_verdict(question, _CANNOT_TELL, _refusal(judged, "diversity"))]
+        return [_verdict(question, CANNOT_TELL, _refusal(judged, "diversity"))]
     classes = [(cell["seed"], name, entry) for cell in known for name, entry in cell["diversity"]["per_class"].items()]
     collapsed = [f"seed {seed}, {name}" for seed, name, entry in classes if entry["collapsed"]]
     answer = f"yes: {'; '.join(collapsed)}" if collapsed else "no"
