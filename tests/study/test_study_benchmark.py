@@ -68,6 +68,11 @@ def test_one_cell_runs_with_what_it_needs_and_lands_inside_the_committed_interva
     assert "OUTSIDE" in capsys.readouterr().out
 
 
+def test_a_name_that_fits_no_cell_is_refused(run):
+    refusal = run("--cell", "gan-acgan-s0", "--cell", "classifier-*")
+    assert refusal == "--cell must fit a cell, got gan-acgan-s0. --list prints all names; * fits any text."
+
+
 def test_several_machines_share_a_study(run, tmp_path):
     assert run("--cell", "*-acgan-*", out="a") == 0
     assert run("--cell", "*-other-*", out="b") == 0
