@@ -139,7 +139,7 @@ def load_update(monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("section", ["cpu-two-classes", "cpu-three-classes", "two-classes", "three-classes"])
+@pytest.mark.parametrize("section", ["cpu-two-classes", "cpu-three-classes", "two-classes"])
 def test_shown_results_are_those_of_a_study(section, monkeypatch):
     update = load_update(monkeypatch)
     results = update.read(section)
