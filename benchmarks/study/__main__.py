@@ -67,7 +67,9 @@ def compare(folder: Path, published: Path, patterns: list[str]) -> bool:
 def publish(folder: Path, published: Path) -> None:
     """Copy all outcomes, sample sheets and thinned curves to where they are committed, and leave networks behind.
 
-    `--merge benchmarks/study/results/cpu` goes on from there; networks that are needed are trained again.
+    `--merge benchmarks/study/results/cpu` goes on from there; networks that are needed are trained again. On another
+    processor that gives another network, because training amplifies rounding. The outcome, samples and curve of the
+    first one stay, and what became of the other goes into `trained_again`.
     """
     published.mkdir(parents=True, exist_ok=True)
     shutil.copy(write_results(folder), published / "results.json")
@@ -77,6 +79,10 @@ def publish(folder: Path, published: Path) -> None:
     shutil.copytree(folder / "cells", published / "cells", dirs_exist_ok=True)
     for gan in sorted((folder / "gans").iterdir()):
         if not (gan / "run.json").is_file():
+            continue
+        run, outcome = json.loads((gan / "run.json").read_text(encoding="utf-8")), StudyFolder(folder).read(gan.name)
+        if any(run[key] != outcome[key] for key in ("kept", "last_metrics")):
+            write_json(published / "trained_again" / f"{gan.name}.json", run)
             continue
         (published / "samples").mkdir(exist_ok=True)
         shutil.copy(gan / "samples.png", published / "samples" / f"{gan.name}.png")

@@ -68,6 +68,23 @@ def test_one_cell_runs_with_what_it_needs_and_lands_inside_the_committed_interva
     assert "OUTSIDE" in capsys.readouterr().out
 
 
+def test_a_generator_that_was_trained_again_does_not_replace_what_was_published(run, tmp_path):
+    assert run("--cell", "gan-*") == 0
+    gan = tmp_path / "out" / "two-classes" / "gans" / "gan-acgan-s0-p100"
+    published = tmp_path / "results" / "cpu" / "two-classes"
+    assert run("--publish") == 0
+    assert not (published / "trained_again").exists()
+    first = (published / "samples" / "gan-acgan-s0-p100.png").read_bytes()
+    again = json.loads((gan / "run.json").read_text())
+    again["kept"]["step"] = 1
+    (gan / "run.json").write_text(json.dumps(again))
+    (gan / "samples.png").write_bytes(b"of another network")
+    assert run("--publish") == 0
+    assert (published / "samples" / "gan-acgan-s0-p100.png").read_bytes() == first
+    assert [path.name for path in (published / "trained_again").iterdir()] == ["gan-acgan-s0-p100.json"]
+    assert json.loads((published / "trained_again" / "gan-acgan-s0-p100.json").read_text())["kept"]["step"] == 1
+
+
 def test_a_name_that_fits_no_cell_is_refused(run):
     refusal = run("--cell", "gan-acgan-s0", "--cell", "classifier-*")
     assert refusal == "--cell must fit a cell, got gan-acgan-s0. --list prints all names; * fits any text."
