@@ -18,6 +18,7 @@ from condgan.metrics import Estimate
 from condgan.study.figures import chance_levels, comparison_chart, sample_grid, training_curves
 from condgan.study.report import REAL, SAMPLES
 from condgan.study.report_words import Results, Row, cells_of, intervals_name, recall_class
+from condgan.study.summaries import is_synthetic_only
 
 COMPARISON, RECALLS = "comparison.png", "recalls.png"
 _PADDING = 2  # between the images of a sheet, see `condgan.images.image_grid`
@@ -93,6 +94,7 @@ def tiles(path: Path, rows: int, image_shape: tuple[int, ...]) -> Tensor:
 
 def _draw_charts(results: Results, assets: Path) -> None:
     estimates = {name_of(arm): _estimates(found) for arm, found in arms_of(results).items()}
+    kinds = {name_of(arm): 0 if arm[0] is None else 1 if is_synthetic_only(arm[1]) else 2 for arm in arms_of(results)}
     chance = chance_levels(results["data"]["class_names"])
     for file, recalls in ((COMPARISON, False), (RECALLS, True)):
         arms = {
@@ -105,7 +107,9 @@ def _draw_charts(results: Results, assets: Path) -> None:
                 whole,
                 assets / file,
                 chance=chance,
-                caption=f"Bars: {intervals_name(results)} over the seeds of generators and classifiers, and over test "
+                kinds=kinds,
+                caption="Blue: real images alone. Red: generated ones alone. Green: both.\n"
+                f"Bars: {intervals_name(results)} over the seeds of generators and classifiers, and over test "
                 "patients. Dashed: guessing.",
             )
 

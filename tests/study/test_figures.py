@@ -61,7 +61,12 @@ def test_comparison_of_reports(tmp_path):
     arms = {name: report_estimates(report.as_dict()) for name in ("real", "generated only")}
     assert arms["real"]["recall, 1"] == report.recall[1]
     comparison_chart(
-        arms, tmp_path / "arms.png", "Comparison", chance=chance_levels(report.class_names), caption="Why."
+        arms,
+        tmp_path / "arms.png",
+        "Comparison",
+        chance=chance_levels(report.class_names),
+        kinds={"real": 0, "generated only": 1},
+        caption="Why.",
     )
     assert read(tmp_path / "arms.png").shape[1] > 800
     assert list(arms["real"]) == list(chance_levels(report.class_names))

@@ -130,6 +130,7 @@ def comparison_chart(
     title: str | None = None,
     *,
     chance: Mapping[str, float] | None = None,
+    kinds: Mapping[str, int] | None = None,
     caption: str | None = None,
 ) -> None:
     """Draw the metrics of several arms beside each other: a dot for the value and a bar for its interval.
@@ -140,6 +141,7 @@ def comparison_chart(
         path: File to write; its suffix names the format.
         title: Title of the figure.
         chance: Value of each metric for a guess, drawn as a dashed line.
+        kinds: Place of each arm's color in `canvas.COLORS`, alike for arms of a kind; by default one for all.
         caption: Small print at the bottom, such as what the intervals cover.
 
     Raises:
@@ -167,9 +169,10 @@ def comparison_chart(
         guess = None if chance is None else chance.get(metric)
         if guess is not None:
             axes.axvline(guess, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        for place, estimates in enumerate(arms.values()):
-            estimate, color = estimates[metric], COLORS[place % len(COLORS)]
-            axes.plot([estimate.low, estimate.high], [place, place], color=color, linewidth=3, alpha=0.45)
+        for place, (name, estimates) in enumerate(arms.items()):
+            estimate, color = estimates[metric], COLORS[kinds[name] if kinds else 0]
+            ends = [estimate.low, estimate.high]
+            axes.plot(ends, [place, place], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt")
             axes.plot(estimate.value, place, "o", color=color, markersize=5)
             axes.text(
                 estimate.value,
