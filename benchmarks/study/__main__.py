@@ -19,6 +19,7 @@ from typing import Any
 from carry import pack, unpack
 from configs import SIZES
 from probe import probe
+from rerun import compare
 from xrays import load
 
 from condgan.data import kermany_case
@@ -41,27 +42,6 @@ def with_needs(cells: list[Cell], patterns: list[str]) -> list[str]:
         if cell.name in wanted:
             wanted |= set(cell.needs)
     return [cell.name for cell in cells if cell.name in wanted]
-
-
-def compare(folder: Path, published: Path, patterns: list[str]) -> bool:
-    """Say of each cell that was run and published before whether it lies inside the published interval."""
-    if not (published / "results.json").is_file():
-        return True
-    committed = json.loads((published / "results.json").read_text(encoding="utf-8"))
-    metric, fine, files = committed["config"]["primary_metric"], True, StudyFolder(folder)
-    for cell in committed["cells"]:
-        if "interval" not in cell or not any(fnmatch(cell["name"], pattern) for pattern in patterns):
-            continue
-        if not files.is_finished(cell["name"]):
-            continue
-        interval, value = cell["interval"][metric], files.read(cell["name"])["metrics"][metric]
-        inside = interval["low"] <= value <= interval["high"]
-        fine &= inside
-        print(
-            f"{cell['name']}: {metric} {value:.3f}, committed {interval['value']:.3f} "
-            f"[{interval['low']:.3f}, {interval['high']:.3f}]: {'inside' if inside else 'OUTSIDE'}"
-        )
-    return fine
 
 
 def publish(folder: Path, published: Path) -> None:

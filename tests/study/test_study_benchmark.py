@@ -66,6 +66,19 @@ def test_one_cell_runs_with_what_it_needs_and_lands_inside_the_committed_interva
     (published / "results.json").write_text(json.dumps(results))
     assert run("--cell", name, out="again") == 1
     assert "OUTSIDE" in capsys.readouterr().out
+    cell = json.loads((published / "cells" / f"{name}.json").read_text())
+    (published / "cells" / f"{name}.json").write_text(json.dumps({**cell, "device": "an abacus"}))
+    run("--cell", name, out="again")
+    assert "] expected of another training, as processor or versions are others: " in capsys.readouterr().out
+
+
+def test_prediction_of_one_more_run(load):
+    predict = load("rerun").prediction_interval
+    reach = 12.7062 * 0.0129099 * 1.25**0.5  # t of one degree of freedom, standard deviation, 4 runs
+    assert predict([[0.66, 0.67], [0.68, 0.69]]) == pytest.approx((0.675 - reach, 0.675 + reach), rel=1e-4)
+    reach = 4.302653 * 0.1 * (4 / 3) ** 0.5
+    assert predict([[0.6, 0.7, 0.8]]) == pytest.approx((0.7 - reach, 1), rel=1e-4)
+    assert predict([[0.6]]) == (0, 1)
 
 
 def test_a_generator_that_was_trained_again_does_not_replace_what_was_published(run, tmp_path):
