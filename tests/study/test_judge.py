@@ -69,9 +69,18 @@ def test_a_copier_is_called_one_and_shows_no_real_image_unless_it_may(judge, set
 def test_one_image_a_class_is_called_collapsed(judge, sets):
     fresh = ChestPhantom((60, 60), classes=2, image_shape=(1, 16, 16), seed=9)
     _, verdicts = judge(relabelled(fresh.subset(torch.tensor([0] * 60 + [60] * 60))), sets)
-    assert verdicts["Has acgan collapsed onto few images of a class?"].startswith(
-        "yes: seed 0, normal; seed 0, pneumonia"
-    )
+    assert verdicts["Has acgan collapsed onto few images of a class?"] == "yes: seed 0 (normal, pneumonia)"
+
+
+def test_evidence_begins_with_what_the_answer_rests_on(judge, sets, tmp_path):
+    fresh = ChestPhantom((60, 60), classes=2, image_shape=(1, 16, 16), seed=9)
+    _, verdicts = judge(relabelled(fresh.subset(torch.tensor([*range(60), *[60] * 60]))), sets)
+    question = "Has acgan collapsed onto few images of a class?"
+    assert verdicts[question] == "yes: seed 0 (pneumonia)"
+    results = json.loads((tmp_path / "study" / "results.json").read_text())
+    (evidence,) = [verdict["evidence"] for verdict in results["verdicts"] if verdict["question"] == question]
+    assert evidence.startswith("Seed 0, pneumonia: Collapsed")
+    assert "Seed 0, normal: Not collapsed" in evidence
 
 
 def test_what_cannot_be_judged_says_why(judge, phantoms):

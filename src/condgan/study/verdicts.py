@@ -182,6 +182,7 @@ def _copies(recipe: str, judged: Sequence[Row]) -> list[dict[str, str]]:
         answer = "yes: it " + signs[0] if signs[0] == _COPIES else "yes: " + signs[0]
     else:
         answer = next((kind for kind in sorted(kinds) if kind.startswith(CANNOT_TELL)), "no sign of it")
+    said.sort(key=lambda found: found[2] not in signs)  # what the answer rests on comes first
     listed = "; ".join(f"seed {seed}, {name}: {verdict}" for seed, name, verdict in said)
     return [_verdict(question, answer, f"{listed}. The gravest finding counts. No sign is no proof of privacy.")]
 
@@ -192,8 +193,13 @@ def _collapse(recipe: str, judged: Sequence[Row]) -> list[dict[str, str]]:
     if not known:
         return [_verdict(question, CANNOT_TELL, _refusal(judged, "diversity"))]
     classes = [(cell["seed"], name, entry) for cell in known for name, entry in cell["diversity"]["per_class"].items()]
-    collapsed = [f"seed {seed}, {name}" for seed, name, entry in classes if entry["collapsed"]]
-    answer = f"yes: {'; '.join(collapsed)}" if collapsed else "no"
+    collapsed: dict[int, list[str]] = {}
+    for seed, name, entry in classes:
+        if entry["collapsed"]:
+            collapsed.setdefault(seed, []).append(name)
+    told = "; ".join(f"seed {seed} ({', '.join(names)})" for seed, names in collapsed.items())
+    answer = f"yes: {told}" if collapsed else "no"
+    classes.sort(key=lambda found: not found[2]["collapsed"])  # what the answer rests on comes first
     listed = " ".join(f"Seed {seed}, {name}: {entry['explanation']}" for seed, name, entry in classes)
     return [_verdict(question, answer, listed)]
 
