@@ -34,9 +34,6 @@ CURVE_ROWS = 40
 
 def with_needs(cells: list[Cell], patterns: list[str]) -> list[str]:
     """Return the names of the cells that fit a pattern, and of all that they need, in the order of the plan."""
-    idle = [pattern for pattern in patterns if not any(fnmatch(cell.name, pattern) for cell in cells)]
-    if idle:
-        raise SystemExit(f"--cell must fit a cell, got {', '.join(idle)}. --list prints all names; * fits any text.")
     wanted = {cell.name for cell in cells if any(fnmatch(cell.name, pattern) for pattern in patterns)}
     for cell in reversed(cells):  # needs come first in a plan
         if cell.name in wanted:
@@ -144,8 +141,8 @@ def main() -> None:
             print("\n".join(cell.name for cell in study.cells))
             continue
         patterns = given.cell or ["*"]
-        names = with_needs(study.cells, patterns)
-        if not study.run(names, time_limit=None if given.time_limit is None else 60 * given.time_limit):
+        chosen = [*patterns, *with_needs(study.cells, patterns)]
+        if not study.run(chosen, time_limit=None if given.time_limit is None else 60 * given.time_limit):
             break
         write_report(study.results(), folder)
         if given.cell:
