@@ -55,8 +55,8 @@ def compare(folder: Path, published: Path, patterns: Sequence[str]) -> bool:
         inside = own["low"] <= value <= own["high"]
         fine &= inside
         print(
-            f"{cell['name']}: {metric} {value:.3f}, committed {own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}]: "
-            f"{'inside' if inside else 'OUTSIDE'}"
+            f"{cell['name']}: {metric} {value:.3f}, committed {own['value']:.3f} "
+            f"[{own['low']:.3f}, {own['high']:.3f}]: {'inside' if inside else 'OUTSIDE'}"
         )
         if any(again[key] != first[key] for key in ("device", "versions")):
             low, high = prediction_interval(_runs(committed["cells"], cell, metric))

@@ -99,7 +99,7 @@ def test_a_generator_that_was_trained_again_does_not_replace_what_was_published(
 
 
 def test_a_name_that_fits_no_cell_is_refused(run):
-    with pytest.raises(ValueError, match="every pattern must fit a cell, got gan-acgan-s0. Cells are "):
+    with pytest.raises(ValueError, match="every pattern must fit a cell, got gan-acgan-s0"):
         run("--cell", "gan-acgan-s0", "--cell", "classifier-*")
 
 
