@@ -1,7 +1,4 @@
-"""Intervals of scores that vary with the seeds of training as well as with the patients of the test set.
-
-`benchmarks/intervals` in the repository simulates how often these intervals hold the truth.
-"""
+"""Intervals of scores that vary with the seeds of training as well as with the patients of the test set."""
 
 from __future__ import annotations
 
@@ -102,9 +99,8 @@ def seed_interval(
     94.0 to 96.7 % with three seeds and 94.9 to 96.6 % with five, whatever the true variances (most where only
     interactions vary), but with two seeds 89.9 % at worst: take three or more.
 
-    Simulated with 3 or 5 generators of 3 classifiers and 624 images of 428 patients, in seven regimes of variances and
-    2 000 repetitions, intervals of balanced accuracy and of its differences cover 93.5 to 96.7 %, those of a recall
-    near 1 and of AUROC 92.8 to 98.0 %: with so few seeds, skewed scores are not covered more evenly by any rule tried.
+    Simulated (`benchmarks/intervals` in the repository, 3 or 5 generators, 428 patients, seven regimes of variances), the
+    intervals of balanced accuracy cover 93.5 to 96.7 %, those of AUROC or a recall near 1 only 92.8 to 98.0 %.
 
     The interval is one of the score's logit, turned back: it stays inside [0, 1] and allows for the skewness of scores
     near 1. With the error $e$ of the delta method and the bias that the curvature of the logit brings taken off,
