@@ -99,7 +99,7 @@ def seed_interval(
     94.0 to 96.7 % with three seeds and 94.9 to 96.6 % with five, whatever the true variances (most where only
     interactions vary), but with two seeds 89.9 % at worst: take three or more.
 
-    Simulated (`benchmarks/intervals` in the repository, 3 or 5 generators, 428 patients, seven regimes of variances), the
+    Simulated in seven regimes of variances (`benchmarks/intervals` in the repository, 3 or 5 generators, 428 patients),
     intervals of balanced accuracy cover 93.5 to 96.7 %, those of AUROC or a recall near 1 only 92.8 to 98.0 %.
 
     The interval is one of the score's logit, turned back: it stays inside [0, 1] and allows for the skewness of scores
