@@ -36,13 +36,26 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
-from simulation import ALL_THEN_EACH_LEFT_OUT, MEANS, PATIENT, PATIENTS, REGIMES, SCORES, Y, by_patient, draw, truth
+from simulation import (
+    ALL_THEN_EACH_LEFT_OUT,
+    PATIENT,
+    PATIENTS,
+    REGIMES,
+    SCORES,
+    STRESSES,
+    Y,
+    by_patient,
+    draw,
+    truth,
+)
 from torch import Tensor
 
 from condgan.metrics.scores import auroc, confusion_matrix
 from condgan.metrics.seeds import SeedEstimate, paired_difference, seed_interval
 from condgan.metrics.statistics import degrees_of_freedom
 from condgan.study.provenance import provenance
+
+WORLDS = REGIMES | STRESSES
 
 
 def known_scores(score: str, latent: Tensor) -> Tensor:
@@ -100,7 +113,7 @@ def other_rules(estimate: SeedEstimate) -> dict[str, tuple[float, float]]:
 def simulate(name: str, repetitions: int, first_seed: int) -> list[dict[str, Any]]:
     """Return a row for each score and design of a regime."""
     torch.set_num_threads(1)
-    regime, rng = REGIMES[name], torch.Generator().manual_seed(first_seed + list(REGIMES).index(name))
+    regime, rng = WORLDS[name], torch.Generator().manual_seed(first_seed + list(WORLDS).index(name))
     found: dict[tuple[str, tuple[str, ...]], list[SeedEstimate]] = {}
     for _ in range(repetitions):
         latent = draw(regime, rng)
@@ -124,6 +137,8 @@ def simulate(name: str, repetitions: int, first_seed: int) -> list[dict[str, Any
                 "arms": arms,
                 "truth": aim,
                 "coverage": covered,
+                "truth_below": float(np.mean([aim < case.low for case in cases])),
+                "truth_above": float(np.mean([aim > case.high for case in cases])),
                 "monte_carlo_error": math.sqrt(covered * (1 - covered) / repetitions),
                 "mean_half_width": float(np.mean([(case.high - case.low) / 2 for case in cases])),
                 "seed_share_of_variance": 1 - patients / variance,
@@ -242,19 +257,20 @@ def main() -> None:
     """Simulate all regimes and write the coverage as JSON."""
     parser = argparse.ArgumentParser(prog="python benchmarks/intervals", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=1000)
-    parser.add_argument("--first-seed", type=int, default=0, help="of the simulation, one more for each regime")
-    parser.add_argument("--jobs", type=int, default=1, help="regimes side by side, one thread each")
+    parser.add_argument("--first-seed", type=int, default=0, help="of the simulation, one more for each world")
+    parser.add_argument("--jobs", type=int, default=1, help="worlds side by side, one thread each")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
 
     torch.set_num_threads(1)
     check_shortcuts()
     with ProcessPoolExecutor(given.jobs) as pool:
-        options = [[given.repetitions] * len(REGIMES), [given.first_seed] * len(REGIMES)]
-        rows = [row for part in pool.map(simulate, REGIMES, *options) for row in part]
+        options = [[given.repetitions] * len(WORLDS), [given.first_seed] * len(WORLDS)]
+        rows = [row for part in pool.map(simulate, WORLDS, *options) for row in part]
     for row in rows:
         print(
-            f"{row['regime']:32} {row['score']:18} {row['design']:31} {row['coverage']:.3f}  "
+            f"{row['regime']:30} {row['score']:18} {row['design']:31} {row['coverage']:.4f}  "
+            f"below {row['truth_below']:.4f}  above {row['truth_above']:.4f}  "
             f"width {row['mean_half_width']:.4f}  seeds {row['seed_share_of_variance']:+.2f}  "
             f"variance {row['estimated_over_true_variance']:.2f}  "
             + "  ".join(f"{rule} {value:.3f}" for rule, value in row["coverage_by_other_rules"].items())
@@ -265,14 +281,16 @@ def main() -> None:
             "arms": arms,
             **summarize([row for row in rows if (row["regime"], len(row["arms"])) == (name, arms)]),
         }
-        for name in REGIMES
+        for name in WORLDS
         for arms in (1, 2)
     ]
+    overall = summarize([row for row in rows if row["regime"] in REGIMES])
     for part in summary:
         print(
-            "{regime:26} {arms} arms: {within} of {intervals} within 0.93 to 0.97, {beyond_chance} surely outside, "
+            "{regime:30} {arms} arms: {within} of {intervals} within 0.93 to 0.97, {beyond_chance} surely outside, "
             "{lowest} to {highest}".format(**part)
         )
+    print("without the stresses: {within} of {intervals} within, {lowest} to {highest}".format(**overall))
     normal = exact_cases()
     for case in normal:
         print("normal effects:", ", ".join(f"{name} {value}" for name, value in case.items()))
@@ -281,9 +299,9 @@ def main() -> None:
         f"{PATIENTS} patients",
         "first_seed": given.first_seed,
         **provenance("cpu"),
+        "without_stresses": overall,
         "summary": summary,
-        "regimes": {name: asdict(regime) for name, regime in REGIMES.items()},
-        "mean_latent_scores": {arm: list(means) for arm, means in MEANS.items()},
+        "regimes": {name: asdict(regime) | {"stress": name in STRESSES} for name, regime in WORLDS.items()},
         "exact_for_normal_effects": normal,
         "coverage": rows,
     }

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from condgan.metrics import auroc
 from condgan.metrics.seeds import SeedDifference, SeedEstimate, paired_difference, seed_interval
@@ -142,7 +142,10 @@ def test_logit_interval_by_hand_stays_inside():
     plain = seed_interval(accuracy, right, range(20), bounded=False)
     assert plain.high > 1 > estimate.high
     perfect = seed_interval(accuracy, [[torch.ones(20)] * 3] * 3, range(20))
-    assert (perfect.low, perfect.value, perfect.high) == (1.0, 1.0, 1.0)
+    assert (perfect.low, perfect.value, perfect.high) == (pytest.approx(0.025 ** (1 / 20)), 1.0, 1.0)
+    assert stats.binomtest(20, 20).proportion_ci(method="exact").low == pytest.approx(perfect.low)
+    never = seed_interval(accuracy, [torch.zeros(20)] * 3, range(20), level=0.9)
+    assert (never.low, never.value, never.high) == (0.0, 0.0, pytest.approx(1 - 0.05 ** (1 / 20)))
 
 
 def test_one_run_each_is_the_paired_t_test():
@@ -176,13 +179,26 @@ def test_difference_of_bounded_scores_by_hand():
     b = torch.tensor([0.0] * 2 + [1.0] * 16 + [0.0] * 2)
     difference = paired_difference(accuracy, a, b, range(20))
     variance, own = float((a - b).var()) / 20, [float(x.var()) / 20 for x in (a, b)]
+    shares = [part / sum(own) for part in own]
+
+    def robit(p, part):
+        scale = 2**0.5  # the t quantile of two degrees of freedom is the scale of the docstring over this
+        slope = 1 / stats.t(2).pdf(stats.t(2).ppf(p))
+        bend = 1.5 * (2 * p - 1) / (p * (1 - p)) ** 2.5 / 2 / scale
+        center = stats.t(2).ppf(p) - bend * part / 2
+        return stats.t(2).cdf(center + np.array([-1, 0, 1]) * T19 * slope * part**0.5)
+
     (low_a, mid_a, high_a), (low_b, mid_b, high_b) = (
-        expit(logit(p) - (p - 0.5) * part / (p * (1 - p)) ** 2 + np.array([-1, 0, 1]) * T19 * part**0.5 / (p * (1 - p)))
-        for p, part in ((0.95, variance * own[0] / sum(own)), (0.8, variance * own[1] / sum(own)))
+        robit(p, variance * share) for p, share in zip((0.95, 0.8), shares, strict=True)
     )
+
+    def reach(x, y):
+        left = 1 - sum(share ** (4 / 3) for share in shares)
+        return left * T19 * variance**0.5 + shares[0] ** (5 / 6) * x + shares[1] ** (5 / 6) * y
+
     assert difference.value == pytest.approx(0.15)
-    assert difference.low == pytest.approx(mid_a - mid_b - math.hypot(mid_a - low_a, high_b - mid_b))
-    assert difference.high == pytest.approx(mid_a - mid_b + math.hypot(high_a - mid_a, mid_b - low_b))
+    assert difference.low == pytest.approx(mid_a - mid_b - reach(mid_a - low_a, high_b - mid_b))
+    assert difference.high == pytest.approx(mid_a - mid_b + reach(high_a - mid_a, mid_b - low_b))
 
 
 def test_differences_of_well_known_scores_reach_equally_far_to_both_sides():
