@@ -87,6 +87,20 @@ def test_intervals_are_those_of_the_group_bootstrap():
     assert report.at_threshold.accuracy == report.accuracy
 
 
+def test_a_metric_without_spread_has_the_interval_of_its_groups():
+    y, groups = torch.tensor([0] * 24 + [1] * 32), torch.arange(56) // 2
+    p = torch.tensor([[0.9, 0.1]] * 16 + [[0.2, 0.8]] * 40)
+    report = classification_report(p, y, groups=groups, threshold=0.05, resamples=200)
+    ill, well = report.recall[1], report.precision[0]
+    assert (ill.low, ill.value, ill.high) == (pytest.approx(0.025 ** (1 / 16)), 1, 1)  # 16 patients are ill
+    assert (well.low, well.value, well.high) == (pytest.approx(0.025 ** (1 / 8)), 1, 1)  # 8 were decided to be well
+    assert report.recall[0].low < 16 / 24 < report.recall[0].high
+    never = report.at_threshold.recall[0]
+    assert (never.low, never.value, never.high) == (0, 0, pytest.approx(1 - 0.025 ** (1 / 12)))
+    best = classification_report(p, torch.tensor([0] * 16 + [1] * 40), groups=groups, resamples=200)
+    assert best.balanced_accuracy.low == best.auroc.low == pytest.approx(0.025 ** (1 / 28))
+
+
 def test_report_is_json():
     p, y = draw(40, 2)
     report = classification_report(p, y, class_names=["normal", "ill"], threshold=0.4, resamples=20, seed=3)

@@ -1,15 +1,16 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from condgan.data import ArrayDataset
-from condgan.metrics import classification_report
+from condgan.metrics import classification_report, seed_interval
 from condgan.study.files import StudyFolder
 from condgan.study.plan import RecipePlan, plan
 from condgan.study.results import summarize, write_results
 from condgan.study.runner import Study
-from condgan.study.summaries import ArmKey, Outcomes
+from condgan.study.summaries import ArmKey, Outcomes, summarize_arms
 from condgan.study.worker import Worker
 
 TINY = RecipePlan(recipe="acgan", steps=2, batch_size=8, base_channels=4)
@@ -187,6 +188,23 @@ def test_three_classes_have_no_delong():
     }
     for score in found.scores.values():
         assert float(score(p, weights)) == pytest.approx(1.0)
+
+
+def test_a_recall_is_judged_on_the_patients_of_its_class():
+    y, groups = torch.tensor([0] * 12 + [1] * 18), torch.arange(30) // 2
+    decided = torch.cat([torch.tensor([0, 0, 1] * 4), torch.ones(18, dtype=torch.int64)])
+    p = torch.nn.functional.one_hot(decided, 2).double()
+    key = ArmKey(None, "real", 100.0)
+    config = SimpleNamespace(level=0.95)
+    rows = summarize_arms(Outcomes(config, ("well", "ill"), y, groups, {key: {None: {0: p}}}))
+    well, ill, balanced = (
+        next(row for row in rows if row["metric"] == metric)
+        for metric in ("recall/well", "recall/ill", "balanced_accuracy")
+    )
+    assert [(row["images"], row["patients"]) for row in (well, ill, balanced)] == [(12, 6), (18, 9), (30, 15)]
+    alone = seed_interval(lambda p, w: w @ (p.argmax(1) == 0).double() / w.sum(1), [p[:12]], groups[:12])
+    assert (well["low"], well["value"], well["high"]) == pytest.approx((alone.low, 2 / 3, alone.high))
+    assert (ill["low"], ill["value"], ill["high"]) == (pytest.approx(0.025 ** (1 / 9)), 1, 1)
 
 
 class Copier:

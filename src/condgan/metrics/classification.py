@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from condgan.metrics.limits import limits_without_spread
 from condgan.metrics.scores import Labels, auroc, check_probabilities, confusion_matrix
 from condgan.metrics.statistics import Estimate, group_weights, percentile_estimate
 
@@ -110,7 +111,9 @@ def classification_report(
     """Compute every classification metric with intervals over groups.
 
     All metrics share their resamples. A resample in which a class does not occur is left out of the intervals of the
-    metrics that need this class.
+    metrics that need this class. Where a metric is 0 or 1 in all resamples, the interval is the one of Clopper and
+    Pearson 1934 for the groups that it rests on: those of the class for its recall, those of samples decided for the
+    class for its precision, else all. It is about 3.7 / groups long at 95 %.
 
     Args:
         probabilities: Class probabilities of each sample.
@@ -140,20 +143,29 @@ def classification_report(
     k = p.shape[1]
     names, g = _check(y, k, groups, class_names, threshold)
 
+    decided = {"": p.argmax(1)}
+    if threshold is not None:
+        decided[" at threshold"] = (p[:, 1] >= threshold).long()
+
     def statistics(weights: Tensor) -> dict[str, Tensor]:
-        found = decision_scores(p.argmax(1), y, k, weights)
-        found["auroc"] = auroc(p, y, weights=weights)
-        if threshold is not None:
-            decided = decision_scores((p[:, 1] >= threshold).long(), y, k, weights)
-            found |= {f"{name} at threshold": values for name, values in decided.items()}
+        found = {"auroc": auroc(p, y, weights=weights)}
+        for when, decisions in decided.items():
+            scores = decision_scores(decisions, y, k, weights)
+            found |= {name + when: values for name, values in scores.items()}
         return found
 
     value = statistics(torch.ones(1, len(y), dtype=torch.float64))
     blocks = [statistics(weights) for weights in group_weights(g, resamples=resamples, seed=seed)]
-    estimate = {
-        name: percentile_estimate(float(value[name]), torch.cat([block[name] for block in blocks]), level=level)
-        for name in value
-    }
+    rests_on = {f"recall {c}{when}": y == c for when in decided for c in range(k)}
+    rests_on |= {f"precision {c}{when}": decisions == c for when, decisions in decided.items() for c in range(k)}
+    estimate: dict[str, Estimate] = {}
+    for name in value:
+        found = percentile_estimate(float(value[name]), torch.cat([block[name] for block in blocks]), level=level)
+        groups_of_it = len(g[rests_on[name]].unique()) if name in rests_on else len(g.unique())
+        if found.low == found.high and found.value in (0, 1) and groups_of_it:
+            low, _, high = limits_without_spread(found.value, groups_of_it, level)
+            found = replace(found, low=low, high=high)
+        estimate[name] = found
     at_threshold = None
     if threshold is not None:
         at_threshold = ThresholdReport(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -60,6 +60,25 @@ class Outcomes:
         nested = [list(found.values()) for found in complete]
         return nested[0] if key.recipe is None else nested
 
+    def that_matter_to(self, metric: str) -> Outcomes:
+        """Return the outcomes on the images that a metric depends on: for a class's recall, those of the class."""
+        if metric not in self._recalls:
+            return self
+        kept = self.labels == self._recalls[metric]
+        return replace(
+            self,
+            labels=self.labels[kept],
+            groups=self.groups[kept],
+            by_arm={
+                key: {seed: {classifier: p[kept] for classifier, p in found.items()} for seed, found in by_seed.items()}
+                for key, by_seed in self.by_arm.items()
+            },
+        )
+
+    @property
+    def _recalls(self) -> dict[str, int]:
+        return {f"recall/{name}": label for label, name in enumerate(self.class_names)}
+
     @property
     def scores(self) -> dict[str, Score]:
         """The metrics by name, as functions of probabilities and weights."""
@@ -72,16 +91,17 @@ class Outcomes:
             "balanced_accuracy": of_decisions("balanced accuracy"),
             "auroc": lambda p, w: auroc(p, self.labels, weights=w),
             "macro_f1": of_decisions("macro F1"),
-            **{f"recall/{name}": of_decisions(f"recall {label}") for label, name in enumerate(self.class_names)},
+            **{name: of_decisions(f"recall {label}") for name, label in self._recalls.items()},
         }
 
 
 def summarize_arms(outcomes: Outcomes) -> list[dict[str, Any]]:
     """Return one row for each arm and metric, with an interval over seeds and patients."""
+    judged = {metric: outcomes.that_matter_to(metric) for metric in outcomes.scores}
     found = {
-        (key, metric): seed_interval(score, outcomes.runs(key), outcomes.groups, level=outcomes.config.level)
+        (key, metric): seed_interval(on.scores[metric], on.runs(key), on.groups, level=on.config.level)
         for key in outcomes.by_arm
-        for metric, score in outcomes.scores.items()
+        for metric, on in judged.items()
     }
     return [
         {
@@ -94,7 +114,7 @@ def summarize_arms(outcomes: Outcomes) -> list[dict[str, Any]]:
             "generator_seeds": 0 if key.recipe is None else estimate.counts["generator seeds"],
             "classifier_seeds": estimate.counts["classifier seeds"],
             "patients": estimate.counts["patients"],
-            "images": len(outcomes.labels),
+            "images": len(judged[metric].labels),
             "relative_usefulness": _relative(
                 estimate, found.get((ArmKey(None, "real", key.p), metric)), outcomes, metric
             )
@@ -159,12 +179,11 @@ def focus_class(config: StudyConfig, class_names: Sequence[str], counts: Sequenc
 def _family(
     family: str, metric: str, pairs: Sequence[tuple[ArmKey, ArmKey]], outcomes: Outcomes
 ) -> list[dict[str, Any]]:
-    config, score = outcomes.config, outcomes.scores[metric]
+    config, on = outcomes.config, outcomes.that_matter_to(metric)
+    score = on.scores[metric]
 
     def differences(level: float) -> list[SeedDifference]:
-        return [
-            paired_difference(score, outcomes.runs(a), outcomes.runs(b), outcomes.groups, level=level) for a, b in pairs
-        ]
+        return [paired_difference(score, on.runs(a), on.runs(b), on.groups, level=level) for a, b in pairs]
 
     estimates = differences(config.level)
     # Bonferroni: the level that covers all of so many differences together
