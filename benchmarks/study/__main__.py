@@ -54,7 +54,7 @@ def publish(folder: Path, published: Path) -> None:
         if (folder / name).is_file():
             shutil.copy(folder / name, published / name)
     shutil.copytree(folder / "cells", published / "cells", dirs_exist_ok=True)
-    for gan in sorted((folder / "gans").iterdir()):
+    for gan in sorted((folder / "gans").glob("*")):  # none where published results are summarized again
         if not (gan / "run.json").is_file():
             continue
         run, outcome = json.loads((gan / "run.json").read_text(encoding="utf-8")), StudyFolder(folder).read(gan.name)

@@ -96,8 +96,9 @@ def intervals_name(results: Results) -> str:
 
 
 def size_of_test(summaries: Sequence[Row]) -> str:
-    """Return what the rows were tested on."""
-    sizes = dict.fromkeys((summary["images"], summary["patients"]) for summary in summaries)
+    """Return what the rows were tested on; recalls, which rest on a part of it, say it only where they are alone."""
+    whole = [summary for summary in summaries if not summary["metric"].startswith("recall/")]
+    sizes = dict.fromkeys((summary["images"], summary["patients"]) for summary in whole or summaries)
     return " or ".join(f"{images} test images of {patients} patients" for images, patients in sizes)
 
 
