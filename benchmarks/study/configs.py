@@ -16,6 +16,7 @@ from condgan.study import RecipePlan, StudyConfig
 
 Split = Literal["official", "development"]
 
+RECIPES = ("acgan", "acwgan_gp")
 POLICY = "brightness,contrast,translation,cutout"
 
 MILLISECONDS = {
@@ -68,7 +69,7 @@ def ladder(make: Callable[..., RecipePlan]) -> dict[str, RecipePlan]:
     return {
         f"{recipe}_{rung}": make(recipe, rung.partition("_")[0], **changes)
         for rung, changes in rungs.items()
-        for recipe in ("acgan", "acwgan_gp")
+        for recipe in RECIPES
     }
 
 
@@ -96,6 +97,13 @@ CPU = StudyConfig(
     classifier_epochs=4,
     extractor="in_domain",
 )
+
+LONGER = replace(
+    CPU,
+    recipes={f"{recipe}_dcgan": cpu_plan(recipe, "dcgan", seconds=300, keep="best_kid", looks=5) for recipe in RECIPES},
+    arms=("real", "real_augmented", "synthetic_1x", "real_plus_synthetic_1to1"),
+)
+"""The DCGAN rung with two and a half times the time: LOG.md found that the ACWGAN is cut off after two minutes."""
 
 GPU = StudyConfig(
     image_shape=(1, 64, 64),
@@ -186,6 +194,7 @@ SMALL = replace(
 
 SIZES = {
     "cpu": Size(CPU, "official", (2, 3)),
+    "longer": Size(LONGER, "official", (2,)),
     "gpu": Size(GPU, "official", (2, 3)),
     "diagnosis": Size(DIAGNOSIS, "development", (2,)),
     "diagnosis-long": Size(LONG, "development", (2,)),
