@@ -145,8 +145,13 @@ def test_shown_results_are_those_of_a_study(section, monkeypatch):
     results = update.read(section)
     readme, page = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/pages/study.md"))
     shown = {"README.md": readme, "study.md": page}
-    marks = [("study.md", section)]
-    marks += [("README.md", mark) for mark in (section, f"{section}-picture") if f"<!-- {mark} -->" in readme]
+    marks = [
+        (name, mark)
+        for name, text in shown.items()
+        for mark in (section, f"{section}-short", f"{section}-picture")
+        if f"<!-- {mark} -->" in text
+    ]
+    assert any(name == "study.md" for name, mark in marks)
     made = {} if results is None else update.study_texts(section, results)
     texts = {(path.name, mark): text for (path, mark), text in made.items()}
     for name, mark in marks:
