@@ -1,10 +1,9 @@
 """Put results into README and documentation: no figure there is written by hand.
 
 `python docs/update.py --study FOLDER SECTION` takes the `results.json` of a study for the places between the marks
-`<!-- SECTION -->` and `<!-- /SECTION -->`, and draws its pictures; `SECTION-short` stands for a table and a few
-sentences, `SECTION-picture` for the images of one generator. `--speed FILE` takes a result of `benchmarks/speed`. The
-sections `cpu-...`, `longer-...` and `gpu-...` show what is in `benchmarks/study/results`; others, as the example's,
-keep a copy of their `results.json` beside their pictures.
+`<!-- SECTION -->` and `<!-- /SECTION -->` (in the README also `<!-- SECTION-picture -->`), and draws its pictures;
+`--speed FILE` takes a result of `benchmarks/speed`. The sections `cpu-...`, `longer-...` and `gpu-...` show what is in
+`benchmarks/study/results`; others, such as the example's, keep a copy of their `results.json` beside their pictures.
 """
 
 from __future__ import annotations
@@ -67,8 +66,6 @@ def study_texts(section: str, results: dict[str, Any]) -> dict[tuple[Path, str],
         ),
         (readme, f"{section}-picture"): study_page.sample_picture(results, f"docs/pages/{here}", pictures),
         (page, section): study_page.page_body(results, here, pictures, source),
-        (page, f"{section}-short"): study_page.readme_body(results, here, pictures, source),
-        (page, f"{section}-picture"): study_page.sample_picture(results, here, pictures),
     }
 
 
@@ -94,10 +91,6 @@ def update_study(folder: Path, section: str) -> None:
     found = [replace(path, mark, text) for (path, mark), text in study_texts(section, results).items()]
     if not any(found):
         raise SystemExit(f"no page has the marks <!-- {section} --> and <!-- /{section} -->")
-    page = (PAGES / "study.md").read_text(encoding="utf-8")
-    for picture in assets.glob("*.png"):
-        if f"assets/{section}/{picture.name}" not in page:
-            picture.unlink()
     replace(PAGES / "study.md", "published", published_text())
 
 
