@@ -222,7 +222,7 @@ def paired_difference(
         >>> accuracy = lambda right, weights: weights @ right.double() / weights.sum(1)
         >>> difference = paired_difference(accuracy, a, b, groups=range(6))
         >>> print(difference, round(difference.p_value, 2))
-        0.333 [-0.337, 0.687] 0.3
+        0.333 [-0.325, 0.675] 0.36
 
     References:
         Newcombe 1998 (the limits of a difference from those of its parts); Liu 2004 (the scale, a robit link).

@@ -190,7 +190,7 @@ def degrees_of_freedom(parts: ArrayLike, freedoms: Sequence[float]) -> np.ndarra
         >>> degrees_of_freedom([2.0, 0.0], [4, 400]).item()
         4.0
         >>> degrees_of_freedom([1.0, 1.0], [2, 400]).round(1).item()
-        4.6
+        4.8
 
     References:
         Welch 1947, "The generalization of 'Student's' problem when several different population variances are
