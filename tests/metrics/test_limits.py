@@ -60,6 +60,15 @@ def test_near_one_the_robit_reaches_further_down_than_the_logit():
     )
 
 
+@pytest.mark.parametrize("error", [0.001, 0.0015, 0.002])
+def test_where_the_error_is_as_large_as_the_distance_to_one_the_robit_is_held_at_five_logit_reaches(error):
+    logit, robit = logit_limits(0.998, error**2, 4.3), robit_limits(0.998, error**2, 4.3)
+    free = stats.t(2).ppf(robit.center) - 4.3 * error / stats.t(2).pdf(stats.t(2).ppf(0.998))
+    assert stats.t(2).cdf(free) < robit.low
+    assert robit.center - robit.low == pytest.approx(5 * (logit.center - logit.low))
+    assert robit.center < robit.high <= 1
+
+
 @pytest.mark.parametrize("score", [0.0, 1.0])
 @BOUNDED
 def test_scores_at_an_end_have_no_width(limits, score):

@@ -10,6 +10,7 @@ from scipy import stats
 from scipy.special import expit
 
 from condgan.metrics import auroc
+from condgan.metrics.limits import logit_limits
 from condgan.metrics.seeds import SeedDifference, SeedEstimate, paired_difference, seed_interval
 from condgan.metrics.statistics import degrees_of_freedom
 
@@ -186,15 +187,18 @@ def test_difference_of_bounded_scores_by_hand():
         slope = 1 / stats.t(2).pdf(stats.t(2).ppf(p))
         bend = 1.5 * (2 * p - 1) / (p * (1 - p)) ** 2.5 / 2 / scale
         center = stats.t(2).ppf(p) - bend * part / 2
-        return stats.t(2).cdf(center + np.array([-1, 0, 1]) * T19 * slope * part**0.5)
+        limits = stats.t(2).cdf(center + np.array([-1, 0, 1]) * T19 * slope * part**0.5)
+        logit = logit_limits(p, part, T19)
+        limits[0] = max(limits[0], limits[1] - 5 * (logit.center - logit.low))
+        return limits
 
     (low_a, mid_a, high_a), (low_b, mid_b, high_b) = (
         robit(p, variance * share) for p, share in zip((0.95, 0.8), shares, strict=True)
     )
 
     def reach(x, y):
-        left = 1 - sum(share ** (4 / 3) for share in shares)
-        return left * T19 * variance**0.5 + shares[0] ** (5 / 6) * x + shares[1] ** (5 / 6) * y
+        left = 1 - sum(share**1.3 for share in shares)
+        return left * T19 * variance**0.5 + shares[0] ** 0.8 * x + shares[1] ** 0.8 * y
 
     assert difference.value == pytest.approx(0.15)
     assert difference.low == pytest.approx(mid_a - mid_b - reach(mid_a - low_a, high_b - mid_b))

@@ -100,7 +100,7 @@ def test_degrees_of_freedom_by_hand():
     assert float(degrees_of_freedom([0.3, 0.0, 0.0], [7, 1, 400])) == pytest.approx(7)
     assert float(degrees_of_freedom([0.0, 0.0], [7, 400])) == 400
     a, b, c = 0.36 / 4 + 0.16 / 100, 0.216 / 16 + 0.064 / 10_000, 0.36 / 16 + 0.16 / 10_000
-    expected = 1 / (a + 9.5 * (b - a * a) - 2 * (c - b))
+    expected = 1 / (a + 10 * (b - a * a) - 2 * (c - b))
     assert float(degrees_of_freedom([3.0, 2.0], [4, 100])) == pytest.approx(expected)
     assert degrees_of_freedom([[3.0, 0.3], [2.0, 0.2]], [4, 100]) == pytest.approx([expected] * 2)
 
@@ -113,7 +113,7 @@ def test_degrees_of_freedom_are_held_where_the_series_breaks_down():
 
 
 def test_degrees_of_freedom_are_right_to_second_order():
-    level = float(stats.norm.cdf(2.19032))  # where the factor of the docstring is 9.5
+    level = float(stats.norm.cdf(2.27206))  # where the factor of the docstring is 10
     nodes, weights = np.polynomial.legendre.leggauss(200)
     chance, weights = (nodes + 1) / 2, np.outer(weights, weights) / 4
 

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-_SKEWNESS = 4 / 3  # power of an arm's share of the variance that its longer reach counts with
+_SKEWNESS = 1.3  # power of an arm's share of the variance that its longer reach counts with
+_LONGEST = 5  # logit's reaches: the robit's has no end where an error is as large as the distance to 0 or 1
 _FURTHEST = 1e9  # standard errors at which a difference is certain
 
 
@@ -48,14 +49,19 @@ def robit_limits(value: float, variance: float, quantile: float) -> Limits:
     $$g(v) = \frac{2 v - 1}{\sqrt{v (1 - v)}}, \qquad g^{-1}(y) = \frac12 + \frac{y}{2 \sqrt{y^2 + 4}}$$
 
     is, but for a factor, the quantile function of Student's t with two degrees of freedom (a robit link, Liu 2004). A
-    score near 1 then reaches further down than by its logit, as it may have been lucky in its few seeds.
+    score near 1 then reaches further down than by its logit, as it may have been lucky in its few seeds: at most five
+    times as far as `logit_limits` reach from their center, which holds the interval together where the error is as large
+    as the distance to 0 or 1.
     """
     if not (0 < value < 1 and variance > 0):
         return Limits(value, value, value)
     spread = value * (1 - value)
     center = (2 * value - 1) / math.sqrt(spread) - 0.75 * (value - 0.5) * variance / spread**2.5
     reach = quantile * math.sqrt(variance) / (2 * spread**1.5)
-    return Limits(*(0.5 + y / math.hypot(y, 2.0) / 2 for y in (center - reach, center, center + reach)))
+    low, middle, high = (0.5 + y / math.hypot(y, 2.0) / 2 for y in (center - reach, center, center + reach))
+    logit = logit_limits(value, variance, quantile)
+    down, up = _LONGEST * (logit.center - logit.low), _LONGEST * (logit.high - logit.center)
+    return Limits(max(low, middle - down), middle, min(high, middle + up))
 
 
 def difference_limits(
@@ -70,7 +76,7 @@ def difference_limits(
     With the shares w of the arms in the variance V of the difference, arm a has limits l, u and center m for the
     variance $w_a V$, and so has b. Together they reach down by
 
-    $$\left(1 - w_a^{4/3} - w_b^{4/3}\right) t \sqrt V + w_a^{5/6} (m_a - l_a) + w_b^{5/6} (u_b - m_b),$$
+    $$\left(1 - w_a^{1.3} - w_b^{1.3}\right) t \sqrt V + w_a^{0.8} (m_a - l_a) + w_b^{0.8} (u_b - m_b),$$
 
     and up in the same way with the other reaches: a long reach to one side counts for less where the arms are alike,
     since the skewness of a difference is that of a less that of b. An arm alone keeps its own reach.

@@ -191,11 +191,12 @@ def paired_difference(
     $$g(s) = \frac{2 s - 1}{\sqrt{s (1 - s)}}, \qquad g^{-1}(y) = \frac12 + \frac{y}{2 \sqrt{y^2 + 4}},$$
 
     the quantile function of Student's t with two degrees of freedom, whose tails are heavier than those of the logit:
-    three seeds rarely tell how far a score can fall. The difference lies between
+    three seeds rarely tell how far a score can fall. An arm reaches at most five times as far as by its logit. The
+    difference lies between
 
     $$m_a - m_b - r (m_a - l_a, u_b - m_b) \quad \text{and} \quad m_a - m_b + r (u_a - m_a, m_b - l_b),$$
 
-    $$r (x, y) = \left(1 - w_a^{4/3} - w_b^{4/3}\right) t \sqrt{\hat V} + w_a^{5/6} x + w_b^{5/6} y.$$
+    $$r (x, y) = \left(1 - w_a^{1.3} - w_b^{1.3}\right) t \sqrt{\hat V} + w_a^{0.8} x + w_b^{0.8} y.$$
 
     An arm alone would keep its reach x; of two that vary alike, the long reaches count for less, since their skewness
     cancels. Where reaches are short, and for arms at exactly 0 or 1 and scores that are not `bounded`, this is
@@ -222,7 +223,7 @@ def paired_difference(
         >>> accuracy = lambda right, weights: weights @ right.double() / weights.sum(1)
         >>> difference = paired_difference(accuracy, a, b, groups=range(6))
         >>> print(difference, round(difference.p_value, 2))
-        0.333 [-0.325, 0.675] 0.36
+        0.333 [-0.328, 0.672] 0.36
 
     References:
         Newcombe 1998 (the limits of a difference from those of its parts); Liu 2004 (the scale, a robit link).

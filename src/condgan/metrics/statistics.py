@@ -169,14 +169,14 @@ def degrees_of_freedom(parts: ArrayLike, freedoms: Sequence[float]) -> np.ndarra
 
     With $r_i$ the share of part i in the sum and $\nu_i$ its own degrees of freedom,
 
-    $$\frac1\nu = A + 9.5 (B - A^2) - 2 (C - B), \qquad A = \sum_i \frac{r_i^2}{\nu_i}, \quad
+    $$\frac1\nu = A + 10 (B - A^2) - 2 (C - B), \qquad A = \sum_i \frac{r_i^2}{\nu_i}, \quad
     B = \sum_i \frac{r_i^3}{\nu_i^2}, \quad C = \sum_i \frac{r_i^2}{\nu_i^2}.$$
 
     Satterthwaite's rule is A alone. The shares are estimates too: of three seeds one is often far too small by chance,
     and then A gives too many degrees of freedom, while two parts alike are less uncertain than A says. The other terms
     are those of second order in Welch's series for the quantile, written as degrees of freedom. There the factor of
     $B - A^2$ depends on the level: $\frac{2 (1 + 2 z^2)(3 + z^2)}{3 (1 + z^2)}$ with the normal quantile z, or 8.2 at
-    95 % and 12.0 at 99 %. It is 9.5 at all levels here, so that p values belong to intervals. Where the series would
+    95 % and 12.0 at 99 %. It is 10 at all levels here, so that p values belong to intervals. Where the series would
     break down, $\nu$ is held between the smallest $\nu_i$ and twice Satterthwaite's.
 
     Args:
@@ -190,7 +190,7 @@ def degrees_of_freedom(parts: ArrayLike, freedoms: Sequence[float]) -> np.ndarra
         >>> degrees_of_freedom([2.0, 0.0], [4, 400]).item()
         4.0
         >>> degrees_of_freedom([1.0, 1.0], [2, 400]).round(1).item()
-        4.8
+        4.6
 
     References:
         Welch 1947, "The generalization of 'Student's' problem when several different population variances are
@@ -202,6 +202,6 @@ def degrees_of_freedom(parts: ArrayLike, freedoms: Sequence[float]) -> np.ndarra
     shares = np.divide(variances, total, out=np.zeros_like(variances), where=total > 0)
     a, b, c = ((shares**power / own**order).sum(0) for power, order in ((2, 1), (3, 2), (2, 2)))
     fewest = np.where(shares > 0, own, np.inf).min(0)
-    inverse = np.clip(a + 9.5 * (b - a**2) - 2 * (c - b), a / 2, 1 / fewest)
+    inverse = np.clip(a + 10 * (b - a**2) - 2 * (c - b), a / 2, 1 / fewest)
     freedom: np.ndarray = 1 / np.where(total > 0, inverse, 1 / own.max())
     return freedom
