@@ -50,8 +50,8 @@ def robit_limits(value: float, variance: float, quantile: float) -> Limits:
 
     is, but for a factor, the quantile function of Student's t with two degrees of freedom (a robit link, Liu 2004). A
     score near 1 then reaches further down than by its logit, as it may have been lucky in its few seeds: at most five
-    times as far as `logit_limits` reach from their center, which holds the interval together where the error is as large
-    as the distance to 0 or 1.
+    times as far as `logit_limits` reach from their center, which holds the interval together where the error is as
+    large as the distance to 0 or 1.
     """
     if not (0 < value < 1 and variance > 0):
         return Limits(value, value, value)
