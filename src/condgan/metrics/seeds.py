@@ -105,12 +105,12 @@ def seed_interval(
     mean over generators. Then $\hat V = \hat S + \hat U$ has no bias; it is raised to $\hat J / 2$ where it is smaller,
     which takes generators that agree by chance. The quantile t is one of Student's law with the `degrees_of_freedom`
     of $\hat S$, with G - 1 of its own, and $\hat U$, with P - 1. Computed for normal effects, nominal 95 % then cover
-    93.9 to 96.7 % with three seeds and 94.9 to 96.6 % with five, whatever the true variances (most where only
-    interactions vary), but with two seeds 89.8 % at worst: take three or more.
+    94.0 to 96.7 % with three seeds and 94.9 to 96.6 % with five, whatever the true variances (most where only
+    interactions vary), but with two seeds 89.9 % at worst: take three or more.
 
-    Simulated with 3 or 5 generators, 3 classifiers and 428 patients in seven regimes of variances (10 000 times,
+    Simulated with 3 or 5 generators, 3 classifiers and 428 patients in seven regimes of variances (5 000 times,
     `benchmarks/intervals` in the repository), intervals of balanced accuracy, AUROC and recalls, and of their
-    differences, cover 93.0 to 97.2 %. Where one generator in five fails they cover less, 75 % for an AUROC near 1: few
+    differences, cover 93.1 to 97.2 %. Where one generator in five fails they cover less, 74 % for an AUROC near 1: few
     seeds do not show what is rare.
 
     The interval is one of the score's logit, turned back: it stays inside [0, 1] and allows for the skewness of scores
