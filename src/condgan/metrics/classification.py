@@ -158,14 +158,12 @@ def classification_report(
     blocks = [statistics(weights) for weights in group_weights(g, resamples=resamples, seed=seed)]
     rests_on = {f"recall {c}{when}": y == c for when in decided for c in range(k)}
     rests_on |= {f"precision {c}{when}": decisions == c for when, decisions in decided.items() for c in range(k)}
-    estimate: dict[str, Estimate] = {}
-    for name in value:
-        found = percentile_estimate(float(value[name]), torch.cat([block[name] for block in blocks]), level=level)
-        groups_of_it = len(g[rests_on[name]].unique()) if name in rests_on else len(g.unique())
-        if found.low == found.high and found.value in (0, 1) and groups_of_it:
-            low, _, high = limits_without_spread(found.value, groups_of_it, level)
-            found = replace(found, low=low, high=high)
-        estimate[name] = found
+    estimate = {
+        name: _estimate(
+            float(value[name]), torch.cat([block[name] for block in blocks]), g[rests_on.get(name, ...)], level
+        )
+        for name in value
+    }
     at_threshold = None
     if threshold is not None:
         at_threshold = ThresholdReport(
@@ -229,6 +227,15 @@ def decision_scores(decisions: Tensor, y: Tensor, num_classes: int, weights: Ten
     for c in range(num_classes):
         scores |= {f"recall {c}": recall[..., c], f"precision {c}": precision[..., c]}
     return scores
+
+
+def _estimate(value: float, resampled: Tensor, groups: Tensor, level: float) -> Estimate:
+    """Return a metric with its interval; `groups` are those of the samples that it rests on."""
+    found = percentile_estimate(value, resampled, level=level)
+    if found.low == found.high and value in (0, 1) and len(groups):
+        low, _, high = limits_without_spread(value, len(groups.unique()), level)
+        return replace(found, low=low, high=high)
+    return found
 
 
 def _check(

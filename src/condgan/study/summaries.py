@@ -60,7 +60,7 @@ class Outcomes:
         nested = [list(found.values()) for found in complete]
         return nested[0] if key.recipe is None else nested
 
-    def that_matter_to(self, metric: str) -> Outcomes:
+    def for_metric(self, metric: str) -> Outcomes:
         """Return the outcomes on the images that a metric depends on: for a class's recall, those of the class."""
         if metric not in self._recalls:
             return self
@@ -97,7 +97,7 @@ class Outcomes:
 
 def summarize_arms(outcomes: Outcomes) -> list[dict[str, Any]]:
     """Return one row for each arm and metric, with an interval over seeds and patients."""
-    judged = {metric: outcomes.that_matter_to(metric) for metric in outcomes.scores}
+    judged = {metric: outcomes.for_metric(metric) for metric in outcomes.scores}
     found = {
         (key, metric): seed_interval(on.scores[metric], on.runs(key), on.groups, level=on.config.level)
         for key in outcomes.by_arm
@@ -179,7 +179,7 @@ def focus_class(config: StudyConfig, class_names: Sequence[str], counts: Sequenc
 def _family(
     family: str, metric: str, pairs: Sequence[tuple[ArmKey, ArmKey]], outcomes: Outcomes
 ) -> list[dict[str, Any]]:
-    config, on = outcomes.config, outcomes.that_matter_to(metric)
+    config, on = outcomes.config, outcomes.for_metric(metric)
     score = on.scores[metric]
 
     def differences(level: float) -> list[SeedDifference]:
