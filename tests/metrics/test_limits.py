@@ -102,9 +102,12 @@ def test_the_skewness_of_arms_alike_cancels(score, error, t):
     assert -low == pytest.approx(high)
 
 
-@given(SCORES, SCORES, st.floats(0.01, 1), SHARES, QUANTILES)
-def test_differences_grow_with_t(a, b, relative, share, t):
+@given(SCORES, SCORES, st.floats(0.01, 1.4), SHARES, QUANTILES)
+def test_differences_grow_with_t_and_hold_the_estimate(a, b, relative, share, t):
     assume(0 < share < 1)
-    error = relative * min(a * (1 - a), b * (1 - b))  # no mean of scores errs by much more
+    # one unit of n that is far off, as far as scores in [0, 1] allow, gives a mean an error of 1 - mean; so do patients
+    error = relative * min(a * (1 - a), b * (1 - b))
     near, far = (difference_limits((a, b), (share, 1 - share), error**2, q, robit_limits) for q in (t, 1.5 * t))
     assert far.low < near.low < near.center < near.high < far.high
+    low, _, high = difference_limits((a, b), (share, 1 - share), error**2, 1.96, robit_limits)
+    assert low < a - b < high
