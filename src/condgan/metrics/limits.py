@@ -1,7 +1,12 @@
 r"""Ends of intervals of scores, as functions of a quantile t of Student's law.
 
 All limits here are $g^{-1}(m \pm t e)$ on a scale g, with the error $e = g'(v) \sqrt V$ of the delta method for a value
-v of variance V, and the center $m = g(v) - \frac12 g''(v) V$: the bias that the curvature brings is taken off.
+v of variance V, and the center $m = g(v) - \frac12 g''(v) V$: the bias that the curvature brings is taken off. Values
+and ends are plain numbers. Nothing is checked here; `condgan.metrics.seeds` does it.
+
+References:
+    Newcombe 2001 (limits on the scale of the logit); Liu 2004, "Robit regression" (the scale with heavy tails); Clopper
+    and Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the binomial".
 """
 
 from __future__ import annotations
@@ -48,7 +53,7 @@ def robit_limits(value: float, variance: float, quantile: float) -> Limits:
 
     $$g(v) = \frac{2 v - 1}{\sqrt{v (1 - v)}}, \qquad g^{-1}(y) = \frac12 + \frac{y}{2 \sqrt{y^2 + 4}}$$
 
-    is, but for a factor, the quantile function of Student's t with two degrees of freedom (a robit link, Liu 2004). A
+    is, but for a factor, the quantile function of Student's t with two degrees of freedom, which a robit link uses. A
     score near 1 then reaches further down than by its logit, as it may have been lucky in its few seeds: at most five
     times as far as `logit_limits` reach from their center, which holds the interval together where the error is as
     large as the distance to 0 or 1.
