@@ -30,7 +30,7 @@ def load(size: int) -> tuple[cg.data.ArrayDataset, cg.data.ArrayDataset, cg.data
     folder = os.environ.get("CONDGAN_CHEST_XRAY")
     shape = (1, size, size)
     if folder:
-        whole = cg.data.Kermany(folder, split="train", image_shape=shape)
+        whole = cg.data.Kermany(folder, split="train", image_shape=shape, patients="development")
         test: cg.data.ArrayDataset = cg.data.Kermany(folder, split="test", image_shape=shape)
     else:
         whole = cg.data.ChestPhantom((1500, 4000), classes=2, image_shape=shape)

@@ -49,7 +49,7 @@ def load_data() -> cg.data.ArrayDataset:
     """Return the official training images if they are at hand, else phantoms."""
     folder = os.environ.get("CONDGAN_CHEST_XRAY")
     if folder:
-        return cg.data.Kermany(folder, split="train", image_shape=(1, SIZE, SIZE))
+        return cg.data.Kermany(folder, split="train", image_shape=(1, SIZE, SIZE), patients="development")
     return cg.data.ChestPhantom((1500, 1500), classes=2, image_shape=(1, SIZE, SIZE))
 
 

@@ -128,11 +128,12 @@ def default_downloads() -> Path:
 def _kermany(root: Path, classes: int, image_size: int, seed: int, cache: Path | None, progress: bool) -> Source:
     """Take validation from the official train split by patient: the official `val` of 16 images stays unused.
 
+    A tenth of the patients is left out of the train split: they are held out for a last study.
     No patient number of one cause is in both train and test. 170 numbers occur with one cause in train and with the
     other in test; whether these are the same children is not documented.
     """
     shape, count = (1, image_size, image_size), cast("Literal[2, 3]", classes)
-    train = Kermany(root, "train", count, shape, cache=cache, progress=progress)
+    train = Kermany(root, "train", count, shape, patients="development", cache=cache, progress=progress)
     test = Kermany(root, "test", count, shape, cache=cache, progress=progress)
     rest, validation = train.split(VALIDATION_FRACTION, seed=seed)
     return Source(
@@ -141,7 +142,8 @@ def _kermany(root: Path, classes: int, image_size: int, seed: int, cache: Path |
         test=test,
         name="kermany",
         notice=f"REAL X-RAYS: the paediatric chest X-rays of Kermany et al. in {root.resolve().name!r}, validation "
-        "split off the official train split by patient, official test split.",
+        "split off the official train split by patient, official test split. A tenth of the training patients is held "
+        "out for a later study.",
         group=kermany_case,
         notes=(
             "170 patient numbers occur with one cause of pneumonia in train and with the other in test; whether these "

@@ -44,6 +44,14 @@ def test_classes_paths_and_order(root: Path) -> None:
     assert data.source == "pets"
 
 
+def test_only_selected_files_are_opened(root: Path) -> None:
+    (root / "cat" / "broken.png").write_bytes(b"no image")
+    data = read(root, select=lambda path: path.stem != "broken")
+    assert len(data) == 5
+    with pytest.raises(ValueError, match="select must keep at least one image"):
+        read(root, select=lambda path: False)
+
+
 @pytest.mark.parametrize(
     ("shape", "mode", "size"),
     [((1, 28, 28), "L", (28, 28)), ((3, 48, 80), "RGB", (60, 70)), ((3, 48, 80), "L", (48, 80))],

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from condgan.data import Kermany, kermany_label, kermany_patient
+from condgan.data import Kermany, kermany_held_out, kermany_label, kermany_patient
 
 NAMES = {
-    "NORMAL": ("IM-0115-0001", "IM-0115-0001-0002", "NORMAL2-IM-0501-0001"),
+    "NORMAL": ("IM-0115-0001", "IM-0115-0001-0002", "NORMAL2-IM-9501-0001"),
     "PNEUMONIA": ("person1_bacteria_1", "person1_bacteria_2", "person1_virus_3", "person2_virus_4"),
 }
 
@@ -59,12 +60,30 @@ def test_two_and_three_classes(root: Path) -> None:
     assert (two.class_names, two.class_counts, two.image_shape) == (("normal", "pneumonia"), (3, 4), (1, 64, 64))
     three = Kermany(root, "train", classes=3, image_shape=(3, 28, 20), progress=False)
     assert (three.class_names, three.class_counts) == (("normal", "bacterial", "viral"), (3, 2, 2))
-    assert three.group_names == ("IM-0115", "NORMAL2-IM-0501", "person1", "person2")
+    assert three.group_names == ("IM-0115", "NORMAL2-IM-9501", "person1", "person2")
     assert three.image_shape == (3, 28, 20)
     assert "train" in three.source
     assert three.attribution is not None
     assert "10.17632/rscbjbr9sj.2" in three.attribution
     assert "CC BY 4.0" in three.attribution
+
+
+def test_held_out_patients_are_not_even_opened(root: Path) -> None:
+    held = sorted(kermany_held_out())[:1] + [name for name in sorted(kermany_held_out()) if "person" in name][:1]
+    for folder, name in zip(("NORMAL", "PNEUMONIA"), held, strict=True):
+        for number in (1, 2):
+            cause = "-000" if folder == "NORMAL" else "_bacteria_"
+            (root / "train" / folder / f"{name}{cause}{number}.jpeg").write_bytes(b"no image")
+    data = Kermany(root, "train", patients="development", progress=False)
+    assert not set(data.group_names) & kermany_held_out()
+    assert len(data) == 7
+    assert "without held-out patients" in data.source
+    with pytest.raises(ValueError, match=r"4 of 4 images .* cannot be decoded"):
+        Kermany(root, "train", patients="held_out", progress=False)
+    with pytest.raises(ValueError, match="held out of the split 'train' alone, got split='test'"):
+        Kermany(root, "test", patients="development", progress=False)
+    with pytest.raises(ValueError, match="patients must be one of all, development, held_out, got 'none'"):
+        Kermany(root, patients="none", progress=False)  # type: ignore[arg-type]
 
 
 def test_layout_errors_point_to_the_right_folder(root: Path, tmp_path: Path) -> None:
@@ -83,8 +102,8 @@ def test_layout_errors_point_to_the_right_folder(root: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("split", "classes", "counts", "patients"),
     [
-        ("train", 2, (1341, 3875), 2846),
-        ("train", 3, (1341, 2530, 1345), 2846),
+        ("train", 2, (1206, 3488), 2566),
+        ("train", 3, (1206, 2278, 1210), 2566),
         ("val", 2, (8, 8), 15),
         ("test", 2, (234, 390), 427),
         ("test", 3, (234, 242, 148), 427),
@@ -96,6 +115,7 @@ def test_official_counts(split: str, classes: int, counts: tuple[int, ...], pati
         split,  # type: ignore[arg-type]
         classes,  # type: ignore[arg-type]
         (1, 8, 8),
+        patients="development" if split == "train" else "all",
         progress=False,
     )
     assert data.class_counts == counts
@@ -104,3 +124,19 @@ def test_official_counts(split: str, classes: int, counts: tuple[int, ...], pati
         _, part = data.split(0.15)
         for held, size in zip(part.class_counts, counts, strict=True):
             assert held / size == pytest.approx(0.15, abs=0.002)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("CONDGAN_CHEST_XRAY" not in os.environ, reason="$CONDGAN_CHEST_XRAY names no folder")
+def test_a_tenth_of_each_cause_is_held_out() -> None:
+    names = [path.relative_to(os.environ["CONDGAN_CHEST_XRAY"]) for path in _training_files()]
+    held = [path for path in names if kermany_patient(path) in kermany_held_out()]
+    drawn, whole = (Counter(map(kermany_label(3), paths)) for paths in (held, names))
+    assert whole == {"normal": 1341, "bacterial": 2530, "viral": 1345}
+    for cause, count in whole.items():
+        assert drawn[cause] / count == pytest.approx(0.1, abs=0.002)
+    assert {kermany_patient(path) for path in held} == kermany_held_out()
+
+
+def _training_files() -> list[Path]:
+    return sorted(Path(os.environ["CONDGAN_CHEST_XRAY"], "train").rglob("*.jpeg"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from condgan.data import ArrayDataset, kermany_held_out
 from condgan.study import Study, StudyConfig, plan
 from condgan.study.files import StudyFolder
 from condgan.study.generators import load_generator
@@ -39,6 +40,17 @@ def run(load, tiny_classifier, small_config, phantoms, monkeypatch, tmp_path):
         return ended.value.code
 
     return call
+
+
+def test_held_out_patients_are_refused(load):
+    check = load("xrays").check_not_held_out
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    patient = min(kermany_held_out())
+    paths = [f"NORMAL/{patient}-0001.jpeg", *(f"PNEUMONIA/person{n}_virus_1.jpeg" for n in (20001, 20002, 20003))]
+    fine = ArrayDataset(images, [0, 1, 0, 1], paths=[path.replace(patient, "IM-9999") for path in paths])
+    check(fine)
+    with pytest.raises(ValueError, match=f"1 patients who are held out for the last study, such as {patient}"):
+        check(fine, ArrayDataset(images, [0, 1, 0, 1], paths=paths))
 
 
 def test_one_cell_runs_with_what_it_needs_and_lands_inside_the_committed_interval(run, tmp_path, capsys):

@@ -52,6 +52,8 @@ class ImageFolder(ArrayDataset):
         label: Maps a path relative to `root` to the name of its class. By default the name of its first folder.
         group: Maps a path relative to `root` to its group, such as its patient. By default there are no groups.
         class_names: Names of the classes in label order. By default all names found, sorted.
+        select: Says of a path relative to `root` whether its image belongs to the data set. Other files are not opened.
+            By default all do.
         workers: Threads that decode. By default one for each processor, at most 16.
         progress: Whether to show a progress bar.
         cache: Folder for a copy of the decoded images, which makes the next start fast. The copy is replaced when
@@ -95,6 +97,7 @@ class ImageFolder(ArrayDataset):
         group: Callable[[Path], str | int] | None = None,
         class_names: Sequence[str] | None = None,
         *,
+        select: Callable[[Path], bool] | None = None,
         workers: int | None = None,
         progress: bool = True,
         cache: str | os.PathLike[str] | None = None,
@@ -104,6 +107,10 @@ class ImageFolder(ArrayDataset):
         folder = Path(root)
         _check_arguments(folder, image_shape, workers)
         paths = _find_images(folder)
+        if select is not None:
+            paths = [path for path, chosen in zip(paths, _name_all("select", select, paths), strict=True) if chosen]
+            if not paths:
+                raise ValueError(f"select must keep at least one image of {str(folder)!r}, and kept none.")
         if label is None:
             _check_layout(folder, paths)
         found = _name_all("label", label or _first_folder, paths)

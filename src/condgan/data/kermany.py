@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +14,7 @@ from condgan.data.folder import ImageFolder
 from condgan.types import ImageShape
 
 KermanySplit = Literal["train", "val", "test"]
+KermanyPatients = Literal["all", "development", "held_out"]
 
 ATTRIBUTION = (
     "Chest X-rays: D. Kermany, K. Zhang, M. Goldbaum, Mendeley Data, doi 10.17632/rscbjbr9sj.2, CC BY 4.0; "
@@ -19,8 +22,10 @@ ATTRIBUTION = (
 )
 CLASS_NAMES = {2: ("normal", "pneumonia"), 3: ("normal", "bacterial", "viral")}
 _SPLITS = ("train", "val", "test")
+_PATIENTS = ("all", "development", "held_out")
 _FOLDERS = ("NORMAL", "PNEUMONIA")
 _CAUSES = {"bacteria": "bacterial", "virus": "viral"}
+_SOURCE_OF = {"all": "", "development": " without held-out patients", "held_out": ", held-out patients"}
 _PATIENT = re.compile(
     r"(?P<person>person\d+)_|(?P<normal>(?:NORMAL\d*-)?IM-\d+)-|(?:BACTERIA|VIRUS|NORMAL)-(?P<number>\d+)-",
     re.IGNORECASE,
@@ -43,13 +48,16 @@ class Kermany(ImageFolder):
         split: `"train"` (5216 images), `"val"` (16, none of them viral: two classes only) or `"test"` (624).
         classes: 2 for normal and pneumonia, 3 for normal, bacterial and viral.
         image_shape: Channels (1 or 3), height and width of the images in memory.
+        patients: `"all"`, or one part of the split `"train"`: `"held_out"`, a tenth of the images of each cause that
+            no choice of recipes or settings has been made on (see `kermany_held_out`), or `"development"`, the rest.
         workers: Threads that decode, see `ImageFolder`.
         progress: Whether to show a progress bar.
         cache: Folder for a copy of the decoded images, see `ImageFolder`. None writes nothing.
 
     Raises:
         FileNotFoundError: If `root` lacks the folder of the split, or that one of the classes.
-        ValueError: If `split` or `classes` is unknown, or `ImageFolder` finds the images unusable.
+        ValueError: If `split`, `classes` or `patients` is unknown, patients are chosen of another split than
+            `"train"`, or `ImageFolder` finds the images unusable.
 
     Examples:
         >>> train = Kermany("chest_xray", "train", classes=3)  # doctest: +SKIP
@@ -68,11 +76,13 @@ class Kermany(ImageFolder):
         classes: Literal[2, 3] = 2,
         image_shape: ImageShape = (1, 64, 64),
         *,
+        patients: KermanyPatients = "all",
         workers: int | None = None,
         progress: bool = True,
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
         label = kermany_label(classes)
+        _check_patients(patients, split)
         _check_layout(Path(root), split)
         super().__init__(
             Path(root) / split,
@@ -80,10 +90,11 @@ class Kermany(ImageFolder):
             label,
             kermany_patient,
             CLASS_NAMES[classes],
+            select=None if patients == "all" else lambda path: _is_held_out(path) == (patients == "held_out"),
             workers=workers,
             progress=progress,
             cache=cache,
-            source=f"Kermany chest X-rays, official {split} split",
+            source=f"Kermany chest X-rays, official {split} split{_SOURCE_OF[patients]}",
             attribution=ATTRIBUTION,
         )
 
@@ -162,6 +173,32 @@ def kermany_case(path: Path) -> str:
         'person1000 bacterial'
     """
     return f"{kermany_patient(path)} {kermany_label(3)(path)}"
+
+
+@cache
+def kermany_held_out() -> frozenset[str]:
+    """Return the patients of the official training split, as `kermany_patient` names them, that are held out.
+
+    They are a tenth of the images of each cause, drawn with a fixed seed from the patients that the validation sets of
+    earlier studies do not hold. A study that is tested on them has had no occasion to be tuned to them.
+
+    Examples:
+        >>> len(kermany_held_out())
+        280
+    """
+    lines = (files("condgan.data") / "kermany_held_out.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if line and not line.startswith("#"))
+
+
+def _is_held_out(path: Path) -> bool:
+    return kermany_patient(path) in kermany_held_out()
+
+
+def _check_patients(patients: str, split: str) -> None:
+    if patients not in _PATIENTS:
+        raise ValueError(f"patients must be one of {', '.join(_PATIENTS)}, got {patients!r}.")
+    if patients != "all" and split != "train":
+        raise ValueError(f"patients are held out of the split 'train' alone, got split={split!r}. Pass patients='all'.")
 
 
 def _check_layout(root: Path, split: str) -> None:
