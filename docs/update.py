@@ -25,7 +25,7 @@ import study_page  # noqa: E402
 from published_numbers import published_table  # noqa: E402
 from study_pictures import draw_pictures  # noqa: E402
 
-SIZES = ("cpu", "longer", "gpu")
+SIZES = ("cpu", "longer", "gpu-32", "gpu-64")
 PUBLISHED = {"two classes": "cpu-two-classes", "three classes": "cpu-three-classes"}
 
 

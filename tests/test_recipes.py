@@ -6,7 +6,9 @@ import torch
 
 import condgan as cg
 from condgan import recipes
+from condgan.nn import ConditionalBatchNorm2d
 from condgan.recipes import CONDITIONAL, RECIPES
+from condgan.training.step import has_batch_statistics
 
 
 def make_data(shape=(1, 28, 28), classes=2, count=10) -> cg.data.ArrayDataset:
@@ -34,7 +36,7 @@ def test_every_recipe_trains(name, shape):
 
 def test_names_and_kinds():
     assert {name: getattr(recipes, name) for name in RECIPES} == RECIPES
-    assert set(RECIPES) >= {"dcgan", "cgan", "acgan", "wgan_gp", "acwgan_gp"}
+    assert set(RECIPES) >= {"dcgan", "cgan", "acgan", "wgan_gp", "acwgan_gp", "small_data"}
     for name, recipe in RECIPES.items():
         generator = recipe(make_data(), base_channels=2, device="cpu").networks.generator
         assert (generator.num_classes is not None) == (name in CONDITIONAL)
@@ -44,7 +46,7 @@ def test_names_and_kinds():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_networks_and_vectors(name, point_networks):
     data = cg.data.ArrayDataset(torch.randn(16, 2), [0, 1] * 8)
-    head = {"cgan": "label", "acgan": "class", "acwgan_gp": "class"}.get(name, "plain")
+    head = {"cgan": "label", "small_data": "label", "acgan": "class", "acwgan_gp": "class"}.get(name, "plain")
     generator, critic = point_networks(2 if name in CONDITIONAL else None, head=head, width=8)
     trainer = RECIPES[name](data, generator=generator, critic=critic, device="cpu")
     assert (trainer.networks.generator, trainer.networks.critic) == (generator, critic)
@@ -53,6 +55,37 @@ def test_every_recipe_takes_networks_and_vectors(name, point_networks):
     assert trainer.sample(y).shape == (3, 2)
     with pytest.raises(ValueError, match=r"images of shape \(C, H, W\), got samples of shape \(2,\)"):
         RECIPES[name](data, generator=generator)
+
+
+@pytest.mark.parametrize(("side", "weight"), [(32, 0.05), (64, 0.2)])
+def test_small_data_is_what_its_documentation_says(side, weight):
+    trainer = recipes.small_data(make_data((1, side, side)), base_channels=2, device="cpu")
+    assert trainer.settings == {
+        "generator": "DCGANGenerator",
+        "critic": "ProjectionDCGANCritic",
+        "loss": repr(cg.RelativisticLoss()),
+        "auxiliary": [],
+        "regularizers": [repr(cg.R1(weight)), repr(cg.R2(weight))],
+        "augment": repr(cg.DiffAugment(policy="translation,cutout")),
+        "critic_steps": 1,
+        "generator_optimizer": {"lr": 2e-4, "betas": (0.0, 0.9), "eps": 1e-8, "weight_decay": 0.0},
+        "critic_optimizer": {"lr": 2e-4, "betas": (0.0, 0.9), "eps": 1e-8, "weight_decay": 0.0},
+        "schedule": "constant",
+        "ema_decay": 0.99,
+        "label_law": "paired",
+        "sampling": "balanced",
+        "dequantize": False,
+        "precision": "bf16",
+        "device": "cpu",
+        "seed": 0,
+    }
+    modules = [*trainer.networks.generator.modules(), *trainer.networks.critic.modules()]
+    norms = [module for module in modules if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(isinstance(norm, ConditionalBatchNorm2d) and norm.num_classes == 2 for norm in norms)
+    assert not has_batch_statistics(trainer.networks.critic)
+    given = recipes.small_data(make_data(), base_channels=2, penalty_weight=0.7, device="cpu")
+    assert given.settings["regularizers"] == [repr(cg.R1(0.7)), repr(cg.R2(0.7))]
 
 
 def test_acgan_is_what_its_documentation_says():

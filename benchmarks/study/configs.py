@@ -73,20 +73,6 @@ def ladder(make: Callable[..., RecipePlan]) -> dict[str, RecipePlan]:
     }
 
 
-def gpu_plan(recipe: str, networks: str, **changes: Any) -> RecipePlan:
-    """Return how a generator is trained on a GPU; times of steps there are not measured yet."""
-    return RecipePlan(
-        recipe=recipe,
-        networks=networks,
-        steps={"acgan": 60_000, "acwgan_gp": 20_000}[recipe],
-        batch_size=64,
-        generator_batch_size=128 if recipe == "acwgan_gp" else None,
-        base_channels=64,
-        keep="best_kid",
-        **changes,
-    )
-
-
 CPU = StudyConfig(
     image_shape=(1, 32, 32),
     recipes=ladder(partial(cpu_plan, seconds=120, keep="best_kid", looks=5)),
@@ -105,28 +91,51 @@ LONGER = replace(
 )
 """The DCGAN rung with two and a half times the time: LOG.md found that the ACWGAN is cut off after two minutes."""
 
-GPU = StudyConfig(
-    image_shape=(1, 64, 64),
-    recipes=ladder(gpu_plan),
-    arms=(
-        "real",
-        "real_augmented",
-        "real_weighted",
-        "real_augmented_weighted",
-        "real_oversampled",
-        "synthetic_1x",
-        "synthetic_2x",
-        "synthetic_5x",
-        "real_plus_synthetic_2to1",
-        "real_plus_synthetic_1to1",
-        "real_plus_synthetic_1to2",
-        "pretrained",
-    ),
+CLASS_WEIGHT_1 = {"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 1.0}
+"""The ACWGAN's class terms with the generator's weight ten times the published one; experiment 6 of LOG.md."""
+
+PAPER_STEPS = {"acgan": 60_000, "acwgan_gp": 20_000, "small_data": 30_000}
+"""Generator updates on a GPU. `small_data` has no paper: it gets about the ACWGAN's time."""
+
+
+def gpu_plan(recipe: str, networks: str = "dcgan", *, batch_size: int = 32, **changes: Any) -> RecipePlan:
+    """Return how a generator is trained on a GPU: networks of the CPU's widths, steps of the papers."""
+    return RecipePlan(
+        recipe=recipe,
+        networks=networks,
+        steps=PAPER_STEPS[recipe],
+        batch_size=batch_size,
+        base_channels=32 if networks == "dcgan" else 16,
+        keep="best_kid",
+        looks=5,
+        **changes,
+    )
+
+
+GPU_32 = replace(
+    CPU,
+    recipes={
+        "small_data": gpu_plan("small_data"),
+        "acwgan_gp_dcgan_class_weight_1": gpu_plan("acwgan_gp", auxiliary=CLASS_WEIGHT_1),
+        **ladder(gpu_plan),
+    },
     seeds=5,
-    classifier_seeds=3,
-    classifier_steps=2000,
+    classifier_steps=1000,
     classifier_epochs=10,
-    extractor="in_domain",
+)
+"""The ladder on the networks of the CPU's study. What comes first is finished first."""
+
+GPU_64 = replace(
+    GPU_32,
+    image_shape=(1, 64, 64),
+    recipes={
+        "small_data": gpu_plan("small_data"),
+        "acwgan_gp_dcgan_class_weight_1": gpu_plan("acwgan_gp", batch_size=64, auxiliary=CLASS_WEIGHT_1),
+        "acgan_dcgan": gpu_plan("acgan", batch_size=64),
+        "acwgan_gp_dcgan": gpu_plan("acwgan_gp", batch_size=64),
+    },
+    arms=("real", "real_augmented", "synthetic_1x", "real_plus_synthetic_1to1"),
+    seeds=3,
 )
 
 
@@ -145,9 +154,7 @@ def _experiments() -> dict[str, RecipePlan]:
         "acgan_class_real_only": plan(
             "acgan", auxiliary={"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.1}
         ),
-        "acwgan_generator_weight_1": plan(
-            "acwgan_gp", auxiliary={"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 1.0}
-        ),
+        "acwgan_generator_weight_1": plan("acwgan_gp", auxiliary=CLASS_WEIGHT_1),
         "acwgan_class_on_fakes": plan(
             "acwgan_gp", auxiliary={"real_weight": 1.0, "fake_weight": 1.0, "generator_weight": 0.1}
         ),
@@ -192,10 +199,39 @@ SMALL = replace(
     seeds=1,
 )
 
+PILOT = replace(
+    DIAGNOSIS,
+    recipes={
+        "small_data": RecipePlan(recipe="small_data", steps=4500, batch_size=32, base_channels=32),
+        "acwgan_gp_dcgan_class_weight_1": cpu_plan(
+            "acwgan_gp", "dcgan", seconds=0, steps=1200, auxiliary=CLASS_WEIGHT_1
+        ),
+    },
+    arms=("real", "synthetic_1x"),
+    seeds=1,
+    classifier_seeds=2,
+)
+"""The first version of `small_data` beside the ACWGAN with the larger class weight: five minutes of one core each."""
+
+PILOT_64 = replace(
+    PILOT,
+    image_shape=(1, 64, 64),
+    recipes={
+        f"small_data_{name}": RecipePlan(
+            recipe="small_data", steps=1500, batch_size=32, base_channels=32, options={"penalty_weight": weight}
+        )
+        for name, weight in {"02": 0.2, "03": 0.3}.items()
+    },
+)
+"""Which weight of R1 and R2 at 64 pixels: that in proportion to the pixels (0.2), or half as much again."""
+
 SIZES = {
     "cpu": Size(CPU, "official", (2, 3)),
     "longer": Size(LONGER, "official", (2,)),
-    "gpu": Size(GPU, "official", (2, 3)),
+    "gpu-32": Size(GPU_32, "official", (2,)),
+    "gpu-64": Size(GPU_64, "official", (2,)),
+    "pilot": Size(PILOT, "development", (2,)),
+    "pilot-64px": Size(PILOT_64, "development", (2,)),
     "diagnosis": Size(DIAGNOSIS, "development", (2,)),
     "diagnosis-long": Size(LONG, "development", (2,)),
     "diagnosis-16px": Size(SMALL, "development", (2,)),

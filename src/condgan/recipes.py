@@ -8,12 +8,14 @@ small networks of yours. Further keywords go to the `Trainer` and override the r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from condgan.losses import AuxiliaryClassifierLoss, MinimaxLoss, WassersteinLoss
+from condgan.augmentation import DiffAugment
+from condgan.losses import AuxiliaryClassifierLoss, MinimaxLoss, RelativisticLoss, WassersteinLoss
 from condgan.networks import (
     ACDCGANCritic,
     ACResNetCritic,
@@ -22,10 +24,11 @@ from condgan.networks import (
     DCGANCritic,
     DCGANGenerator,
     Generator,
+    ProjectionDCGANCritic,
     ResNetCritic,
     ResNetGenerator,
 )
-from condgan.regularizers import GradientPenalty
+from condgan.regularizers import R1, R2, GradientPenalty
 from condgan.training import OptimizerConfig, Trainer
 from condgan.types import ImageShape, LabelledData
 
@@ -191,8 +194,78 @@ def acwgan_gp(
     )
 
 
+def small_data(
+    data: LabelledData,
+    *,
+    base_channels: int = 32,
+    penalty_weight: float | None = None,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    r"""A few hundred to a few thousand images of imbalanced classes: a relativistic loss under R1 and R2.
+
+    $$ \min_D \; \mathbb{E}\, f\big(D(\tilde x, y) - D(x, y)\big) + \tfrac{\gamma}{2}\, \mathbb{E}
+       \big(\lVert\nabla_x D(x, y)\rVert^2 + \lVert\nabla_{\tilde x} D(\tilde x, y)\rVert^2\big), \qquad
+       \min_G \; \mathbb{E}\, f\big(D(x, y) - D(\tilde x, y)\big), \qquad f(t) = \log(1 + e^t) $$
+
+    Each generated image is compared with a real one of its class. The critic has a projection head and no norm, the
+    generator conditional batch norm. Real images are drawn class by class in equal numbers, whatever their counts.
+    Real and generated images pass `DiffAugment(policy="translation,cutout")` in front of the critic, without changes
+    of brightness and contrast, which carry the class of a radiograph. Adam(2e-4, 0, 0.9); an averaged generator of
+    decay 0.99, for trainings of some thousand steps; bfloat16. Batches of 32 suffice:
+    `fit(data, steps=4_500, batch_size=32)`.
+
+    The parts are those of R3GAN on DCGAN's small networks; the combination is our own. Samples that are no images are
+    not augmented.
+
+    Args:
+        data: The data set to be fitted.
+        base_channels: Width of the networks.
+        penalty_weight: Coefficient $\gamma$ of both penalties. By default 0.05 for 32 x 32 pixels, and in proportion
+            to the number of pixels: at twice the height and width the gradient is a quarter in each of four times as
+            many pixels.
+        generator: In place of the recipe's own.
+        critic: In place of the recipe's own.
+        trainer_options: Of the `Trainer`, in place of the recipe's.
+
+    References:
+        Huang et al. 2024, arXiv:2501.05441 (R3GAN); Jolicoeur-Martineau 2018, arXiv:1807.00734 (relativistic loss);
+        Mescheder et al. 2018, arXiv:1801.04406 (R1, R2); Miyato and Koyama 2018, arXiv:1802.05637 (projection);
+        Zhao et al. 2020, arXiv:2006.10738 (DiffAugment).
+    """
+    images = len(data.image_shape) == 3
+    pixels = math.prod(data.image_shape[1:]) if images else 32**2
+    weight = 0.05 * pixels / 32**2 if penalty_weight is None else penalty_weight
+
+    def make_networks(shape: ImageShape) -> tuple[Generator, Critic]:
+        options: dict[str, Any] = {
+            "num_classes": data.num_classes,
+            "image_shape": shape,
+            "base_channels": base_channels,
+        }
+        return DCGANGenerator(conditioning="batch_norm", **options), ProjectionDCGANCritic(**options)
+
+    return _trainer(
+        data,
+        generator,
+        critic,
+        make_networks,
+        trainer_options,
+        loss=RelativisticLoss(),
+        regularizers=[R1(weight), R2(weight)],
+        augment=DiffAugment(policy="translation,cutout") if images else None,
+        generator_optimizer=_WGAN_GP_ADAM,
+        critic_optimizer=_WGAN_GP_ADAM,
+        ema_decay=0.99,
+        label_law="paired",
+        sampling="balanced",
+        precision="bf16",
+    )
+
+
 RECIPES: dict[str, Callable[..., Trainer]] = {
-    recipe.__name__: recipe for recipe in (dcgan, cgan, acgan, wgan_gp, acwgan_gp)
+    recipe.__name__: recipe for recipe in (dcgan, cgan, acgan, wgan_gp, acwgan_gp, small_data)
 }
 """Recipes by name."""
 

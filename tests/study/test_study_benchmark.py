@@ -145,7 +145,9 @@ def test_a_study_is_carried_in_small_parts(load, small_config, phantoms, tmp_pat
         carry.unpack(tmp_path / "parts", tmp_path / "new" / "two-classes")
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "diagnosis", "diagnosis-long", "diagnosis-16px"])
+@pytest.mark.parametrize(
+    "name", ["cpu", "longer", "gpu-32", "gpu-64", "pilot", "diagnosis", "diagnosis-long", "diagnosis-16px"]
+)
 def test_the_sizes_are_plans(load, name):
     size = load("configs").SIZES[name]
     assert StudyConfig.from_dict(json.loads(json.dumps(size.config.as_dict()))) == size.config
@@ -164,6 +166,6 @@ def test_committed_results_are_of_the_frozen_configuration(load, path):
     config = load("configs").SIZES[path.parts[-3]].config
     assert StudyConfig.from_dict(results["config"]) == config
     classifiers = [cell for cell in results["cells"] if cell["kind"] == "classifier"]
-    images = 624 if path.parts[-3] in ("cpu", "gpu") else sum(results["data"]["counts"]["test"])
+    images = 624 if path.parts[-3] in ("cpu", "longer", "gpu-32", "gpu-64") else sum(results["data"]["counts"]["test"])
     assert classifiers
     assert all(sum(map(sum, cell["confusion"])) == images for cell in classifiers)

@@ -34,7 +34,7 @@ SHOWN = 8
 _CHUNK = 256
 _CHECKPOINTS, _ROWS = 20, 200
 _SECONDS_BETWEEN_REPORTS = 30.0
-_OWN_NETWORKS = {"cgan": "dcgan", "acgan": "dcgan", "acwgan_gp": "resnet"}
+_OWN_NETWORKS = {"cgan": "dcgan", "acgan": "dcgan", "acwgan_gp": "resnet", "small_data": "dcgan"}
 _OTHER_NETWORKS: dict[tuple[str, str], Callable[..., tuple[Generator, Critic]]] = {
     ("acwgan_gp", "dcgan"): lambda **shape: (
         DCGANGenerator(conditioning="batch_norm", **shape),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
-from condgan.recipes import CONDITIONAL
+from condgan.recipes import CONDITIONAL, RECIPES
 from condgan.study.arms import ARMS, CONTROLS
 from condgan.study.checks import check_settings
 from condgan.study.network import Precision
@@ -23,8 +23,8 @@ EXTRACTOR_NAMES = ("in_domain", "inception", "dinov2", "clip")
 _SEEDS = 1_000_000  # images are drawn with multiples of 2**32 of a seed, which must stay below 2**63
 PRIMARY_METRICS = ("balanced_accuracy", "auroc", "accuracy", "macro_f1")
 
-_OWN = {"generator", "critic", "augment", "auxiliary", "precision", "engine", "device", "seed", "callbacks"}
-_TRAINER_OPTIONS = set(inspect.signature(Trainer).parameters) - _OWN
+_OWN = {"data", "trainer_options", "generator", "critic", "base_channels", "augment", "auxiliary"}
+_OWN |= {"precision", "engine", "device", "seed", "callbacks"}
 _AUXILIARY_WEIGHTS = ("real_weight", "fake_weight", "generator_weight")
 
 Config = TypeVar("Config")
@@ -49,7 +49,8 @@ class RecipePlan:
             images, class by class, in the features of a classifier of real images (see
             `condgan.study.selection.class_kid`). The latter makes use of real images that are not trained on.
         looks: How often the generator is looked at for that, at even distances, the last step included.
-        options: Further keywords of the `Trainer`, numbers and strings only, such as `{"ema_decay": 0.9}`.
+        options: Further keywords of the recipe and of the `Trainer`, numbers and strings only, such as
+            `{"ema_decay": 0.9}`.
 
     Raises:
         ValueError: If a name is unknown or a number is out of range.
@@ -72,7 +73,7 @@ class RecipePlan:
         check_names("networks", [self.networks], NETWORKS)
         check_names("auxiliary", self.auxiliary or {}, _AUXILIARY_WEIGHTS)
         check_names("keep", [self.keep], KEPT)
-        check_names("options", self.options, _TRAINER_OPTIONS)
+        check_names("options", self.options, _options_of(self.recipe))
         for name in ("steps", "batch_size", "base_channels", "looks"):
             _check_count(name, getattr(self, name))
 
@@ -304,6 +305,11 @@ def check_names(role: str, names: Iterable[str], known: Iterable[str]) -> None:
             raise ValueError(f"{role} must be among {', '.join(choices)}, got {name!r}.{hint}")
     if len(set(given)) < len(given):
         raise ValueError(f"{role} must differ from each other, got {', '.join(given)}.")
+
+
+def _options_of(recipe: str) -> set[str]:
+    parameters = {*inspect.signature(Trainer).parameters, *inspect.signature(RECIPES[recipe]).parameters}
+    return parameters - _OWN
 
 
 def _from_dict(cls: type[Config], role: str, content: Mapping[str, Any]) -> Config:
