@@ -2,8 +2,8 @@
 
 `python docs/update.py --study FOLDER SECTION` takes the `results.json` of a study for the places between the marks
 `<!-- SECTION -->` and `<!-- /SECTION -->` (in the README also `<!-- SECTION-picture -->`), and draws its pictures;
-`--speed FILE` takes a result of `benchmarks/speed`. The sections `cpu-...`, `longer-...` and `gpu-...` show what is in
-`benchmarks/study/results`; others, such as the example's, keep a copy of their `results.json` beside their pictures.
+`--speed FILE` takes a result of `benchmarks/speed`. Sections that begin with a size of the study (`cpu-...`) show what
+is in `benchmarks/study/results`; others, such as the example's, keep a copy of their `results.json` beside their pictures.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ def replace(path: Path, section: str, text: str) -> bool:
 
 def committed(section: str) -> Path:
     """Return the file that a section shows."""
-    size, _, name = section.partition("-")
-    folder = ROOT / "benchmarks/study/results" / size / name if size in SIZES else PAGES / "assets" / section
-    return folder / "results.json"
+    for size in SIZES:
+        if section.startswith(f"{size}-"):
+            return ROOT / "benchmarks/study/results" / size / section.removeprefix(f"{size}-") / "results.json"
+    return PAGES / "assets" / section / "results.json"
 
 
 def read(section: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Train an ACGAN and an ACWGAN on chest X-rays, and a classifier on the images of each. Run with --help."""
+"""Train three conditional GANs on chest X-rays, and a classifier on the images of each. Run with --help."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "$CONDGAN_CHEST_XRAY or data/chest_xray if there, else PneumoniaMNIST, else phantoms",
     )
     parser.add_argument("--classes", type=int, choices=(2, 3), default=2, help="2, or 3 with bacterial and viral")
-    parser.add_argument("--recipes", default="acgan,acwgan_gp", help="names of condgan.recipes, with commas between")
+    parser.add_argument(
+        "--recipes", default="small_data,acgan,acwgan_gp", help="names of condgan.recipes, with commas between"
+    )
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick", help="how much is computed")
     parser.add_argument("--image-size", type=int, help="pixels, in place of the preset's")
     parser.add_argument("--steps", type=int, help="generator updates of every recipe, in place of the preset's")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "chest_xray"
-BASE = ["--data", "phantom", "--preset", "smoke", "--device", "cpu", "--out"]
+BASE = ["--data", "phantom", "--preset", "smoke", "--device", "cpu", "--recipes", "acgan,acwgan_gp", "--out"]
 
 
 @pytest.fixture
@@ -76,12 +76,19 @@ def test_a_run_leaves_everything_it_promises(example, capsys):
         assert (folder / "gans" / name / "samples.png").is_file()
 
 
+def test_all_recipes_run_unless_some_are_named(example):
+    given = example.module["parse"](["--data", "phantom"])
+    assert given.recipes == "small_data,acgan,acwgan_gp"
+    folder = example("out", "--recipes", "small_data")
+    assert [cell["name"] for cell in results_of(folder)["cells"] if cell["kind"] == "gan"] == ["gan-small_data-s0-p100"]
+
+
 @pytest.mark.usefixtures("example")
 def test_every_preset_is_a_plan_with_what_it_promises():
     import presets
 
     for name in ("quick", "full"):
-        config = presets.PRESETS[name].config(["acgan", "acwgan_gp"], image_size=None, steps=None, seed=0)
+        config = presets.PRESETS[name].config(["small_data", "acgan", "acwgan_gp"], image_size=None, steps=None, seed=0)
         assert {"real", "real_augmented", "real_weighted", "real_oversampled"} <= set(config.controls)
         assert "synthetic_1x" in config.synthetic_arms
         assert config.extractor == "in_domain"

@@ -82,7 +82,11 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-size", type=int, default=64, metavar="N", help="images of a critic step (64)")
     group.add_argument("--generator-batch-size", type=int, metavar="N", help="images of a generator step (the same)")
     group.add_argument("--base-channels", type=int, default=64, metavar="N", help="width of the networks (64)")
-    group.add_argument("--augment", metavar="POLICY", help="DiffAugment, such as translation,cutout; by default none")
+    group.add_argument(
+        "--augment",
+        metavar="POLICY",
+        help="DiffAugment, such as translation,cutout; by default the recipe's own, if it has any",
+    )
     group.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="arithmetic of the passes (bf16)")
     group.add_argument("--device", help="cpu, cuda or mps; by default the fastest at hand")
 

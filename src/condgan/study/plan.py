@@ -42,7 +42,8 @@ class RecipePlan:
         networks: `"recipe"` for those of its paper, else `"dcgan"` or `"resnet"`: two recipes on the same networks
             differ in their losses alone.
         base_channels: Width of the networks.
-        augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for none.
+        augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for the
+            recipe's own, if it has any.
         auxiliary: Weights of the `AuxiliaryClassifierLoss` in place of the recipe's, such as
             `{"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.2}`; None for the recipe's.
         keep: Which step's generator is kept: `"last"`, or `"best_kid"`, the one of the smallest KID on the validation
