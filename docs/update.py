@@ -3,7 +3,8 @@
 `python docs/update.py --study FOLDER SECTION` takes the `results.json` of a study for the places between the marks
 `<!-- SECTION -->` and `<!-- /SECTION -->` (in the README also `<!-- SECTION-picture -->`), and draws its pictures;
 `--speed FILE` takes a result of `benchmarks/speed`. Sections that begin with a size of the study (`cpu-...`) show what
-is in `benchmarks/study/results`; others, such as the example's, keep a copy of their `results.json` beside their pictures.
+is in `benchmarks/study/results`; others, such as the example's, keep a copy of their `results.json` beside their
+pictures.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import study_page  # noqa: E402
 from published_numbers import published_table  # noqa: E402
 from study_pictures import draw_pictures  # noqa: E402
 
-SIZES = ("cpu", "longer", "gpu-32", "gpu-64")
+SIZES = ("cpu", "longer", "images-64px", "gpu-32", "gpu-64")
 PUBLISHED = {"two classes": "cpu-two-classes", "three classes": "cpu-three-classes"}
 
 

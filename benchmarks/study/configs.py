@@ -225,6 +225,13 @@ PILOT_64 = replace(
 )
 """Which weight of R1 and R2 at 64 pixels: that in proportion to the pixels (0.2), or half as much again."""
 
+IMAGES_64 = replace(
+    PILOT_64,
+    recipes={"small_data": RecipePlan(recipe="small_data", steps=9000, batch_size=32, base_channels=32)},
+    extractor="in_domain",
+)
+"""The images that the README shows first: one generator, an hour of one core, judged on validation patients."""
+
 SIZES = {
     "cpu": Size(CPU, "official", (2, 3)),
     "longer": Size(LONGER, "official", (2,)),
@@ -232,6 +239,7 @@ SIZES = {
     "gpu-64": Size(GPU_64, "official", (2,)),
     "pilot": Size(PILOT, "development", (2,)),
     "pilot-64px": Size(PILOT_64, "development", (2,)),
+    "images-64px": Size(IMAGES_64, "development", (2,)),
     "diagnosis": Size(DIAGNOSIS, "development", (2,)),
     "diagnosis-long": Size(LONG, "development", (2,)),
     "diagnosis-16px": Size(SMALL, "development", (2,)),

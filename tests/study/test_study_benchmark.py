@@ -145,13 +145,10 @@ def test_a_study_is_carried_in_small_parts(load, small_config, phantoms, tmp_pat
         carry.unpack(tmp_path / "parts", tmp_path / "new" / "two-classes")
 
 
-@pytest.mark.parametrize(
-    "name", ["cpu", "longer", "gpu-32", "gpu-64", "pilot", "diagnosis", "diagnosis-long", "diagnosis-16px"]
-)
-def test_the_sizes_are_plans(load, name):
-    size = load("configs").SIZES[name]
-    assert StudyConfig.from_dict(json.loads(json.dumps(size.config.as_dict()))) == size.config
-    assert len(plan(size.config)) == len({cell.name for cell in plan(size.config)})
+def test_the_sizes_are_plans(load):
+    for size in load("configs").SIZES.values():
+        assert StudyConfig.from_dict(json.loads(json.dumps(size.config.as_dict()))) == size.config
+        assert len(plan(size.config)) == len({cell.name for cell in plan(size.config)})
 
 
 def test_recipes_of_a_size_train_equally_long(load):
