@@ -227,10 +227,10 @@ PILOT_64 = replace(
 
 IMAGES_64 = replace(
     PILOT_64,
-    recipes={"small_data": RecipePlan(recipe="small_data", steps=9000, batch_size=32, base_channels=32)},
+    recipes={"small_data": RecipePlan(recipe="small_data", steps=7000, batch_size=32, base_channels=32)},
     extractor="in_domain",
 )
-"""The images that the README shows first: one generator, an hour of one core, judged on validation patients."""
+"""The images that the README shows first: one generator, less than an hour of one core, judged on validation patients."""
 
 SIZES = {
     "cpu": Size(CPU, "official", (2, 3)),
