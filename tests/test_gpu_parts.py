@@ -52,7 +52,8 @@ def run(load, monkeypatch, tmp_path):
         (modules / f"{name}.py").write_text("\n".join(line[8:] for line in lines))
     monkeypatch.setenv("PYTHONPATH", str(modules))
     monkeypatch.setattr(parts, "LEAST", 0.5)
-    base = work.Task(part="", module="", rows=str(tmp_path / "out" / "rows.jsonl"), device="cpu", seconds=0)
+    monkeypatch.setattr(parts, "GRACE", 0.5)
+    base = work.Task(part="", module="", rows=str(tmp_path / "out" / "rows.jsonl"), device="cpu", seconds=0, planned=0)
 
     def run(*names, seconds=30.0, shares=None):
         shares = shares or [1.0] * len(names)

@@ -21,6 +21,9 @@ MODULES = (ROOT / "src", ROOT / "benchmarks" / "speed", ROOT / "benchmarks" / "s
 LEAST = 4.0
 """Seconds below which no process is started: it would not get behind its imports."""
 
+GRACE = 10.0
+"""Seconds that a process may take beyond one and a half times what was planned: the first one loads much from disk."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -42,14 +45,23 @@ class Part:
 def run_parts(parts: Sequence[Part], base: Task, seconds: float) -> list[Row]:
     """Run parts one after another, in so many seconds in all, and return how each ended.
 
-    A part may take its share of the time that is left: what one does not need goes to those behind it.
+    A part plans with its share of the time that is left, and is killed a while later: what one does not need goes to
+    those behind it, and one that hangs takes little from them.
     """
     end = time.monotonic() + seconds
     rows = []
     for number, part in enumerate(parts):
         left = end - time.monotonic()
-        own = left * part.share / sum(other.share for other in parts[number:])
-        task = replace(base, part=part.name, module=part.module, options=base.options | part.options, seconds=own)
+        planned = left * part.share / sum(other.share for other in parts[number:])
+        limit = min(1.5 * planned + GRACE, (left + planned) / 2)  # half of the others' time is theirs in any case
+        task = replace(
+            base,
+            part=part.name,
+            module=part.module,
+            options=base.options | part.options,
+            seconds=limit,
+            planned=limit if base.rehearse else planned,
+        )
         rows += run_together([task])
     return rows
 

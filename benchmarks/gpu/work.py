@@ -15,9 +15,6 @@ from typing import Any
 
 Row = dict[str, Any]
 
-SOFT = 0.85
-"""Share of its time after which a part begins nothing new."""
-
 
 @dataclass(frozen=True)
 class Task:
@@ -29,6 +26,7 @@ class Task:
         rows: File that rows are appended to.
         device: Where to compute.
         seconds: Time after which the process is killed.
+        planned: Time after which it begins nothing new.
         rehearse: Do everything in miniature.
         options: What else the module needs, plain values.
     """
@@ -38,6 +36,7 @@ class Task:
     rows: str
     device: str
     seconds: float
+    planned: float
     rehearse: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -55,7 +54,7 @@ class Work:
 
     def __init__(self, task: Task) -> None:
         self.task, self.device, self.rehearse, self.options = task, task.device, task.rehearse, task.options
-        self._end = time.monotonic() + SOFT * task.seconds
+        self._end = time.monotonic() + task.planned
 
     @property
     def out(self) -> Path:
@@ -110,6 +109,8 @@ def in_short(row: Row) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, dict) and "median" in value:
+        return _value(value["median"])
     if isinstance(value, dict):
         return f"({in_short(value)})"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,63 @@
+"""The tests that need a CUDA device, on several workers; everything they say goes to `tests.txt`."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from parts import ROOT
+from work import Row, Work
+
+MARK = "mark" + ".cuda"  # in two parts, so that this file is none of those that are looked for
+WORKERS = 8
+SECONDS_OF_A_TEST = 60
+
+
+def run(work: Work) -> None:
+    """Run them, and enter how many passed and which failed."""
+    work.measure({"what": "tests"}, lambda: run_pytest(work))
+
+
+def run_pytest(work: Work) -> Row:
+    """Return the counts of outcomes and the lines about what did not pass."""
+    if importlib.util.find_spec("pytest") is None:
+        return {"skipped": "no pytest here"}
+    log = work.out / "tests.txt"
+    with log.open("w", encoding="utf-8") as file:
+        # To a file, not through a pipe: what was said before a limit is there.
+        done = subprocess.run(command(work), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False)
+    return {"returncode": done.returncode, **outcome(log.read_text(encoding="utf-8", errors="replace"))}
+
+
+def command(work: Work) -> list[str]:
+    """Return the command; what is not installed is left out of it."""
+    given = [sys.executable, "-m", "pytest", "-v", "-m", "cuda", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+    # A warning that nobody foresaw is to be reported, and not to end a test.
+    given += ["-W", "default", "-rfE", "--tb=short", "--continue-on-collection-errors"]
+    if importlib.util.find_spec("xdist") is not None:
+        # One failed recording can spoil its process: more of them spoil fewer tests.
+        given += ["-n", str(1 if work.rehearse else WORKERS), "--dist=worksteal"]
+    else:
+        work.write({"what": "tests", "note": "no pytest-xdist here: all tests in one process"})
+    if importlib.util.find_spec("pytest_timeout") is not None:
+        given += [f"--timeout={SECONDS_OF_A_TEST}"]
+    else:
+        work.write({"what": "tests", "note": "no pytest-timeout here: a test that hangs ends them all"})
+    files = files_with_cuda_tests(ROOT / "tests")
+    return given + [str(path.relative_to(ROOT)) for path in (files[:1] if work.rehearse else files)]
+
+
+def files_with_cuda_tests(folder: Path) -> list[Path]:
+    """Return the files that mark a test so; collecting the others would only take time."""
+    return [path for path in sorted(folder.rglob("test_*.py")) if MARK in path.read_text(encoding="utf-8")]
+
+
+def outcome(said: str) -> Row:
+    """Return what pytest said at its end."""
+    lines = said.splitlines()
+    last = next((line for line in reversed(lines) if re.search(r" in [\d.]+s", line)), "")
+    counts = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
+    return {**counts, "failures": [line[:300] for line in lines if line.startswith(("FAILED ", "ERROR "))]}

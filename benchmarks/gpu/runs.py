@@ -1,0 +1,106 @@
+"""The trainings that are timed: networks, sizes and batches, with the library's trainer and with a plain loop."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from clocks import Laps
+from library import ENGINES, Missing, convolve_as_pytorch
+from subjects import Config, make_data, make_trainer
+from timing import on_cuda
+from tutorial import Bf16, TutorialLoop
+from work import Row, Work
+
+import condgan as cg
+
+CONFIGS = {
+    "dcgan-64": Config("dcgan", 64, 64, 64),
+    "dcgan-32": Config("dcgan", 32, 32, 32),
+    "resnet-32": Config("resnet", 32, 16, 32),
+    "resnet-64": Config("resnet", 64, 64, 64),
+}
+"""Those of the study on the CPU at 32 pixels, and those of the papers at 64."""
+
+REHEARSED = {"dcgan": Config("dcgan", 32, 4, 4), "resnet": Config("resnet", 32, 4, 4)}
+ENDLESS = 1_000_000
+
+
+def config_of(name: str, work: Work) -> Config:
+    """Return a configuration, or the smallest of its networks for a rehearsal."""
+    return REHEARSED[CONFIGS[name].kind] if work.rehearse else CONFIGS[name]
+
+
+def trainer_of(
+    config: Config,
+    device: str,
+    *,
+    engine: str,
+    precision: str,
+    own_convolutions: bool = True,
+    callbacks: tuple[cg.Callback, ...] = (),
+    **options: Any,
+) -> cg.Trainer:
+    """Return the library's trainer, by what its engine does."""
+    trainer = make_trainer(
+        config.kind,
+        config.size,
+        base=config.base,
+        device=device,
+        engine=ENGINES[engine],
+        precision=precision,
+        callbacks=callbacks,
+        **options,
+    )
+    if not own_convolutions:
+        convolve_as_pytorch(trainer.networks.critic)
+    return trainer
+
+
+def time_trainer(config: Config, device: str, **how: Any) -> Row:
+    """Return the seconds of an iteration, and what ran it."""
+    laps = Laps(device)
+    with noted_warnings() as said:
+        trainer = trainer_of(config, device, callbacks=(laps,), **how)
+        trainer.fit(make_data(config.size), steps=ENDLESS, batch_size=config.batch)
+    return {"seconds": laps.summary(), "ran": trainer.engine.name, **({"warnings": said} if said else {})}
+
+
+def tutorial_of(config: Config, device: str, precision: str) -> TutorialLoop:
+    """Return the loop as tutorials write it, with PyTorch's convolutions."""
+    loop = (Bf16 if precision == "bf16" else TutorialLoop).of(config, device)
+    with suppress(Missing):  # then they are PyTorch's
+        convolve_as_pytorch(loop.critic)
+    return loop
+
+
+@contextmanager
+def cudnn_benchmark(enabled: bool) -> Iterator[None]:
+    """Let cuDNN try its algorithms or not."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = enabled
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Yield a list that will hold each warning from inside once."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield said
+    said += dict.fromkeys(str(warning.message) for warning in caught)
+
+
+def free(device: str) -> None:
+    """Give memory of what is gone back to the device."""
+    gc.collect()
+    if on_cuda(device):
+        torch.cuda.empty_cache()
