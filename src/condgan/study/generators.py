@@ -113,47 +113,100 @@ def train_generator(
         ValueError: If the data do not fit, the folder holds another run, or the criterion is missing.
         TrainingDivergedError: If a loss or gradient was not finite.
     """
-    folder = Path(folder)
-    keep = _make_keeper(plan, folder / "generator", criterion)
-    every = max(1, plan.steps // _CHECKPOINTS)
-    rows = JSONLLogger(folder / "curve.jsonl", every=max(1, plan.steps // _ROWS))
-    watch = _Watch(deadline, report)
-    checkpoint = Checkpoint(folder / "checkpoints", every=every)
-    callbacks = (*([keep] if keep else []), watch, rows, checkpoint)
-    trainer = make_trainer(plan, data, seed=seed, precision=precision, device=device, callbacks=callbacks)
-    trainer.resume(folder / "checkpoints")
-    state = trainer.fit(
-        data, steps=plan.steps, batch_size=plan.batch_size, generator_batch_size=plan.generator_batch_size
-    )
-    if state.step < plan.steps:
-        return None
-    if keep is None:
-        trainer.ema.save_pretrained(folder / "generator")
-    pool = Pool(
-        load_generator(folder, device=trainer.device),
-        class_grid(data.num_classes, SHOWN),
+    training = GeneratorTraining(
+        plan,
+        data,
+        folder,
+        criterion=criterion,
         seed=seed,
-        class_names=data.class_names,
-        source="samples",
+        precision=precision,
+        device=device,
+        deadline=deadline,
+        report=report,
     )
-    save_sheet(pool.first(len(pool.labels)).images, folder / "samples.png", columns=SHOWN)
-    if rows.path.is_file():
-        write_json(folder / "curve.json", rows.read_rows())
-    description = {
-        "recipe": plan.recipe,
-        "class_names": list(data.class_names),
-        "steps": state.step,
-        "images_seen": state.images_seen,
-        "seconds": round(watch.seconds, 1),
-        "kept": {"step": keep.step, "criterion": plan.keep, "looks": keep.looks} if keep else {"step": state.step},
-        "settings": trainer.settings,
-        "generator_parameters": sum(p.numel() for p in trainer.networks.generator.parameters()),
-        "critic_parameters": sum(p.numel() for p in trainer.networks.critic.parameters()),
-        "last_metrics": state.metrics,
-        "train": {"source": data.source, "fingerprint": data.fingerprint, "class_counts": list(data.class_counts)},
-    }
-    write_json(folder / "run.json", description)
-    return description
+    training.trainer.fit(data, **training.sizes)
+    return training.finish()
+
+
+class GeneratorTraining:
+    """A training of `train_generator` before it is run: its trainer is where the newest checkpoint left it.
+
+    Whoever runs the trainer with `sizes`, alone or beside others, calls `finish` behind it. Arguments and errors are
+    those of `train_generator`.
+
+    Attributes:
+        trainer: The trainer.
+        sizes: Arguments of its `fit`.
+    """
+
+    def __init__(
+        self,
+        plan: RecipePlan,
+        data: ArrayDataset,
+        folder: str | Path,
+        *,
+        criterion: Criterion | None = None,
+        seed: int = 0,
+        precision: Precision = "bf16",
+        device: torch.device | str | None = None,
+        deadline: float = math.inf,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        self.plan, self.data, self.folder, self.seed = plan, data, Path(folder), seed
+        self._keep = _make_keeper(plan, self.folder / "generator", criterion)
+        self._rows = JSONLLogger(self.folder / "curve.jsonl", every=max(1, plan.steps // _ROWS))
+        self._watch = _Watch(deadline, report)
+        checkpoint = Checkpoint(self.folder / "checkpoints", every=max(1, plan.steps // _CHECKPOINTS))
+        callbacks = (*([self._keep] if self._keep else []), self._watch, self._rows, checkpoint)
+        self.trainer = make_trainer(plan, data, seed=seed, precision=precision, device=device, callbacks=callbacks)
+        self.trainer.resume(self.folder / "checkpoints")
+        self.sizes: dict[str, Any] = {
+            "steps": plan.steps,
+            "batch_size": plan.batch_size,
+            "generator_batch_size": plan.generator_batch_size,
+        }
+
+    @property
+    def deadline(self) -> float:
+        """Time of `time.monotonic` at which training stops with a checkpoint."""
+        return self._watch.deadline
+
+    @deadline.setter
+    def deadline(self, value: float) -> None:
+        self._watch.deadline = value
+
+    def finish(self) -> dict[str, Any] | None:
+        """Leave generator, samples and curve in the folder and return what was trained; None before the last step."""
+        plan, data, state, keep = self.plan, self.data, self.trainer.state, self._keep
+        if state.step < plan.steps:
+            return None
+        if keep is None:
+            self.trainer.ema.save_pretrained(self.folder / "generator")
+        pool = Pool(
+            load_generator(self.folder, device=self.trainer.device),
+            class_grid(data.num_classes, SHOWN),
+            seed=self.seed,
+            class_names=data.class_names,
+            source="samples",
+        )
+        save_sheet(pool.first(len(pool.labels)).images, self.folder / "samples.png", columns=SHOWN)
+        if self._rows.path.is_file():
+            write_json(self.folder / "curve.json", self._rows.read_rows())
+        description = {
+            "recipe": plan.recipe,
+            "class_names": list(data.class_names),
+            "steps": state.step,
+            "images_seen": state.images_seen,
+            "seconds": round(self._watch.seconds, 1),
+            "kept": {"step": keep.step, "criterion": plan.keep, "looks": keep.looks} if keep else {"step": state.step},
+            "settings": self.trainer.settings,
+            "generator_parameters": sum(p.numel() for p in self.trainer.networks.generator.parameters()),
+            "critic_parameters": sum(p.numel() for p in self.trainer.networks.critic.parameters()),
+            "last_metrics": state.metrics,
+            "train": {"source": data.source, "fingerprint": data.fingerprint, "class_counts": list(data.class_counts)},
+        }
+        write_json(self.folder / "run.json", description)
+        return description
 
 
 def _make_keeper(plan: RecipePlan, folder: Path, criterion: Criterion | None) -> KeepBest | None:

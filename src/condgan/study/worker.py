@@ -18,7 +18,7 @@ from condgan.study.arms import ARMS, run_arm, synthetic_labels
 from condgan.study.classifier import Classifier
 from condgan.study.extractor import classifier_extractor
 from condgan.study.files import StudyFolder
-from condgan.study.generators import SHOWN, Pool, load_generator, save_sheet, train_generator
+from condgan.study.generators import SHOWN, GeneratorTraining, Pool, load_generator, save_sheet
 from condgan.study.judge import judge_images, load_classifier, make_extractor, save_classifier
 from condgan.study.plan import PRIMARY_METRICS, Cell, StudyConfig, plan
 from condgan.study.preparation import Prepared
@@ -54,9 +54,15 @@ class Worker:
 
     def train(self, cell: Cell, *, deadline: float = math.inf, report: Report | None = None) -> dict[str, Any] | None:
         """Train a generator; return None if the deadline came first, see `train_generator`."""
+        training = self.prepare(cell, deadline=deadline, report=report)
+        training.trainer.fit(training.data, **training.sizes)
+        return training.finish()
+
+    def prepare(self, cell: Cell, *, deadline: float = math.inf, report: Report | None = None) -> GeneratorTraining:
+        """Return the training of a generator before it is run."""
         entry, seed = _of_generator(cell)
         recipe = self.config.recipes[entry]
-        return train_generator(
+        return GeneratorTraining(
             recipe,
             self.real(cell.percent),
             self.folder.gan(cell),
