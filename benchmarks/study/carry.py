@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from safetensors.torch import load_file, save
@@ -16,7 +16,7 @@ PART = 16 * 2**20
 WEIGHTS = "model.safetensors"
 
 
-def pack(folder: Path, out: Path, *, part: int = PART) -> list[Path]:
+def pack(folder: Path, out: Path, *, part: int = PART, without: Collection[str] = ()) -> list[Path]:
     """Write a study's finished cells and the generators that unfinished cells need, in parts of at most 16 MiB.
 
     Averaged generators are stored in half precision. A generator whose cells are all finished is left out but for its
@@ -25,15 +25,16 @@ def pack(folder: Path, out: Path, *, part: int = PART) -> list[Path]:
 
     Args:
         folder: Folder of a study.
-        out: Folder of the parts, made if missing.
+        out: Folder of the parts, made if missing; those of an earlier call are replaced.
         part: Largest size of a part in bytes.
+        without: Names of cells to leave out, such as those that are there already where the parts go.
 
     Returns:
         The parts, in order.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for path in _to_carry(folder):
+        for path in _to_carry(folder, without):
             content = _half(path) if path.name == WEIGHTS else path.read_bytes()
             entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
             entry.size = len(content)
@@ -43,7 +44,11 @@ def pack(folder: Path, out: Path, *, part: int = PART) -> list[Path]:
     parts = []
     for number, begin in enumerate(range(0, len(packed), part)):
         parts.append(out / f"{folder.name}.tar.gz.{number:03d}")
-        parts[-1].write_bytes(packed[begin : begin + part])
+        partial = parts[-1].with_name(f"{parts[-1].name}.partial")
+        partial.write_bytes(packed[begin : begin + part])
+        partial.replace(parts[-1])
+    for path in set(out.glob(f"{folder.name}.tar.gz.*")).difference(parts):
+        path.unlink()
     return parts
 
 
@@ -71,13 +76,15 @@ def unpack(parts: Path, folder: Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-def _to_carry(folder: Path) -> Iterator[Path]:
+def _to_carry(folder: Path, without: Collection[str]) -> Iterator[Path]:
     files = StudyFolder(folder)
     missing = [cell for cell in plan(files.config) if not files.is_finished(cell.name)]
     needed = {name for cell in missing for name in cell.needs}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts
         if not path.is_file() or {"checkpoints", "classifiers"} & set(inside) or path.name.endswith(".partial"):
+            continue
+        if not {path.stem, *inside[1:2]}.isdisjoint(without):  # cells/NAME.json and gans/NAME
             continue
         unfinished = inside[0] == "gans" and not files.is_finished(inside[1])
         idle = path.parent.name == "generator" and inside[1] not in needed

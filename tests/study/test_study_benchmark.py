@@ -138,11 +138,20 @@ def test_a_study_is_carried_in_small_parts(load, small_config, phantoms, tmp_pat
     for name, value in first.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], value, rtol=1e-3, atol=1e-3)
     assert there.run()
+    known = ["gan-other-s0-p100", "classifier-real-c0-p100"]
+    rest = carry.pack(study.folder.path, tmp_path / "rest", without=known)
+    carry.unpack(tmp_path / "rest", tmp_path / "new" / "two-classes")
+    names = {path.stem for path in (tmp_path / "new" / "two-classes" / "cells").glob("*.json")}
+    assert names == {"gan-acgan-s0-p100", "classifier-acgan-s0-synthetic_1x-c0-p100"}
+    assert [path.name for path in (tmp_path / "new" / "two-classes" / "gans").iterdir()] == ["gan-acgan-s0-p100"]
+    assert len(rest) == 1
+    assert carry.pack(study.folder.path, tmp_path / "parts") == [parts[0]]
+    assert list((tmp_path / "parts").iterdir()) == [parts[0]]
     with pytest.raises(FileExistsError, match="unpack into a new folder"):
         carry.unpack(tmp_path / "parts", tmp_path / "there" / "two-classes")
     parts[0].unlink()
     with pytest.raises(FileNotFoundError, match="and all parts behind it"):
-        carry.unpack(tmp_path / "parts", tmp_path / "new" / "two-classes")
+        carry.unpack(tmp_path / "parts", tmp_path / "newer" / "two-classes")
 
 
 def test_the_sizes_are_plans(load):
