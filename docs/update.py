@@ -2,9 +2,9 @@
 
 `python docs/update.py --study FOLDER SECTION` takes the `results.json` of a study for the places between the marks
 `<!-- SECTION -->` and `<!-- /SECTION -->` (in the README also `<!-- SECTION-picture -->`), and draws its pictures;
-`--speed FILE` takes a result of `benchmarks/speed`. Sections that begin with a size of the study (`cpu-...`) show what
-is in `benchmarks/study/results`; others, such as the example's, keep a copy of their `results.json` beside their
-pictures.
+`--speed FILE` takes a result of `benchmarks/speed`, and `--gpu` all of `benchmarks/gpu/results`. Sections that begin with a
+size of the study (`cpu-...`) show what is in `benchmarks/study/results`; others, such as the example's, keep a copy of
+their `results.json` beside their pictures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "pages"
 sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "benchmarks/speed")]
 
-import speed_page  # noqa: E402 - found through the path above
+import gpu_page  # noqa: E402 - found through the path above
+import speed_page  # noqa: E402
 import study_page  # noqa: E402
 from published_numbers import published_table  # noqa: E402
 from study_pictures import draw_pictures  # noqa: E402
@@ -109,16 +110,25 @@ def update_speed(file: Path) -> None:
     replace(PAGES / "speed.md", f"speed-{kind}", speed_page.body(results, f"assets/speed/{kind}"))
 
 
+def gpu_text() -> str:
+    """Return what the page about GPUs says of the runs that are committed."""
+    files = sorted((ROOT / "benchmarks/gpu/results").glob("*.json"))
+    return gpu_page.body({file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files})
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", nargs=2, action="append", default=[], metavar=("FOLDER", "SECTION"))
     parser.add_argument("--speed", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--gpu", action="store_true")
     given = parser.parse_args()
     for folder, section in given.study:
         update_study(Path(folder), section)
     for file in given.speed:
         update_speed(file)
+    if given.gpu:
+        replace(PAGES / "gpu.md", "gpu", gpu_text())
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ def _add_study_options(study: argparse.ArgumentParser) -> None:
         help="train all seeds of a recipe side by side in one process (the default where the library can), or one "
         "process for each recipe, seed by seed",
     )
+    study.add_argument("--processes", type=int, help="generators' processes at a time; by default 1, or all recipes")
     study.add_argument("--most-mib", type=float, default=52, help="size of the packed files in all")
 
 

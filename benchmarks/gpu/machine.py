@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import shutil
 import statistics
 import time
@@ -23,6 +22,7 @@ LAUNCHES = 2000
 
 def run(work: Work) -> None:
     """Measure the machine."""
+    work.write({"what": "origin", **origin(work.device)})
     work.write({"what": "machine", **describe(work.device)})
     size = 2**22 if work.rehearse else 2**30
     work.measure({"what": "copy"}, lambda: copy_rate(size, work.device))
@@ -34,10 +34,7 @@ def run(work: Work) -> None:
 def describe(device: str) -> Row:
     """Return what is there."""
     found = {
-        "device": origin(device)["device"],
         "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
         "convolutions_fp32": torch.backends.cudnn.conv.fp32_precision,
         "mps": shutil.which(CONTROL) is not None,
         "missing_packages": [name for name in OPTIONAL if importlib.util.find_spec(name) is None],

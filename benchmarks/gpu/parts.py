@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,41 +67,102 @@ def run_parts(parts: Sequence[Part], base: Task, seconds: float) -> list[Row]:
     return rows
 
 
-def run_together(tasks: Sequence[Task]) -> list[Row]:
-    """Run processes at the same time until each has ended or is killed at its limit; return how each ended.
+def run_together(
+    tasks: Sequence[Task],
+    *,
+    slots: int | None = None,
+    end: float = math.inf,
+    ended: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """Run processes, some at the same time, until each has ended or is killed at its limit; return how each ended.
 
-    Their output goes to `log.txt` beside the rows, and is printed behind them.
+    Their output goes to `log.txt` beside the rows, and is printed whenever one has ended.
+
+    Args:
+        tasks: What to run, in order.
+        slots: How many may run at the same time; by default all.
+        end: Time of `time.monotonic` by which all are over: what begins late plans with less.
+        ended: Called with the row of each process that has ended.
     """
-    began = time.monotonic()
-    log = Path(tasks[0].rows).with_name("log.txt")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.touch()
-    seen = log.stat().st_size
-    ended: list[Row] = [{"part": task.part, "ended": "no time"} for task in tasks if task.seconds < LEAST]
-    running = [(task, _start(task, log)) for task in tasks if task.seconds >= LEAST]
+    rows_file = Path(tasks[0].rows)
+    log = _Log(rows_file.with_name("log.txt"))
+    waiting, rows = list(tasks), []
+    running: list[_Running] = []
     try:
-        while running:
+        while waiting or running:
+            while waiting and len(running) < (slots or len(tasks)):
+                task = _in_time(waiting.pop(0), end - time.monotonic())
+                running.append(_Running(task, log.path))
             time.sleep(0.05)
-            seconds = time.monotonic() - began
-            for task, process in running:
-                code: int | str | None = process.poll()
-                if code is None and seconds > task.seconds:
-                    code = "limit"
-                if code is not None:
-                    _kill_group(process)
-                    ended.append({"part": task.part, "ended": code, "seconds": round(seconds, 1)})
-            over = {row["part"] for row in ended}
-            running = [(task, process) for task, process in running if task.part not in over]
+            for process in running:
+                if (row := process.ended()) is None:
+                    continue
+                rows.append(row)
+                log.show()
+                append(rows_file, row)
+                print(f"== {row['part']}: {row['ended']}, {row['seconds']} s", flush=True)
+                ended(row)
+            running = [process for process in running if process.row is None]
     finally:
-        for _, process in running:
-            _kill_group(process)
-    with log.open("rb") as file:
-        file.seek(seen)
-        print(file.read().decode(errors="replace"), end="", flush=True)
-    for row in ended:
-        append(Path(tasks[0].rows), row)
-        print(f"== {row['part']}: {row['ended']}, {row.get('seconds', 0)} s", flush=True)
-    return ended
+        for process in running:
+            process.kill()
+    return rows
+
+
+def _in_time(task: Task, left: float) -> Task:
+    if task.seconds <= left:
+        return task
+    return replace(task, seconds=left, planned=max(0.0, task.planned - (task.seconds - left)))
+
+
+class _Running:
+    """A process that runs a task, or none where there is no time for it.
+
+    Args:
+        task: What it does.
+        log: File of its output.
+    """
+
+    def __init__(self, task: Task, log: Path) -> None:
+        self.task, self.began = task, time.monotonic()
+        self.row: Row | None = None
+        self._process = _start(task, log) if task.seconds >= LEAST else None
+
+    def ended(self) -> Row | None:
+        """Return how it ended, or None if it has not; one beyond its limit is killed."""
+        seconds = time.monotonic() - self.began
+        code: int | str | None = "no time" if self._process is None else self._process.poll()
+        if code is None and seconds > self.task.seconds:
+            code = "limit"
+        if code is not None:
+            self.kill()
+            self.row = {"part": self.task.part, "ended": code, "seconds": round(seconds, 1)}
+        return self.row
+
+    def kill(self) -> None:
+        """Kill the process and all that it started and left behind."""
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):  # a driver may hold it: the others need not wait for that
+            self._process.wait(5)
+
+
+class _Log:
+    """The file of all output; prints what has come since it last did."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        self.path, self._seen = path, path.stat().st_size
+
+    def show(self) -> None:
+        with self.path.open("rb") as file:
+            file.seek(self._seen)
+            said = file.read()
+        self._seen += len(said)
+        print(said.decode(errors="replace"), end="", flush=True)
 
 
 def _start(task: Task, log: Path) -> subprocess.Popen[bytes]:
@@ -116,11 +178,3 @@ def _start(task: Task, log: Path) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and all that it started and left behind."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):  # a driver may hold it: the others need not wait for that
-        process.wait(5)

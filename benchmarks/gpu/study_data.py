@@ -1,0 +1,92 @@
+"""The studies that a run works on: those of the sizes for a GPU, or miniatures of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from configs import SIZES, Size
+from work import Work
+from xrays import load
+
+from condgan.data import ArrayDataset, ChestPhantom, kermany_case
+from condgan.study import RecipePlan, Study, StudyConfig
+from condgan.study.plan import Cell, plan
+
+NAMES = {2: "two-classes", 3: "three-classes"}
+
+
+def size_of(name: str, *, rehearse: bool) -> Size:
+    """Return a size of the study, or a miniature of it with its first recipe and its last."""
+    size = SIZES[name]
+    if not rehearse:
+        return size
+    recipes = list(size.config.recipes.items())
+    config = replace(
+        size.config,
+        image_shape=(1, 16, 16),
+        recipes={name: _miniature(recipe) for name, recipe in (recipes[0], recipes[-1])},
+        arms=("real", "synthetic_1x"),
+        seeds=2,
+        classifier_seeds=1,
+        classifier_steps=2,
+        classifier_epochs=1,
+        resamples=20,
+    )
+    return replace(size, config=config)
+
+
+def _miniature(recipe: RecipePlan) -> RecipePlan:
+    return replace(recipe, steps=4, batch_size=8, generator_batch_size=None, base_channels=4, looks=2)
+
+
+def folder_of(work: str | Path, size: str, classes: int) -> Path:
+    """Return the folder of a study."""
+    return Path(work) / size / NAMES[classes]
+
+
+def make_study(work: Work) -> Study:
+    """Return the study that a task's options name; its folder is shared with other processes."""
+    given = work.options
+    size = size_of(given["size"], rehearse=work.rehearse)
+    root = Path(given["data"])
+    real = root.is_dir()
+    if not real and not work.rehearse:
+        raise FileNotFoundError(f"the X-rays must be in {root}: a folder with train, val and test. Bring them along.")
+    data = load(root, given["classes"], size, Path(given["work"]) / "decoded") if real else phantoms(given["classes"])
+    return Study(
+        size.config,
+        *data,
+        folder_of(given["work"], given["size"], given["classes"]),
+        group=kermany_case if real else None,
+        device=work.device,
+        progress=lambda line: print(line, flush=True),
+        command=f"python benchmarks/study --size {given['size']} --classes {given['classes']} --out DIR",
+    )
+
+
+def phantoms(classes: int) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
+    """Return drawn images for a rehearsal where there are no X-rays."""
+    counts = ((24, 40, 32), (12, 12, 12), (20, 30, 25))
+    draw: dict[str, Any] = {"classes": classes, "image_shape": (1, 16, 16), "difficulty": 0.0}
+    train, validation, test = (ChestPhantom(own[:classes], seed=seed, **draw) for seed, own in enumerate(counts))
+    return train, validation, test
+
+
+def generators(config: StudyConfig, recipes: list[str] | None, seeds: list[int] | None) -> list[Cell]:
+    """Return the generators of the main study that are asked for: patterns of recipes, and seeds."""
+    return [
+        cell
+        for cell in plan(config)
+        if cell.kind == "gan"
+        and cell.percent == config.full_percent
+        and (recipes is None or any(fnmatch(str(cell.entry), pattern) for pattern in recipes))
+        and (seeds is None or cell.seed in seeds)
+    ]
+
+
+def examiner(config: StudyConfig) -> Cell:
+    """Return the classifier of real images that looks at generators while they train."""
+    return next(cell for cell in plan(config) if cell.kind == "classifier" and cell.entry is None)
