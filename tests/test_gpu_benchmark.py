@@ -46,8 +46,8 @@ def rehearsed(tmp_path_factory):
         patch.syspath_prepend(str(SCRIPTS))
         patch.setattr(sys, "path", list(sys.path))
         patch.setenv("OMP_NUM_THREADS", "1")
-        run("probe", "--rehearse", "--out", out)
-        run("study", "--rehearse", "--out", out, "--work", out / "work", "--data", out / "none")
+        run("probe", "--rehearse", "--out", out, "--minutes", 6)  # on a busy machine
+        run("study", "--rehearse", "--out", out, "--minutes", 6, "--work", out / "work", "--data", out / "none")
     return out
 
 
@@ -155,6 +155,12 @@ def test_the_page_shows_what_is_committed(page):
     assert f"<!-- gpu -->\n{page.gpu_text()}\n<!-- /gpu -->" in text
     if not list((SCRIPTS / "results").glob("*.json")):
         assert page.gpu_text() == "Nothing has run on CUDA yet."
+
+
+def test_studies_of_gpu_sizes_are_found_by_their_names(page):
+    results = ROOT / "benchmarks/study/results"
+    assert page.committed("gpu-32-two-classes") == results / "gpu-32/two-classes/results.json"
+    assert page.committed("gpu-two-classes") == results / "gpu/two-classes/results.json"
 
 
 def test_predictions_come_before_outcomes():

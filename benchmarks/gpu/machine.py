@@ -37,7 +37,7 @@ def describe(device: str) -> Row:
         "cpus": os.cpu_count(),
         "convolutions_fp32": torch.backends.cudnn.conv.fp32_precision,
         "mps": shutil.which(CONTROL) is not None,
-        "missing_packages": [name for name in OPTIONAL if importlib.util.find_spec(name) is None],
+        "missing_packages": ", ".join(name for name in OPTIONAL if importlib.util.find_spec(name) is None) or "none",
     }
     if on_cuda(device):
         properties = torch.cuda.get_device_properties(device)
