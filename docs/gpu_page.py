@@ -58,9 +58,7 @@ def tests(parts: Row) -> Iterator[str]:
     """Yield what became of the tests that need CUDA."""
     for row in rows_of(parts, "tests"):
         if "returncode" in row:
-            counts = ", ".join(
-                f"{row[name]} {name}" for name in ("passed", "failed", "skipped", "errors") if name in row
-            )
+            counts = ", ".join(f"{count} {name}" for name, count in row["counts"].items())
             yield f"Tests that need CUDA: {counts or 'none'}."
             yield bullets(f"`{plain(line)}`" for line in row["failures"])
 
@@ -131,7 +129,7 @@ def several(parts: Row) -> Iterator[str]:
     """Yield how many iterations a second one device does with several trainings."""
     rows = [row for name in ("one-process", "processes", "processes-mps") for row in rows_of(parts, name)]
     rows = [row for row in rows if "iterations_per_second" in row]
-    alone = {row["how"]: row["iterations_per_second"] for row in rows if row["count"] == 1}
+    alone = next((row["iterations_per_second"] for row in rows if row["count"] == 1), None)
     yield "Several trainings on one device:" if rows else ""
     yield table(
         {
@@ -139,7 +137,7 @@ def several(parts: Row) -> Iterator[str]:
             "how": row["how"],
             "trainings": str(row["count"]),
             "iterations/s in all": f"{row['iterations_per_second']:.4g}",
-            "over one": bold(row["iterations_per_second"] / alone[row["how"]]) if row["how"] in alone else "",
+            "of one alone": "" if alone is None else f"{row['iterations_per_second'] / alone:.2f}",
         }
         for row in rows
     )

@@ -76,6 +76,11 @@ def _add_study_options(study: argparse.ArgumentParser) -> None:
         help="train all seeds of a recipe side by side in one process (the default where the library can), or one "
         "process for each recipe, seed by seed",
     )
+    study.add_argument(
+        "--engine",
+        choices=("recorded iteration", "recorded updates", "eager"),
+        help="what runs the generators' updates; by default the first of these that there is",
+    )
     study.add_argument("--processes", type=int, help="generators' processes at a time; by default 1, or all recipes")
     study.add_argument("--most-mib", type=float, default=52, help="size of the packed files in all")
 

@@ -60,4 +60,4 @@ def outcome(said: str) -> Row:
     lines = said.splitlines()
     last = next((line for line in reversed(lines) if re.search(r" in [\d.]+s", line)), "")
     counts = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
-    return {**counts, "failures": [line[:300] for line in lines if line.startswith(("FAILED ", "ERROR "))]}
+    return {"counts": counts, "failures": [line[:300] for line in lines if line.startswith(("FAILED ", "ERROR "))]}

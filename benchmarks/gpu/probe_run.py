@@ -20,9 +20,9 @@ PARTS = (
         for name, share in {"dcgan-64": 25, "dcgan-32": 18, "resnet-32": 20, "resnet-64": 28}.items()
     ),
     Part("kernels", "kernels", 18),
-    Part("one-process", "several", 18, {"how": "one process"}),
-    Part("processes", "several", 26, {"how": "processes"}),
-    Part("processes-mps", "several", 26, {"how": "processes with MPS"}),
+    Part("one-process", "several", 18, {"how": "one process", "counts": [1, 3, 6]}),
+    Part("processes", "several", 26, {"how": "processes", "counts": [1, 6]}),
+    Part("processes-mps", "several", 20, {"how": "processes with MPS", "counts": [6]}),
 )
 """Parts and their shares of the time."""
 

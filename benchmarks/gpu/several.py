@@ -23,12 +23,11 @@ from work import Row, Work
 import condgan as cg
 
 CONFIG = "dcgan-32"
-COUNTS = (1, 3, 6)
 
 
 def run(work: Work) -> None:
     """Measure one way for one training and for several."""
-    how, counts = work.options["how"], (1, 2) if work.rehearse else COUNTS
+    how, counts = work.options["how"], (2,) if work.rehearse else work.options["counts"]
     columns = {**config_of(CONFIG, work).describe(), "engine": best_engine(), "precision": "bf16", "how": how}
     if how == "processes with MPS":
         try:

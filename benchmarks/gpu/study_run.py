@@ -45,7 +45,12 @@ def run(given: argparse.Namespace) -> None:
     folders = [folder_of(work, size, given.classes) for size in sizes]
     known = {f"{folder.parent.name}/{name}" for folder in folders for name in bring(given.merge, folder)}
     home = partial(_take_home, folders, rows.parent, known, given.most_mib)
-    common = {"classes": given.classes, "work": str(work), "data": str(Path(given.data).resolve())}
+    common = {
+        "classes": given.classes,
+        "engine": given.engine,
+        "work": str(work),
+        "data": str(Path(given.data).resolve()),
+    }
     base = Task(part="", module="", rows=str(rows), device=given.device, seconds=0, planned=0, rehearse=given.rehearse)
     make = partial(_task, base, end)
 

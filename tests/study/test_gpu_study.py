@@ -40,7 +40,13 @@ def train(beside, tiny_classifier, tmp_path):
     work = beside("work")
     size = beside("library").gpu_sizes()[0]
     recipe = next(iter(beside("study_data").size_of(size, rehearse=True).config.recipes))
-    options = {"size": size, "classes": 2, "work": str(tmp_path / "work"), "data": str(tmp_path / "none")}
+    options = {
+        "size": size,
+        "classes": 2,
+        "engine": None,
+        "work": str(tmp_path / "work"),
+        "data": str(tmp_path / "none"),
+    }
     options |= {"recipe": recipe, "seeds": None, "side_by_side": True}
 
     def train(*, seconds=60.0, **changes):
@@ -132,7 +138,13 @@ def test_classifiers_are_those_of_generators_that_are_here(train, beside, tmp_pa
     given = parse("--seeds", "0,1")
     (_, control), (recipe, options) = run.classifiers(train.folder, given)
     assert control == {"recipe": None, "seeds": [0, 1]}
-    options |= {"size": train.folder.parent.name, "classes": 2, "work": str(train.folder.parents[1]), "data": "none"}
+    options |= {
+        "size": train.folder.parent.name,
+        "classes": 2,
+        "engine": None,
+        "work": str(train.folder.parents[1]),
+        "data": "none",
+    }
     task = work.Task("part", "", str(tmp_path / "other.jsonl"), "cpu", 60, 60, True, options)
     beside("study_classifiers").run(work.Work(task))
     (row,) = work.read(tmp_path / "other.jsonl")

@@ -27,6 +27,7 @@ from condgan.study.network import Precision
 from condgan.study.plan import RecipePlan
 from condgan.study.selection import Criterion, KeepBest
 from condgan.training import Callback, Checkpoint, JSONLLogger, Trainer
+from condgan.training.engines import EngineName
 
 SHOWN = 8
 """Images of each class on a sheet of samples."""
@@ -50,6 +51,7 @@ def make_trainer(
     *,
     seed: int = 0,
     precision: Precision = "bf16",
+    engine: EngineName = "auto",
     device: torch.device | str | None = None,
     callbacks: tuple[Callback, ...] = (),
 ) -> Trainer:
@@ -73,7 +75,8 @@ def make_trainer(
         options["augment"] = DiffAugment(policy=plan.augment)
     if plan.auxiliary is not None:
         options["auxiliary"] = AuxiliaryClassifierLoss(**plan.auxiliary)
-    options |= {**plan.options, "seed": seed, "precision": precision, "device": device, "callbacks": callbacks}
+    options |= {**plan.options, "seed": seed, "precision": precision, "engine": engine, "device": device}
+    options["callbacks"] = callbacks
     return RECIPES[plan.recipe](data, **options)
 
 
@@ -132,7 +135,7 @@ class GeneratorTraining:
     """A training of `train_generator` before it is run: its trainer is where the newest checkpoint left it.
 
     Whoever runs the trainer with `sizes`, alone or beside others, calls `finish` behind it. Arguments and errors are
-    those of `train_generator`.
+    those of `train_generator`, and the trainer's `engine`.
 
     Attributes:
         trainer: The trainer.
@@ -148,6 +151,7 @@ class GeneratorTraining:
         criterion: Criterion | None = None,
         seed: int = 0,
         precision: Precision = "bf16",
+        engine: EngineName = "auto",
         device: torch.device | str | None = None,
         deadline: float = math.inf,
         report: Callable[[str], None] | None = None,
@@ -158,7 +162,9 @@ class GeneratorTraining:
         self._watch = _Watch(deadline, report)
         checkpoint = Checkpoint(self.folder / "checkpoints", every=max(1, plan.steps // _CHECKPOINTS))
         callbacks = (*([self._keep] if self._keep else []), self._watch, self._rows, checkpoint)
-        self.trainer = make_trainer(plan, data, seed=seed, precision=precision, device=device, callbacks=callbacks)
+        self.trainer = make_trainer(
+            plan, data, seed=seed, precision=precision, engine=engine, device=device, callbacks=callbacks
+        )
         self.trainer.resume(self.folder / "checkpoints")
         self.sizes: dict[str, Any] = {
             "steps": plan.steps,

@@ -24,6 +24,7 @@ from condgan.study.provenance import provenance
 from condgan.study.results import write_results
 from condgan.study.worker import Worker
 from condgan.training import TrainingDivergedError
+from condgan.training.engines import EngineName
 from condgan.training.setup import best_device
 
 
@@ -41,6 +42,7 @@ class Study:
         folder: Where everything goes, see `StudyFolder`. With a study in it, that one goes on.
         group: Maps a path to its patient, to check that none is in two of the sets.
         device: Where to compute; by default CUDA, then MPS, then the CPU.
+        engine: How updates of generators are run, see `Trainer`; the results are the same.
         real_images: Whether pictures of real images may be kept in the folder.
         progress: Called with a line of text for each cell, and from time to time within long ones.
         command: The command that the study can be repeated with, for its report.
@@ -62,6 +64,7 @@ class Study:
         *,
         group: Group | None = None,
         device: torch.device | str | None = None,
+        engine: EngineName = "auto",
         real_images: bool = True,
         progress: Callable[[str], None] | None = None,
         command: str | None = None,
@@ -74,7 +77,7 @@ class Study:
         self.device = torch.device(device) if device is not None else best_device()
         self.progress = progress or (lambda line: None)
         self.cells = plan(config)
-        self.worker = Worker(config, self.data, self.folder, device=self.device, real_images=real_images)
+        self.worker = Worker(config, self.data, self.folder, device=self.device, real_images=real_images, engine=engine)
         if config.extractor in PRETRAINED:
             _ = self.worker.extractor  # now, so that missing weights are not found out behind days of training
         tested = (self.data.test.labels, self.data.test_groups)

@@ -24,6 +24,7 @@ from condgan.study.plan import PRIMARY_METRICS, Cell, StudyConfig, plan
 from condgan.study.preparation import Prepared
 from condgan.study.selection import Criterion, class_kid
 from condgan.study.usefulness import gan_test, keep_patients
+from condgan.training.engines import EngineName
 
 _SEED_STRIDE = 1000
 
@@ -39,13 +40,21 @@ class Worker:
         folder: Its folder, for generators and the classifier that looks at their images.
         device: Where to compute.
         real_images: Whether pictures of real images may be kept in the folder.
+        engine: How updates of generators are run.
     """
 
     def __init__(
-        self, config: StudyConfig, data: Prepared, folder: StudyFolder, *, device: torch.device, real_images: bool
+        self,
+        config: StudyConfig,
+        data: Prepared,
+        folder: StudyFolder,
+        *,
+        device: torch.device,
+        real_images: bool,
+        engine: EngineName = "auto",
     ) -> None:
         self.config, self.data, self.folder = config, data, folder
-        self.device, self.real_images = device, real_images
+        self.device, self.real_images, self.engine = device, real_images, engine
         controls = [cell for cell in plan(config) if cell.kind == "classifier" and cell.entry is None]
         self.examiners = {cell.percent: cell.name for cell in reversed(controls)}
         self._extractor: Extractor | CrossFit | None = None
@@ -69,6 +78,7 @@ class Worker:
             criterion=None if recipe.keep == "last" else self._class_kid(cell.percent),
             seed=seed,
             precision=self.config.precision,
+            engine=self.engine,
             device=self.device,
             deadline=deadline,
             report=report,
