@@ -59,8 +59,10 @@ def train_side_by_side(study: Study, cells: Sequence[Cell], work: Work) -> list[
     group = list(cells)
     while group:
         trainings = [study.worker.prepare(cell) for cell in group]
-        began = time.monotonic()
-        if advance(trainings, until=min(TRIAL, work.left())) or fits(trainings, began, work):
+        began, first = time.monotonic(), trainings[0].trainer.state.step
+        done = advance(trainings, until=min(TRIAL, work.left()))
+        seconds = time.monotonic() - began
+        if done or fits(trainings, seconds / max(1, trainings[0].trainer.state.step - first), work):
             if not advance(trainings, until=work.left()):
                 break
             for cell, training in zip(group, trainings, strict=True):
@@ -77,17 +79,20 @@ def advance(trainings: Sequence[GeneratorTraining], *, until: float) -> bool:
     """Train for so many seconds at most; return whether all are finished."""
     for training in trainings:
         training.deadline = time.monotonic() + until
-    first = trainings[0]
-    if first.trainer.state.step < first.plan.steps:
-        train_together([training.trainer for training in trainings], first.data, **first.sizes)
+    if not are_finished(trainings):
+        train_together([training.trainer for training in trainings], trainings[0].data, **trainings[0].sizes)
+    return are_finished(trainings)
+
+
+def are_finished(trainings: Sequence[GeneratorTraining]) -> bool:
+    """Return whether all have done their last step."""
     return all(training.trainer.state.step >= training.plan.steps for training in trainings)
 
 
-def fits(trainings: Sequence[GeneratorTraining], began: float, work: Work) -> bool:
+def fits(trainings: Sequence[GeneratorTraining], seconds_of_step: float, work: Work) -> bool:
     """Return whether what is left to train seems to fit into the time that is left."""
-    first = trainings[0]
-    step, steps = first.trainer.state.step, first.plan.steps
-    expected = (time.monotonic() - began) * (steps / max(1, step) - 1)
+    step, steps = trainings[0].trainer.state.step, trainings[0].plan.steps
+    expected = seconds_of_step * (steps - step)
     print(f"{len(trainings)} side by side at step {step} of {steps}: about {in_words(expected)} left", flush=True)
     return expected < PATIENCE * work.left()
 
