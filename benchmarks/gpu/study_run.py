@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ def run(given: argparse.Namespace) -> None:
     end = began + 60 * given.minutes - PACKING
     if not given.rehearse and not Path(given.data).is_dir():
         raise SystemExit(f"the X-rays must be in {given.data}: a folder with train, val and test. See README.md.")
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise SystemExit("torch-fidelity is missing: by its KID the study's generators are chosen. See README.md.")
     rows = given.out.resolve() / "study.jsonl"
     sizes = given.size or gpu_sizes()
     append(rows, {"part": "run", "minutes": given.minutes, "device": given.device, "rehearse": given.rehearse})
