@@ -119,7 +119,6 @@ GPU_32 = replace(
         "acwgan_gp_dcgan_class_weight_1": gpu_plan("acwgan_gp", auxiliary=CLASS_WEIGHT_1),
         **ladder(gpu_plan),
     },
-    seeds=5,
     classifier_steps=1000,
     classifier_epochs=10,
 )
@@ -135,7 +134,6 @@ GPU_64 = replace(
         "acwgan_gp_dcgan": gpu_plan("acwgan_gp", batch_size=64),
     },
     arms=("real", "real_augmented", "synthetic_1x", "real_plus_synthetic_1to1"),
-    seeds=3,
 )
 
 
@@ -230,7 +228,8 @@ IMAGES_64 = replace(
     recipes={"small_data": RecipePlan(recipe="small_data", steps=7000, batch_size=32, base_channels=32)},
     extractor="in_domain",
 )
-"""The images that the README shows first: one generator, less than an hour of one core, judged on validation patients."""
+"""The images that the README shows first: one generator, less than an hour of one core, judged on validation
+patients."""
 
 SIZES = {
     "cpu": Size(CPU, "official", (2, 3)),
