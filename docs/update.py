@@ -2,9 +2,9 @@
 
 `python docs/update.py --study FOLDER SECTION` takes the `results.json` of a study for the places between the marks
 `<!-- SECTION -->` and `<!-- /SECTION -->` (in the README also `<!-- SECTION-picture -->`), and draws its pictures;
-`--speed FILE` takes a result of `benchmarks/speed`, and `--gpu` all of `benchmarks/gpu/results`. Sections that begin with
-a size of the study (`cpu-...`) show what is in `benchmarks/study/results`; others, such as the example's, keep a copy of
-their `results.json` beside their pictures.
+`--speed FILE` takes a result of `benchmarks/speed`, and `--gpu` all of `benchmarks/gpu/results`. Sections that begin
+with a size of the study (`cpu-...`) show what is in `benchmarks/study/results`; others, such as the example's, keep a
+copy of their `results.json` beside their pictures.
 """
 
 from __future__ import annotations
