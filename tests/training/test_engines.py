@@ -1,65 +1,16 @@
-"""CUDA graphs are tested where there is CUDA (test_cuda.py); here a tape of tensor operations stands in for them.
+"""CUDA graphs are tested where there is CUDA (test_cuda.py); here tapes of tensor operations stand in for them."""
 
-Like a graph, it knows operations and places in memory only: whatever Python does in an update happens once, and a value
-that Python computes stays what it was.
-"""
-
+import math
 import warnings
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import condgan as cg
+from condgan.training import engines
 from condgan.training.engines import CudaGraphEngine, EagerEngine, make_engine
 from condgan.types import CriticRegularizer
-
-
-class Tape(TorchDispatchMode):
-    """Notes the operations of a function, with their arguments and the places of their results."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.aten._local_scalar_dense.default:
-            raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
-        out = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, out))
-        return out
-
-    @torch.no_grad()
-    def replay(self):
-        for func, args, kwargs, out in self.calls:
-            for place, value in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
-                if isinstance(place, torch.Tensor) and place.data_ptr() != value.data_ptr():
-                    place.copy_(value)
-
-
-class TapeEngine(CudaGraphEngine):
-    """Records on tapes. A tape runs what it records, a graph does not: what the run changed is put back."""
-
-    def __init__(self, trainer: cg.Trainer):
-        super().__init__(None, record=self.record)
-        self.trainer = trainer
-        self.recordings = 0
-
-    def record(self, function):
-        tensors = [
-            t for t in tree_leaves([p.state_dict() for p in self.trainer._parts().values()]) if hasattr(t, "copy_")
-        ]
-        before, rng = [tensor.clone() for tensor in tensors], torch.get_rng_state()
-        self.recordings += 1
-        try:
-            with Tape() as tape:
-                metrics = function()
-        finally:
-            for tensor, value in zip(tensors, before, strict=True):
-                tensor.copy_(value)
-            torch.set_rng_state(rng)
-        return tape.replay, metrics
+from fake_cuda import FakeCuda
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +21,17 @@ def learning_rates_are_tensors(monkeypatch):
         return torch.optim.Adam(list(parameters), lr=torch.tensor(config.lr), betas=config.betas, fused=True)
 
     monkeypatch.setattr(cg.OptimizerConfig, "build", build)
+
+
+@pytest.fixture
+def fake_cuda(request, monkeypatch):
+    """CUDA as in PyTorch before 2.12, which leaves more to its callers, or as in later versions."""
+    old = getattr(request, "param", True)
+    monkeypatch.setattr(engines, "_OLD_GRAPHS", old)
+    return FakeCuda(old=old).install(monkeypatch)
+
+
+old_and_new = pytest.mark.parametrize("fake_cuda", [True, False], ids=["before 2.12", "from 2.12"], indirect=True)
 
 
 SHAPE = {"num_classes": 3, "image_shape": (1, 16, 16), "base_channels": 2}
@@ -100,7 +62,8 @@ def make_trainer(networks="dcgan", **options) -> cg.Trainer:
 
 
 def taped(trainer: cg.Trainer) -> cg.Trainer:
-    trainer.engine = TapeEngine(trainer)
+    """Let a trainer on the CPU run on graphs that are tapes."""
+    trainer.engine = CudaGraphEngine(torch.device("cuda", 0))
     return trainer
 
 
@@ -113,26 +76,26 @@ def assert_same(one: cg.Trainer, other: cg.Trainer):
 
 
 @pytest.mark.parametrize("networks", NETWORKS)
-def test_recorded_updates_give_the_trajectory_of_eager_ones(networks, tiny_images):
+def test_recorded_updates_give_the_trajectory_of_eager_ones(networks, tiny_images, fake_cuda):
     eager, recorded = make_trainer(networks), taped(make_trainer(networks))
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=20, batch_size=4)
     assert_same(eager, recorded)
     assert eager.read_metrics() == recorded.read_metrics()
-    assert recorded.engine.recordings == 3, "critic, critic with the lazy term, generator"
+    assert fake_cuda.recordings == 3, "critic, critic with the lazy term, generator"
     assert recorded.engine.name == "cuda_graph"
 
 
-def test_batches_of_another_size_are_recorded_anew(tiny_images):
+def test_batches_of_another_size_are_recorded_anew(tiny_images, fake_cuda):
     eager, recorded = make_trainer(), taped(make_trainer())
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=12, batch_size=4)
         trainer.fit(tiny_images, steps=24, batch_size=6, generator_batch_size=8)
     assert_same(eager, recorded)
-    assert recorded.engine.recordings == 6
+    assert fake_cuda.recordings == 6
 
 
-def test_a_resumed_run_is_recorded_anew(tmp_path, tiny_images):
+def test_a_resumed_run_is_recorded_anew(tmp_path, tiny_images, fake_cuda):
     whole = make_trainer()
     whole.fit(tiny_images, steps=20, batch_size=4)
     stopping = cg.Evaluate(lambda trainer: trainer.request_stop("test") or {}, every=12)
@@ -151,7 +114,8 @@ class ReadsBack(CriticRegularizer):
         return batch.real.score.square().mean() * (1.0 if float(batch.real.score.detach().sum()) > 0 else 2.0)
 
 
-def test_a_term_that_cannot_be_recorded_falls_back_with_one_warning(tiny_images):
+@old_and_new
+def test_a_term_that_cannot_be_recorded_falls_back_with_one_warning(tiny_images, fake_cuda):
     eager, recorded = (make_trainer(regularizers=[ReadsBack(0.1)]) for _ in range(2))
     taped(recorded)
     with warnings.catch_warnings(record=True) as caught:
@@ -159,14 +123,74 @@ def test_a_term_that_cannot_be_recorded_falls_back_with_one_warning(tiny_images)
         recorded.fit(tiny_images, steps=8, batch_size=4)
     assert [str(w.message) for w in caught] == [
         "training goes on with engine='eager': it cannot be recorded "
-        "(operation not permitted when stream is capturing)."
+        "(CUDA error: operation failed due to a previous error during capture)."
     ]
     assert recorded.engine.name == "eager"
+    assert fake_cuda.is_idle, "stream, allocator and generators are out of the recording"
     eager.fit(tiny_images, steps=8, batch_size=4)
     assert_same(eager, recorded)
 
 
-def test_what_python_computes_stays_as_it_was(tiny_images):
+@pytest.mark.parametrize("lazy", [True, False])
+def test_metrics_survive_the_replay_of_other_graphs(lazy, tiny_images, fake_cuda):
+    """A graph has its temporary tensors where graphs that were recorded later leave their results."""
+    seen = {"eager": [], "cuda_graph": []}
+
+    class Read(cg.Callback):
+        def on_critic_step_end(self, trainer):
+            seen[trainer.engine.name].append(dict(trainer.read_metrics()))
+
+    terms = [cg.GradientPenalty(10.0), *([cg.R1(1.0, every=3)] if lazy else [])]
+    for trainer in (taped(make_trainer(regularizers=terms)), make_trainer(regularizers=terms)):
+        trainer.fit(tiny_images, steps=20, batch_size=4)
+        name = trainer.engine.name
+        seen[name].append(trainer.read_metrics())
+        trainer.callbacks = (Read(),)
+        trainer.fit(tiny_images, steps=24, batch_size=4)
+    assert len(seen["eager"]) == 9
+    assert seen["eager"] == seen["cuda_graph"]
+    assert not any(math.isnan(value) for row in seen["eager"] for value in row.values())
+
+
+@old_and_new
+@pytest.mark.parametrize("critic_steps", [2, 5])
+def test_recording_goes_on_after_a_resume(critic_steps, tmp_path, tiny_images, fake_cuda):
+    """Gradients of the forgotten graphs still lie in their pool, which then takes no other graph."""
+    options = {"regularizers": [cg.GradientPenalty(10.0)], "critic_steps": critic_steps}
+    whole, recorded = make_trainer(**options), taped(make_trainer(**options))
+    for trainer in (whole, recorded):
+        trainer.fit(tiny_images, steps=6, batch_size=4)
+    recorded.save(tmp_path)
+    recorded.fit(tiny_images, steps=8, batch_size=4)
+    assert recorded.resume(tmp_path)
+    for trainer in (whole, recorded):
+        trainer.fit(tiny_images, steps=12, batch_size=4)
+    assert recorded.engine.name == "cuda_graph"
+    assert fake_cuda.is_idle
+    assert_same(whole, recorded)
+
+
+class Fails(CriticRegularizer):
+    """Fails in a recording, for a reason of Python's."""
+
+    calls = 0
+
+    def penalty(self, critic, batch):
+        self.calls += 1
+        if self.calls == 4:
+            raise RuntimeError("a bug in a term")
+        return batch.real.score.mean()
+
+
+@old_and_new
+def test_a_term_that_fails_in_a_recording_leaves_nothing_behind(tiny_images, fake_cuda):
+    trainer = taped(make_trainer(regularizers=[Fails(0.1)]))
+    with pytest.warns(UserWarning, match=r"engine='eager': it cannot be recorded \(a bug in a term\)"):
+        trainer.fit(tiny_images, steps=6, batch_size=4)
+    assert fake_cuda.is_idle
+
+
+def test_what_python_computes_stays_as_it_was(tiny_images, fake_cuda):
     """The tape would show an update that hides a changing value from the graph."""
 
     class Growing(CriticRegularizer):

@@ -24,21 +24,28 @@ class TrainingDivergedError(RuntimeError):
 
 
 class FiniteLatch:
-    """Remembers on the device the newest value of each metric and the first step in which it was not finite."""
+    """Remembers on the device the newest value of each metric and the first step in which it was not finite.
+
+    What it remembers stays in the same places, so that taking note can be a part of a CUDA graph.
+    """
 
     def __init__(self) -> None:
         self._latest: dict[str, Tensor] = {}
         self._first: dict[tuple[str, ...], Tensor] = {}
 
-    def observe(self, metrics: dict[str, Tensor], step: int) -> None:
-        """Take note of the metrics of one step."""
-        self._latest |= metrics
+    @torch.no_grad()
+    def observe(self, metrics: dict[str, Tensor], step: int | Tensor) -> None:
+        """Take note of the metrics of one step. A CUDA graph needs the step as a tensor, whose value can change."""
         names = tuple(metrics)
         values = torch.stack([value.to(torch.float32) for value in metrics.values()])
-        first = self._first.get(names)
-        if first is None:
-            first = torch.full_like(values, -1, dtype=torch.int64)
-        self._first[names] = torch.where((first < 0) & ~torch.isfinite(values), step, first)
+        for name in names:
+            if name not in self._latest:
+                self._latest[name] = torch.zeros_like(values[0])
+        torch._foreach_copy_([self._latest[name] for name in names], values.unbind())
+        if names not in self._first:
+            self._first[names] = torch.full_like(values, -1, dtype=torch.int64)
+        first = self._first[names]
+        first.copy_(torch.where((first < 0) & ~torch.isfinite(values), step, first))
 
     def read(self) -> dict[str, float]:
         """Return the newest values.
@@ -49,7 +56,7 @@ class FiniteLatch:
         self.check()
         if not self._latest:
             return {}
-        values = torch.stack([value.to(torch.float32) for value in self._latest.values()]).tolist()
+        values = torch.stack(list(self._latest.values())).tolist()
         return dict(zip(self._latest, values, strict=True))
 
     def check(self) -> None:

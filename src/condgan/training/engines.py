@@ -10,7 +10,7 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
@@ -20,6 +20,7 @@ from condgan.training.distributed import rank_and_world
 
 EngineName = Literal["auto", "eager", "cuda_graph"]
 
+_OLD_GRAPHS = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 12)
 _WARM_UP = 3  # updates that run as written first, so that what is made once (workspaces, moments) exists
 
 
@@ -35,9 +36,6 @@ AnyInputs = TypeVar("AnyInputs", bound=Inputs)
 Metrics = dict[str, Tensor]
 Update = Callable[[AnyInputs], Metrics]
 """Changes weights in place and returns scalars by name. It reads nothing back from the device."""
-
-Record = Callable[[Callable[[], Metrics]], tuple[Callable[[], None], Metrics]]
-"""Records a function without running it; returns what runs it again, and the places where its results will be."""
 
 
 class Engine(Protocol):
@@ -80,13 +78,12 @@ class CudaGraphEngine:
     recording: with one warning that says why, all updates run as written from then on.
 
     Args:
-        device: The CUDA device, or None where `record` needs none.
-        record: How a function is recorded.
+        device: The CUDA device.
     """
 
-    def __init__(self, device: torch.device | None, *, record: Record | None = None) -> None:
-        self._stream = None if device is None else torch.cuda.Stream(device)
-        self._record = record or _CudaGraphs(self._stream)
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+        self._recorder = _Recorder(self._stream)
         self._recordings: dict[Hashable, _Recording[Any]] = {}
         self._seen: Counter[Hashable] = Counter()
         self._fallen_back = False
@@ -109,7 +106,7 @@ class CudaGraphEngine:
             if self._seen[key] <= _WARM_UP:
                 return self._run_as_written(update, inputs, last=self._seen[key] == _WARM_UP)
             try:
-                self._recordings[key] = _Recording(self._record, update, inputs)
+                self._recordings[key] = _Recording(self._recorder, update, inputs)
             except RuntimeError as error:
                 self.fall_back(f"it cannot be recorded ({str(error).splitlines()[0]})")
                 return update(inputs)
@@ -119,6 +116,7 @@ class CudaGraphEngine:
         """Forget all recordings."""
         self._recordings.clear()
         self._seen.clear()
+        self._recorder.renew_pool()
 
     def fall_back(self, reason: str) -> None:
         """Run all further updates as written, and warn why."""
@@ -129,7 +127,7 @@ class CudaGraphEngine:
 
     def _run_as_written(self, update: Update[AnyInputs], inputs: AnyInputs, *, last: bool) -> Metrics:
         """Run an update on the stream of the recording, and in the last one look whether it waits for the device."""
-        with _on(self._stream), _noted_waits(enabled=last and self._stream is not None) as waits:
+        with _on(self._stream), _noted_waits(enabled=last) as waits:
             metrics = update(inputs)
         if waits:
             self.fall_back(f"a term of the update waits for the device, which no CUDA graph can ({waits[0]})")
@@ -139,29 +137,56 @@ class CudaGraphEngine:
 class _Recording(Generic[AnyInputs]):
     """One recorded update, its inputs' places and its results' places."""
 
-    def __init__(self, record: Record, update: Update[AnyInputs], inputs: AnyInputs) -> None:
+    def __init__(self, recorder: _Recorder, update: Update[AnyInputs], inputs: AnyInputs) -> None:
         self._inputs = copy.deepcopy(inputs)
-        self._replay, self._metrics = record(lambda: update(self._inputs))
+        self._graph, self._metrics = recorder.record(lambda: update(self._inputs))
 
     def replay(self, inputs: AnyInputs) -> Metrics:
         torch._foreach_copy_(self._inputs.tensors(), inputs.tensors())
-        self._replay()
+        self._graph.replay()
         return self._metrics
 
 
-class _CudaGraphs:
-    """Records functions as CUDA graphs that share one pool of memory."""
+class _Recorder:
+    """Records functions as CUDA graphs that share one pool of memory.
 
-    def __init__(self, stream: torch.cuda.Stream | None) -> None:
+    A graph has its temporary tensors in the places where graphs that were recorded later leave their results: results
+    must be copied before another graph is replayed.
+    """
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
+        self.renew_pool()
+
+    def renew_pool(self) -> None:
+        """Take another pool: one whose graphs are gone takes no new ones while a tensor (a gradient) lies in it."""
         self._pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, function: Callable[[], Metrics]) -> tuple[Callable[[], None], Metrics]:
+    def record(self, function: Callable[[], Metrics]) -> tuple[torch.cuda.CUDAGraph, Metrics]:
+        """Record a function without running it; return the graph and the places where its results will be."""
         graph = torch.cuda.CUDAGraph()
-        # "thread_local": a thread that prefetches images meanwhile is none of the recording's business.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            metrics = function()
-        return graph.replay, metrics
+        present = torch.cuda.current_stream(self._stream.device), torch.cuda.current_stream()
+        try:
+            # "thread_local": a thread that prefetches images meanwhile is none of the recording's business.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                metrics = function()
+        except BaseException:
+            for stream in present:
+                torch.cuda.set_stream(stream)
+            if _OLD_GRAPHS:
+                self._end_failed_recording()
+            raise
+        return graph, metrics
+
+    def _end_failed_recording(self) -> None:
+        """Do what PyTorch before 2.12 leaves undone, so that work outside of graphs can go on."""
+        device = self._stream.device
+        with suppress(RuntimeError):  # where the recording itself had begun and ended as it should
+            torch._C._cuda_endAllocateToPool(device.index, self._pool)
+        rng = torch.cuda.default_generators[device.index]
+        fresh = torch.Generator(device)
+        fresh.set_state(rng.get_state())
+        rng.graphsafe_set_state(fresh)
 
 
 def make_engine(name: EngineName, device: torch.device) -> Engine:
@@ -183,11 +208,8 @@ def make_engine(name: EngineName, device: torch.device) -> Engine:
 
 
 @contextmanager
-def _on(stream: torch.cuda.Stream | None) -> Iterator[None]:
+def _on(stream: torch.cuda.Stream) -> Iterator[None]:
     """Run on another stream, in order with what comes before and behind on the present one."""
-    if stream is None:
-        yield
-        return
     present = torch.cuda.current_stream(stream.device)
     stream.wait_stream(present)
     with torch.cuda.stream(stream):
