@@ -249,6 +249,24 @@ def test_one_power_iteration_for_all_reads_of_a_cached_context() -> None:
     assert torch.equal(reads[0], once)
 
 
+def test_spectral_norms_are_computed_outside_of_autocast() -> None:
+    """On CUDA it would cast products of a matrix and a vector to half precision."""
+    seen = []
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.mv:
+                seen.append(torch.is_autocast_enabled("cpu"))
+            return func(*args, **(kwargs or {}))
+
+    layer = spectral_normalize(nn.Linear(6, 6))
+    with torch.autocast("cpu", torch.bfloat16), Watch():
+        out = layer(torch.randn(2, 6))
+    assert out.dtype == torch.bfloat16
+    assert seen
+    assert not any(seen)
+
+
 def test_evaluation_mode_iterates_nothing() -> None:
     layer = spectral_normalize(nn.Linear(6, 6)).eval()
     before = copy.deepcopy(layer.state_dict())

@@ -1,9 +1,15 @@
+import copy
+from dataclasses import fields, replace
+
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 import condgan as cg
-from condgan.training import Callback
-from condgan.types import CriticRegularizer
+from condgan.training import Callback, Networks, critic_step, generator_step
+from condgan.training.sampler import Request
+from condgan.training.setup import make_sampler
+from condgan.types import CriticRegularizer, StepInputs
 
 pytestmark = pytest.mark.cuda
 
@@ -96,6 +102,8 @@ def test_a_checkpoint_of_another_device_is_refused(tmp_path):
         build()[0].resume(tmp_path)
 
 
+# The first call of `set_sync_debug_mode` in a process warns that it is a prototype.
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("engine", ["eager", "cuda_graph"])
 def test_steps_do_not_wait_for_the_device(precision, engine):
@@ -132,6 +140,47 @@ def test_graphs_give_the_trajectory_of_eager_updates():
     assert len(graphs.engine._recordings) == 3, "critic, critic with the lazy term, generator"
     assert_same(eager, graphs, 1e-9)
     assert eager.read_metrics() == pytest.approx(graphs.read_metrics(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 3e-2)])
+def test_graphs_give_the_updates_of_eager_ones_in_fast_kernels(precision, tolerance):
+    """Tensor cores and kernels for channels last run in these precisions only. Steps are few: errors grow with them."""
+    eager, data = build(engine="eager", precision=precision)
+    graphs, _ = build(engine="cuda_graph", precision=precision)
+    for trainer in (eager, graphs):
+        trainer.fit(data, steps=5, batch_size=8)
+    assert len(graphs.engine._recordings) == 3
+    assert_same(eager, graphs, tolerance)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-2), ("bf16", 0.15)])
+def test_gradients_of_fast_kernels_are_near_those_of_float64(precision, tolerance):
+    trainer, data = build(engine="eager", precision=precision)
+    trainer.networks.critic.eval()  # without dropout
+    inputs = make_sampler(trainer, data, 2**32).draw(Request(8))
+    exact = Networks(
+        copy.deepcopy(trainer.networks.generator).cpu().double(),
+        copy.deepcopy(trainer.networks.critic).cpu().double(),
+    )
+    terms = replace(
+        trainer.terms,
+        critic_regularizers=[copy.deepcopy(r).cpu() for r in trainer.terms.critic_regularizers],
+        precision="fp32",
+    )
+    for step in (critic_step, generator_step):
+        found = step(trainer.networks, trainer.terms, inputs).gradients
+        expected = step(exact, terms, on_cpu_in_float64(inputs)).gradients
+        one, other = (torch.cat([g.double().cpu().flatten() for g in gradients]) for gradients in (expected, found))
+        assert (one - other).norm() < tolerance * one.norm()
+
+
+def on_cpu_in_float64(inputs: StepInputs) -> StepInputs:
+    def move(value):
+        if isinstance(value, torch.Tensor):
+            return value.cpu().double() if value.is_floating_point() else value.cpu()
+        return value
+
+    return StepInputs(**{field.name: tree_map(move, getattr(inputs, field.name)) for field in fields(inputs)})
 
 
 def test_graphs_are_recorded_anew_for_other_batches_and_after_resuming(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import condgan as cg
-from condgan.training.optimizer import schedule_factor
+from condgan.training.optimizer import schedule_factor, set_learning_rate
 
 
 @pytest.mark.parametrize(("weight_decay", "kind"), [(0.0, torch.optim.Adam), (0.1, torch.optim.AdamW)])
@@ -23,6 +23,17 @@ def test_one_step_is_adam_with_decoupled_decay(weight_decay, kind):
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         cg.OptimizerConfig(**options)
+
+
+def test_a_rate_on_the_device_is_float32_whatever_the_default_is():
+    optimizer = cg.OptimizerConfig().build([torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))])
+    optimizer.param_groups[0]["lr"] = torch.zeros((), device="meta")  # as if read into memory of another device
+    torch.set_default_dtype(torch.float64)
+    try:
+        set_learning_rate(optimizer, 0.1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(optimizer.param_groups[0]["lr"], torch.tensor(0.1))
 
 
 def test_schedules():

@@ -12,9 +12,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import _SpectralNorm
 from typing_extensions import override
 
 _synchronize = ContextVar("synchronize", default=True)
@@ -216,8 +216,19 @@ def spectral_normalize(module: nn.Module) -> nn.Module:
     """
     for layer in list(module.modules()):
         if isinstance(layer, (_ConvNd, nn.Linear, nn.Embedding)) and not parametrize.is_parametrized(layer, "weight"):
-            spectral_norm(layer)
+            dim = 1 if isinstance(layer, _ConvTransposeNd) else 0
+            parametrize.register_parametrization(layer, "weight", _FullPrecisionSpectralNorm(layer.weight, dim=dim))
     return module
+
+
+class _FullPrecisionSpectralNorm(_SpectralNorm):
+    """PyTorch's spectral norm, in the precision of the weight: autocast on CUDA casts products of matrix and vector."""
+
+    @override
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            normalized: Tensor = super().forward(weight)
+            return normalized
 
 
 def check_labels(y: Tensor, samples: Tensor) -> Tensor:

@@ -243,7 +243,7 @@ def check_same(found: Mapping[str, Any], given: Mapping[str, Any], what: str) ->
         raise ValueError(f"{what}: {'; '.join(differing[:5])}{more}. Choose another folder, or give the same.")
 
 
-_OF_THE_MACHINE = {"seconds", "device", "commit", "versions", "command"}
+_OF_THE_MACHINE = {"seconds", "device", "commit", "versions", "command", "fp32_precision"}
 
 
 def _comparable(content: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -16,10 +17,20 @@ _PACKAGES = ("torchvision", "torch-fidelity", "numpy", "scipy")
 def provenance(device: torch.device | str) -> dict[str, Any]:
     """Return what results depend on beside data and settings, ready for JSON.
 
-    The commit is that of the sources that run, marked `-dirty` where files differ from it, and None where they are no
-    part of a repository.
+    The commit is that of the sources that run, marked `-dirty` where files differ from it. Where they are no part of a
+    repository it is that in the environment variable CONDGAN_COMMIT, or None. On CUDA it is also said in which
+    precision convolutions and matrix products of float32 are computed.
     """
-    return {"device": _describe_device(torch.device(device)), "commit": _commit(), "versions": _versions()}
+    device = torch.device(device)
+    origin = {"device": _describe_device(device), "commit": _commit(), "versions": _versions()}
+    return origin | ({"fp32_precision": _fp32_precision()} if device.type == "cuda" else {})
+
+
+def _fp32_precision() -> dict[str, str]:
+    return {
+        "convolutions": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+        "matrix products": torch.backends.cuda.matmul.fp32_precision,
+    }
 
 
 def _describe_device(device: torch.device) -> str:
@@ -55,7 +66,7 @@ def _commit() -> str | None:
     # an installed package may lie inside of a foreign repository
     tracked = _git("ls-files", "--error-unmatch", here.name, folder=here.parent)
     if tracked is None:
-        return None
+        return os.environ.get("CONDGAN_COMMIT")
     return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*", folder=here.parent)
 
 

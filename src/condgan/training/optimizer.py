@@ -54,7 +54,7 @@ class OptimizerConfig:
         cuda = bool(parameters) and parameters[0].is_cuda
         return kind(
             parameters,
-            lr=torch.tensor(self.lr, device=parameters[0].device) if cuda else self.lr,
+            lr=_rate_on(parameters[0].device, self.lr) if cuda else self.lr,
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
@@ -72,7 +72,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         elif group["lr"].device == place:
             group["lr"].fill_(lr)
         else:  # read from a checkpoint into the memory of the host
-            group["lr"] = torch.tensor(lr, device=place)
+            group["lr"] = _rate_on(place, lr)
+
+
+def _rate_on(device: torch.device, lr: float) -> Tensor:
+    # float32 whatever the default type is: fused optimizers read the rate's memory as float32
+    return torch.tensor(lr, dtype=torch.float32, device=device)
 
 
 def schedule_factor(schedule: Schedule, progress: float) -> float:

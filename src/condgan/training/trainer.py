@@ -64,7 +64,8 @@ class Trainer:
         label_law: Law of the labels of generated images.
         sampling: Law of the classes of real images.
         dequantize: Add uniform noise of one grey level to real uint8 images.
-        precision: `"fp32"`, or `"bf16"` for autocast passes with losses and norms in float32.
+        precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is told otherwise; or `"bf16"` for
+            autocast passes with losses and norms in float32.
         engine: How updates are run, with the same results: `"eager"` as written, `"cuda_graph"` recorded once for
             each kind of update and replayed; `"auto"` records on CUDA. What cannot be recorded runs eagerly, with a
             warning. `trainer.engine.name` says what runs.
@@ -190,7 +191,8 @@ class Trainer:
     ) -> TrainerState:
         """Train until `steps` generator updates have been done in all.
 
-        After `resume` the call continues: with the same arguments the result equals that of an uninterrupted run.
+        After `resume` the call continues: with the same arguments the result equals that of an uninterrupted run, on
+        CUDA up to the rounding of kernels that add up in no fixed order.
         Ctrl-C ends training behind the present step, with checkpoints written, and then raises KeyboardInterrupt.
 
         Args:
