@@ -80,9 +80,12 @@ class Tape(TorchDispatchMode):
         if waits(func, args):
             raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
         for rng in (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, RealGenerator)):
-            if self.rngs is not None and not any(rng is known for known in self.rngs):
+            state = RealGenerator.get_state(rng)
+            # Operations see another object for the same generator.
+            known = self.rngs is None or any(torch.equal(RealGenerator.get_state(one), state) for one in self.rngs)
+            if not known:
                 raise RuntimeError("Attempt to increase offset for a CUDA generator not in capture mode.")
-            self._states.append((rng, RealGenerator.get_state(rng)))
+            self._states.append((rng, state))
         self._before += [(tensor, tensor.clone()) for tensor in written(func, args, kwargs)]
         out = func(*args, **kwargs)
         self.calls.append((func, args, kwargs, out))
@@ -144,20 +147,37 @@ class Pool:
 
 
 class Generator(RealGenerator):
-    """A generator of the CPU with the bookkeeping of one of CUDA."""
+    """A generator of the CPU with the bookkeeping of one of CUDA.
+
+    Generators may share their state: the one that draws has it, and gives it back when it takes up another.
+    """
 
     cuda: FakeCuda
 
     def __new__(cls, device="cpu"):
         return super().__new__(cls, "cpu")
 
+    def __init__(self, device="cpu"):
+        self.kind, self.owner = torch.device(device), None
+
+    @property
+    def device(self):
+        return torch.device("cuda", 0) if self.kind.type == "cuda" else self.kind
+
     def get_state(self):
         if self.cuda.tape is not None:
             raise RuntimeError("Cannot call CUDAGeneratorImpl::current_seed during CUDA graph capture.")
         return super().get_state()
 
+    def graphsafe_get_state(self):
+        self.owner = Generator(self.kind)
+        self.owner.set_state(self.get_state())
+        return self.owner
+
     def graphsafe_set_state(self, other):
-        """Take up another state object, whose recording is none of this generator's business."""
+        if self.owner is not None:
+            self.owner.set_state(self.get_state())
+        self.owner = other
         self.set_state(other.get_state())
         self.cuda.capturing = [rng for rng in self.cuda.capturing if rng is not self]
 
@@ -181,7 +201,7 @@ class FakeCuda:
         self.tape = None
         self.recordings = 0
         self.handles = itertools.count(1)
-        self.default_generator = Generator()
+        self.default_generator = Generator("cuda")
 
     @property
     def is_idle(self):

@@ -96,7 +96,8 @@ def test_every_module_is_on_an_api_page():
         "condgan.training.randomness",
         "condgan.training.sampler",
         "condgan.training.setup", "condgan.training.checks", "condgan.training.checkpoint",
-               "condgan.training.distributed", "condgan.training.engines", "condgan.training.lookahead",
+               "condgan.training.distributed", "condgan.training.engines", "condgan.training.foreach",
+               "condgan.training.lookahead",
                "condgan.training.stores"}  # fmt: skip
     private |= {
         "condgan.metrics.uncertainty",

@@ -73,9 +73,30 @@ def sample_classes(
     Shape:
         - `probabilities`: `(K,)`, summing to 1. Output: `(count,)`, int64 in `[0, K)`.
     """
-    sums = probabilities.to(device=device, dtype=torch.float32).cumsum(0)
-    edges = sums[:-1] / sums[-1]  # exactly 1 where only classes of probability 0 follow, in spite of rounding
-    place = torch.rand(count, generator=rng, device=device, dtype=edges.dtype)
+    return classes_between(class_edges(probabilities.to(device=device, dtype=torch.float32)), count, rng=rng)
+
+
+def class_edges(probabilities: Tensor) -> Tensor:
+    """Return where one class ends and the next begins, if a number in [0, 1) is to choose a class.
+
+    Shape:
+        - `probabilities`: `(K,)`. Output: `(K - 1,)`, from 0 to 1.
+
+    Examples:
+        >>> class_edges(torch.tensor([0.5, 0.25, 0.25]))
+        tensor([0.5000, 0.7500])
+    """
+    sums = probabilities.cumsum(0)
+    return sums[:-1] / sums[-1]  # exactly 1 where only classes of probability 0 follow, in spite of rounding
+
+
+def classes_between(edges: Tensor, count: int, *, rng: torch.Generator | None = None) -> Tensor:
+    """Draw labels with what `class_edges` returned, as `sample_classes` does.
+
+    Shape:
+        - `edges`: `(K - 1,)`. Output: `(count,)`, int64 in `[0, K)`, on the device of `edges`.
+    """
+    place = torch.rand(count, generator=rng, device=edges.device, dtype=edges.dtype)
     return torch.searchsorted(edges, place, right=True)
 
 

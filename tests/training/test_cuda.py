@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 import condgan as cg
 from condgan.training import Callback, Networks, critic_step, generator_step
@@ -105,22 +105,22 @@ def test_a_checkpoint_of_another_device_is_refused(tmp_path):
 # The first call of `set_sync_debug_mode` in a process warns that it is a prototype.
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("engine", ["eager", "cuda_graph"])
+@pytest.mark.parametrize("engine", ["eager", "cuda_graph", "cuda_graph_iteration"])
 def test_steps_do_not_wait_for_the_device(precision, engine):
     class ForbidWaiting(Callback):
-        """Forbids synchronization from the end of the tenth step, when all is recorded, to the end of the last."""
+        """Forbids synchronization from the end of the twelfth step, when all is recorded, to the end of the last."""
 
         def on_step_end(self, trainer):
             last = trainer.state.step == trainer.state.total_steps
-            if trainer.state.step >= 10:
+            if trainer.state.step >= 12:
                 torch.cuda.set_sync_debug_mode("default" if last else "error")
 
     trainer, data = build(ForbidWaiting(), precision=precision, engine=engine)
     try:
-        trainer.fit(data, steps=16, batch_size=8)
+        trainer.fit(data, steps=18, batch_size=8)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert trainer.state.step == 16
+    assert trainer.state.step == 18
     assert trainer.engine.name == engine
 
 
@@ -131,15 +131,19 @@ def assert_same(one: cg.Trainer, other: cg.Trainer, tolerance: float):
             torch.testing.assert_close(values[name], expected[name], atol=tolerance, rtol=tolerance, msg=name)
 
 
-def test_graphs_give_the_trajectory_of_eager_updates():
+@pytest.mark.parametrize("name", ["cuda_graph", "cuda_graph_iteration"])
+def test_graphs_give_the_trajectory_of_eager_updates(name):
     eager, data = build(engine="eager", dtype=torch.float64)
-    graphs, _ = build(engine="auto", dtype=torch.float64)
+    graphs, _ = build(engine=name, dtype=torch.float64)
     for trainer in (eager, graphs):
         trainer.fit(data, steps=20, batch_size=8)
-    assert (eager.engine.name, graphs.engine.name) == ("eager", "cuda_graph")
-    assert len(graphs.engine._recordings) == 3, "critic, critic with the lazy term, generator"
+    assert (eager.engine.name, graphs.engine.name) == ("eager", name)
+    assert len(graphs.engine._recordings) == 3, "as many kinds of updates as of iterations: a lazy term is due or rests"
     assert_same(eager, graphs, 1e-9)
     assert eager.read_metrics() == pytest.approx(graphs.read_metrics(), rel=1e-6)
+    for state in ("rng", "default_rngs"):
+        one, other = (tree_leaves(trainer._state_dict()[state]) for trainer in (eager, graphs))
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 3e-2)])
@@ -183,16 +187,17 @@ def on_cpu_in_float64(inputs: StepInputs) -> StepInputs:
     return StepInputs(**{field.name: tree_map(move, getattr(inputs, field.name)) for field in fields(inputs)})
 
 
-def test_graphs_are_recorded_anew_for_other_batches_and_after_resuming(tmp_path):
+@pytest.mark.parametrize("name", ["cuda_graph", "cuda_graph_iteration"])
+def test_graphs_are_recorded_anew_for_other_batches_and_after_resuming(tmp_path, name):
     eager, data = build(engine="eager", dtype=torch.float64)
-    graphs, _ = build(engine="cuda_graph", dtype=torch.float64)
+    graphs, _ = build(engine=name, dtype=torch.float64)
     for trainer in (eager, graphs):
         trainer.fit(data, steps=12, batch_size=8)
         trainer.save(tmp_path / trainer.engine.name)
         trainer.fit(data, steps=24, batch_size=4, generator_batch_size=8)
         assert trainer.resume(tmp_path / trainer.engine.name)
         trainer.fit(data, steps=24, batch_size=8)
-    assert graphs.engine.name == "cuda_graph"
+    assert graphs.engine.name == name
     assert_same(eager, graphs, 1e-9)
 
 

@@ -1,15 +1,17 @@
 """CUDA graphs are tested where there is CUDA (test_cuda.py); here tapes of tensor operations stand in for them."""
 
+import copy
 import math
 import warnings
 
 import pytest
 import torch
+from torch.utils._pytree import tree_flatten
 
 import condgan as cg
 from condgan.training import engines
 from condgan.training.engines import CudaGraphEngine, EagerEngine, make_engine
-from condgan.types import CriticRegularizer
+from condgan.types import CriticRegularizer, GeneratorRegularizer
 from fake_cuda import FakeCuda
 
 
@@ -61,9 +63,9 @@ def make_trainer(networks="dcgan", **options) -> cg.Trainer:
     return cg.Trainer(generator.double(), critic.double(), **{**defaults, **options})
 
 
-def taped(trainer: cg.Trainer) -> cg.Trainer:
+def taped(trainer: cg.Trainer, *, iterations: bool = False) -> cg.Trainer:
     """Let a trainer on the CPU run on graphs that are tapes."""
-    trainer.engine = CudaGraphEngine(torch.device("cuda", 0))
+    trainer.engine = CudaGraphEngine(torch.device("cuda", 0), rngs=(trainer.rng,), iterations=iterations)
     return trainer
 
 
@@ -208,16 +210,155 @@ def test_what_python_computes_stays_as_it_was(tiny_images, fake_cuda):
         assert_same(eager, recorded)
 
 
+class RunningMeanScore(CriticRegularizer):
+    """A term with state on the device."""
+
+    def __init__(self, weight, *, every=1):
+        super().__init__(weight, every=every)
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+
+    def penalty(self, critic, batch):
+        self.mean.lerp_(batch.real.score.detach().mean(), 0.1)
+        return (batch.real.score - self.mean).square().mean()
+
+
+class FakeMagnitude(GeneratorRegularizer):
+    def penalty(self, generator, batch):
+        return batch.x_fake.square().mean()
+
+
+def lazy(**options) -> dict:
+    """Terms that are due at different times: every third update of the critic, every second of the generator."""
+    terms = [cg.GradientPenalty(10.0), cg.R1(1.0, every=3), RunningMeanScore(0.1), FakeMagnitude(0.1, every=2)]
+    return {"regularizers": terms, **options}
+
+
+def assert_all_same(one: cg.Trainer, other: cg.Trainer):
+    first, second = tree_flatten(one._state_dict()), tree_flatten(other._state_dict())
+    assert first[1] == second[1]
+    for a, b in zip(first[0], second[0], strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize("networks", NETWORKS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        lazy(),
+        {"loss": cg.RelativisticLoss(), "regularizers": [cg.R1(0.1), cg.R2(0.1), cg.DraganPenalty()]},
+        {"critic_steps": 1, "augment": None, "label_law": cg.Tempered(0.5), "regularizers": [], "sampling": "balanced"},
+    ],
+    ids=["lazy terms", "real images and noise", "without augmentation"],
+)
+def test_recorded_iterations_give_the_trajectory_of_eager_ones(networks, options, tiny_images, fake_cuda):
+    options = copy.deepcopy(options)
+    eager = make_trainer(networks, **copy.deepcopy(options))
+    recorded = taped(make_trainer(networks, **options), iterations=True)
+    for trainer in (eager, recorded):
+        trainer.fit(tiny_images, steps=36 if "critic_steps" not in options else 8, batch_size=4, generator_batch_size=6)
+    assert recorded.engine.name == "cuda_graph_iteration"
+    assert fake_cuda.recordings == (6 if len(options["regularizers"]) == 4 else 1)
+    assert eager.read_metrics() == recorded.read_metrics()
+    assert_all_same(eager, recorded)
+
+
+def test_a_run_of_recorded_iterations_resumes_exactly(tmp_path, tiny_images, fake_cuda):
+    whole = make_trainer(**lazy())
+    whole.fit(tiny_images, steps=40, batch_size=4)
+    stopping = cg.Evaluate(lambda trainer: trainer.request_stop("test") or {}, every=27)
+    cut = taped(make_trainer(**lazy(callbacks=[stopping, cg.Checkpoint(tmp_path, every=27)])), iterations=True)
+    cut.fit(tiny_images, steps=40, batch_size=4)
+    assert cut.state.step == 27
+    for resumed in (make_trainer(**lazy()), taped(make_trainer(**lazy()), iterations=True), cut):
+        assert resumed.resume(tmp_path)
+        resumed.callbacks = ()
+        resumed.fit(tiny_images, steps=40, batch_size=4)
+        assert_all_same(whole, resumed)
+    assert cut.engine.name == "cuda_graph_iteration"
+
+
+def test_iterations_are_recorded_anew_for_each_call_of_fit(tiny_images, fake_cuda):
+    """They hold on to the places of the images and of the laws that they draw from."""
+    eager, recorded = make_trainer(), taped(make_trainer(), iterations=True)
+    for trainer in (eager, recorded):
+        trainer.fit(tiny_images, steps=15, batch_size=4)
+        trainer.fit(tiny_images, steps=30, batch_size=6, generator_batch_size=8)
+    assert_all_same(eager, recorded)
+    assert recorded.engine.name == "cuda_graph_iteration"
+    assert fake_cuda.recordings == 6
+
+
+def test_recorded_iterations_find_the_first_bad_step(tiny_images, fake_cuda):
+    class Explode(cg.Callback):
+        def on_step_end(self, trainer):
+            if trainer.state.step == 21:
+                with torch.no_grad():
+                    next(trainer.networks.critic.parameters()).fill_(math.nan)
+
+    for trainer in (make_trainer(callbacks=[Explode()]), taped(make_trainer(callbacks=[Explode()]), iterations=True)):
+        with pytest.raises(cg.TrainingDivergedError, match="in step 21"):
+            trainer.fit(tiny_images, steps=24, batch_size=4)
+
+
+class BetweenUpdates(cg.Callback):
+    def on_critic_step_end(self, trainer):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "fit_options", "reason"),
+    [
+        ({"callbacks": [cg.Callback(), BetweenUpdates()]}, {}, "BetweenUpdates wants to be called between the updates"),
+        ({}, {"max_resident_bytes": 0}, r"images that are not on the device .* \(see max_resident_bytes\)"),
+    ],
+)
+def test_what_stands_against_whole_iterations_leaves_graphs_of_updates(
+    options, fit_options, reason, tiny_images, fake_cuda
+):
+    eager, recorded = make_trainer(), taped(make_trainer(**options), iterations=True)
+    eager.fit(tiny_images, steps=12, batch_size=4)
+    with pytest.warns(UserWarning, match=f"goes on with engine='cuda_graph': {reason}") as caught:
+        recorded.fit(tiny_images, steps=12, batch_size=4, **fit_options)
+    assert len(caught) == 1
+    assert fake_cuda.recordings == 3
+    assert recorded.engine.name == "cuda_graph"
+    assert_same(eager, recorded)
+
+
+@old_and_new
+def test_an_iteration_that_cannot_be_recorded_falls_back_step_by_step(tiny_images, fake_cuda):
+    eager, recorded = make_trainer(regularizers=[ReadsBack(0.1)]), make_trainer(regularizers=[ReadsBack(0.1)])
+    taped(recorded, iterations=True)
+    with pytest.warns(UserWarning, match="goes on with engine=") as caught:
+        recorded.fit(tiny_images, steps=12, batch_size=4)
+    assert [str(w.message).split("'")[1] for w in caught] == ["cuda_graph", "eager"]
+    assert fake_cuda.is_idle
+    eager.fit(tiny_images, steps=12, batch_size=4)
+    assert_all_same(eager, recorded)
+
+
+def test_a_source_of_draws_that_a_recording_does_not_know_is_left_usable(tiny_images, fake_cuda):
+    """A recording that stops among the draws leaves them where they were."""
+    eager, recorded = make_trainer(), make_trainer()
+    recorded.engine = CudaGraphEngine(torch.device("cuda", 0), iterations=True)
+    eager.fit(tiny_images, steps=12, batch_size=4)
+    with pytest.warns(UserWarning, match=r"'cuda_graph': it cannot be recorded \(Attempt to increase offset"):
+        recorded.fit(tiny_images, steps=12, batch_size=4)
+    assert recorded.engine.name == "cuda_graph"
+    assert_all_same(eager, recorded)
+
+
 def test_auto_is_eager_on_the_cpu():
     assert make_trainer().engine.name == "eager"
     assert isinstance(make_engine("auto", torch.device("cpu")), EagerEngine)
 
 
-def test_cuda_graphs_without_cuda_fall_back():
+@pytest.mark.parametrize("name", ["cuda_graph", "cuda_graph_iteration"])
+def test_cuda_graphs_without_cuda_fall_back(name):
     with pytest.warns(UserWarning, match=r"goes on with engine='eager': CUDA graphs need a CUDA device, got cpu\."):
-        assert make_trainer(engine="cuda_graph").engine.name == "eager"
+        assert make_trainer(engine=name).engine.name == "eager"
 
 
 def test_an_unknown_engine_is_refused():
-    with pytest.raises(ValueError, match='must be "auto", "eager" or "cuda_graph", got \'fast\''):
+    with pytest.raises(ValueError, match=r"must be one of 'auto', .*'cuda_graph_iteration', got 'fast'"):
         make_trainer(engine="fast")

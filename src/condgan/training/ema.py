@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from condgan.networks.base import Generator
 from condgan.nn.layers import without_synchronization
+from condgan.training.foreach import copy_all
 
 
 class ExponentialMovingAverage:
@@ -31,14 +32,30 @@ class ExponentialMovingAverage:
         self.updates = 0
         self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
 
-    @torch.no_grad()
     def update(self, generator: Generator) -> None:
         """Move the average towards the generator's present weights; buffers are copied."""
+        self.move(generator, self.next_weight())
+
+    def next_weight(self) -> float:
+        """Count an update, and return the weight `1 - d` of the generator in it."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.generator.parameters()), list(generator.parameters()), 1 - decay)
-        for own, theirs in zip(self.generator.buffers(), generator.buffers(), strict=True):
-            own.copy_(theirs)
         self.updates += 1
+        return 1 - decay
+
+    @torch.no_grad()
+    def move(self, generator: Generator, weight: float | Tensor) -> None:
+        """Do an update that has been counted. A CUDA graph needs its weight as a tensor, whose value can change.
+
+        Shape:
+            - `weight`: a number, or a scalar of the parameters' type.
+        """
+        own: list[Tensor] = list(self.generator.parameters())
+        theirs: list[Tensor] = list(generator.parameters())
+        if isinstance(weight, Tensor):
+            torch._foreach_lerp_(own, theirs, [weight] * len(own))
+        else:
+            torch._foreach_lerp_(own, theirs, weight)
+        copy_all(self.generator.buffers(), generator.buffers())
 
 
 @torch.no_grad()

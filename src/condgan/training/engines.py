@@ -1,7 +1,8 @@
 """How an update is run: as it is written, or recorded once as a CUDA graph and replayed.
 
 A small network on a GPU spends more time in launching its kernels one by one than in the kernels. A CUDA graph launches
-all of an update at once. What is recorded is the update as it is written, so that both engines give the same results.
+all of an update at once, or all of an iteration: the draws, the critic's updates, the generator's and its average. What
+is recorded is the update as it is written, so that all engines give the same results.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from condgan.training.distributed import rank_and_world
+from condgan.training.foreach import copy_all
 
-EngineName = Literal["auto", "eager", "cuda_graph"]
+EngineName = Literal["auto", "eager", "cuda_graph", "cuda_graph_iteration"]
 
 _OLD_GRAPHS = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 12)
 _WARM_UP = 3  # updates that run as written first, so that what is made once (workspaces, moments) exists
@@ -30,6 +33,15 @@ class Inputs(Protocol):
     def tensors(self) -> list[Tensor]:
         """Return all tensors."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoInputs:
+    """Inputs of an update that finds everything it needs in the same places each time."""
+
+    def tensors(self) -> list[Tensor]:
+        """Return none."""
+        return []
 
 
 AnyInputs = TypeVar("AnyInputs", bound=Inputs)
@@ -54,6 +66,10 @@ class Engine(Protocol):
         """Forget what was recorded: tensors that updates use have been replaced."""
         ...
 
+    def fall_back(self, reason: str) -> None:
+        """Run all further updates in a simpler way, and warn why."""
+        ...
+
 
 class EagerEngine:
     """Runs every update as it is written."""
@@ -67,6 +83,9 @@ class EagerEngine:
     def forget(self) -> None:
         """Do nothing."""
 
+    def fall_back(self, reason: str) -> None:
+        """Do nothing: nothing is simpler."""
+
 
 class CudaGraphEngine:
     """Records one graph for each kind of update and replays it with new inputs.
@@ -75,30 +94,33 @@ class CudaGraphEngine:
     rate that is no tensor) keep the values they had in the recording.
 
     An update that reads something back from the device, or that cannot be recorded for another reason, ends the
-    recording: with one warning that says why, all updates run as written from then on.
+    recording: with one warning that says why, all updates run as written from then on, or if they were whole iterations
+    on graphs of single updates.
 
     Args:
         device: The CUDA device.
+        rngs: Generators that updates draw from, beside the default one.
+        iterations: Whether the updates are whole iterations.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, rngs: Sequence[torch.Generator] = (), iterations: bool = False) -> None:
         self._stream = torch.cuda.Stream(device)
-        self._recorder = _Recorder(self._stream)
+        self._recorder = _Recorder(self._stream, rngs)
         self._recordings: dict[Hashable, _Recording[Any]] = {}
         self._seen: Counter[Hashable] = Counter()
-        self._fallen_back = False
+        self._names = [*(["cuda_graph_iteration"] if iterations else []), "cuda_graph", "eager"]
 
     @property
     def name(self) -> str:
-        """`"cuda_graph"`, or `"eager"` after falling back."""
-        return "eager" if self._fallen_back else "cuda_graph"
+        """What runs the updates now: after falling back, the next simpler engine."""
+        return self._names[0]
 
     def run(self, kind: Hashable, update: Update[AnyInputs], inputs: AnyInputs) -> Metrics:
         """Return `update(inputs)`, replayed if this kind has been recorded.
 
         The tensors returned by a replay are overwritten by the next one of the same kind.
         """
-        if self._fallen_back:
+        if self.name == "eager":
             return update(inputs)
         key = (kind, tuple((tensor.shape, tensor.dtype) for tensor in inputs.tensors()))
         if key not in self._recordings:
@@ -119,11 +141,11 @@ class CudaGraphEngine:
         self._recorder.renew_pool()
 
     def fall_back(self, reason: str) -> None:
-        """Run all further updates as written, and warn why."""
-        if not self._fallen_back:
-            warnings.warn(f"training goes on with engine='eager': {reason}.", stacklevel=2)
-        self._fallen_back = True
+        """Leave all further updates to the next simpler engine, and warn why."""
         self.forget()
+        if len(self._names) > 1:
+            del self._names[0]
+            warnings.warn(f"training goes on with engine={self.name!r}: {reason}.", stacklevel=2)
 
     def _run_as_written(self, update: Update[AnyInputs], inputs: AnyInputs, *, last: bool) -> Metrics:
         """Run an update on the stream of the recording, and in the last one look whether it waits for the device."""
@@ -142,7 +164,7 @@ class _Recording(Generic[AnyInputs]):
         self._graph, self._metrics = recorder.record(lambda: update(self._inputs))
 
     def replay(self, inputs: AnyInputs) -> Metrics:
-        torch._foreach_copy_(self._inputs.tensors(), inputs.tensors())
+        copy_all(self._inputs.tensors(), inputs.tensors())
         self._graph.replay()
         return self._metrics
 
@@ -154,8 +176,9 @@ class _Recorder:
     must be copied before another graph is replayed.
     """
 
-    def __init__(self, stream: torch.cuda.Stream) -> None:
+    def __init__(self, stream: torch.cuda.Stream, rngs: Sequence[torch.Generator]) -> None:
         self._stream = stream
+        self._rngs = rngs
         self.renew_pool()
 
     def renew_pool(self) -> None:
@@ -165,6 +188,9 @@ class _Recorder:
     def record(self, function: Callable[[], Metrics]) -> tuple[torch.cuda.CUDAGraph, Metrics]:
         """Record a function without running it; return the graph and the places where its results will be."""
         graph = torch.cuda.CUDAGraph()
+        if _OLD_GRAPHS:
+            for rng in self._rngs:
+                graph.register_generator_state(rng)
         present = torch.cuda.current_stream(self._stream.device), torch.cuda.current_stream()
         try:
             # "thread_local": a thread that prefetches images meanwhile is none of the recording's business.
@@ -183,28 +209,35 @@ class _Recorder:
         device = self._stream.device
         with suppress(RuntimeError):  # where the recording itself had begun and ended as it should
             torch._C._cuda_endAllocateToPool(device.index, self._pool)
-        rng = torch.cuda.default_generators[device.index]
-        fresh = torch.Generator(device)
-        fresh.set_state(rng.get_state())
-        rng.graphsafe_set_state(fresh)
+        for rng in (torch.cuda.default_generators[device.index], *self._rngs):
+            fresh = torch.Generator(device)
+            fresh.set_state(rng.get_state())
+            rng.graphsafe_set_state(fresh)
 
 
-def make_engine(name: EngineName, device: torch.device) -> Engine:
+def make_engine(name: EngineName, device: torch.device, *, rngs: Sequence[torch.Generator] = ()) -> Engine:
     """Return the engine of this name; `"auto"` is `"cuda_graph"` on CUDA and `"eager"` elsewhere.
+
+    Args:
+        name: The name.
+        device: Where updates run.
+        rngs: Generators on the device that updates draw from, beside the default one.
 
     Raises:
         ValueError: If the name is unknown.
     """
-    if name not in ("auto", "eager", "cuda_graph"):
-        raise ValueError(f'engine must be "auto", "eager" or "cuda_graph", got {name!r}.')
+    if name not in get_args(EngineName):
+        raise ValueError(f"engine must be one of {', '.join(map(repr, get_args(EngineName)))}, got {name!r}.")
     obstacle = None
     if device.type != "cuda":
         obstacle = f"CUDA graphs need a CUDA device, got {device}"
     elif rank_and_world()[1] > 1:
         obstacle = "gradients of several processes are averaged outside of graphs"
-    if name == "cuda_graph" and obstacle:
+    if name.startswith("cuda_graph") and obstacle:
         warnings.warn(f"training goes on with engine='eager': {obstacle}.", stacklevel=3)
-    return EagerEngine() if name == "eager" or obstacle else CudaGraphEngine(device)
+    if name == "eager" or obstacle:
+        return EagerEngine()
+    return CudaGraphEngine(device, rngs=rngs, iterations=name == "cuda_graph_iteration")
 
 
 @contextmanager

@@ -23,22 +23,23 @@ class Lookahead:
     """
 
     def __init__(self, sampler: Sampler, steps: Sequence[Request]) -> None:
-        self._sampler = sampler
+        self.sampler = sampler
+        self.steps = steps
         self._requests = cycle(steps)
         self._drawn: deque[tuple[Tensor, Callable[[], StepInputs]]] = deque()
 
     def __next__(self) -> StepInputs:
-        while len(self._drawn) <= self._sampler.store.lookahead:
-            self._drawn.append((self._sampler.rng.get_state(), self._sampler.begin(next(self._requests))))
+        while len(self._drawn) <= self.sampler.store.lookahead:
+            self._drawn.append((self.sampler.rng.get_state(), self.sampler.begin(next(self._requests))))
         _, finish = self._drawn.popleft()
         return finish()
 
     @property
     def rng_state(self) -> Tensor:
         """State of the sampler's source before the first draw that was not handed out."""
-        return self._drawn[0][0] if self._drawn else self._sampler.rng.get_state()
+        return self._drawn[0][0] if self._drawn else self.sampler.rng.get_state()
 
     def close(self) -> None:
         """Take back what was drawn ahead."""
-        self._sampler.rng.set_state(self.rng_state)
+        self.sampler.rng.set_state(self.rng_state)
         self._drawn.clear()

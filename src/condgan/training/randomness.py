@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
 
 
 class DefaultRngs:
-    """States of the default generators that belong to a trainer: what dropout draws from within its steps.
+    """Default generators that belong to a trainer: what dropout draws from within its steps.
 
     Args:
         device: Whose generator is kept beside the CPU's.
@@ -18,28 +18,47 @@ class DefaultRngs:
     """
 
     def __init__(self, device: torch.device, seed: int) -> None:
-        self.device = device
-        self._which = (device,) if device.type == "cuda" else ()  # MPS has one device, which it does not let one name
-        self.states = {kind: torch.Generator(kind).manual_seed(seed).get_state() for kind in {"cpu", device.type}}
+        places = {"cpu": torch.device("cpu"), device.type: device}
+        self._own = {kind: torch.Generator(place).manual_seed(seed) for kind, place in places.items()}
+
+    @property
+    def states(self) -> dict[str, Tensor]:
+        """Their states, by the type of device."""
+        return {kind: rng.get_state() for kind, rng in self._own.items()}
+
+    @states.setter
+    def states(self, states: dict[str, Tensor]) -> None:
+        for kind, rng in self._own.items():
+            rng.set_state(states[kind])
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Put these states in place, and the caller's back afterwards: neither disturbs the other."""
-        outside = self._current()
-        self._put(self.states)
-        try:
+        """Let them stand in for the caller's, and take them away afterwards: neither disturbs the other."""
+        with ExitStack() as stack:
+            for kind, rng in self._own.items():
+                stack.enter_context(_in_place_on_cuda(rng) if kind == "cuda" else _in_place(rng, kind))
             yield
-        finally:
-            self.states = self._current()
-            self._put(outside)
 
-    def _current(self) -> dict[str, Tensor]:
-        states = {"cpu": torch.get_rng_state()}
-        if self.device.type != "cpu":
-            states[self.device.type] = torch.get_device_module(self.device).get_rng_state(*self._which)
-        return states
 
-    def _put(self, states: dict[str, Tensor]) -> None:
-        torch.set_rng_state(states["cpu"])
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).set_rng_state(states[self.device.type], *self._which)
+@contextmanager
+def _in_place(rng: torch.Generator, kind: str) -> Iterator[None]:
+    module = torch if kind == "cpu" else torch.get_device_module(kind)
+    outside = module.get_rng_state()
+    module.set_rng_state(rng.get_state())
+    try:
+        yield
+    finally:
+        rng.set_state(module.get_rng_state())
+        module.set_rng_state(outside)
+
+
+@contextmanager
+def _in_place_on_cuda(rng: torch.Generator) -> Iterator[None]:
+    """Exchange the state itself and not its values: graphs of several trainers must not share one on the device."""
+    default = torch.cuda.default_generators[rng.device.index]
+    outside = default.graphsafe_get_state()
+    default.graphsafe_set_state(rng)
+    try:
+        yield
+    finally:
+        default.graphsafe_set_state(outside)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from condgan.images import dequantize, to_float
-from condgan.sampling import ClassLaw, LabelLaw, class_probabilities, sample_classes, sample_latents
+from condgan.sampling import ClassLaw, LabelLaw, class_edges, class_probabilities, classes_between, sample_latents
 from condgan.training.distributed import shard
 from condgan.training.stores import make_store
 from condgan.types import Augmentation, LabelledData, StepInputs
@@ -79,8 +79,8 @@ class Sampler:
         self.paired = label_law == "paired"
         fake_classes = class_probabilities("uniform" if label_law == "paired" else label_law, data.class_counts)
         # On the device from the start: a copy from the host in every draw would wait for it.
-        self.real_classes = real_classes.to(torch.float32).to(device)
-        self.fake_classes = fake_classes.to(torch.float32).to(device)
+        self.real_edges = class_edges(real_classes.to(torch.float32).to(device))
+        self.fake_edges = class_edges(fake_classes.to(torch.float32).to(device))
         self.latent_dim = latent_dim
         self.conditional = conditional
         self.dequantize = dequantize and data.images.dtype == torch.uint8
@@ -123,14 +123,15 @@ class Sampler:
     def latents_and_labels(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw latents and labels as a generator step does, from a source of their own."""
         z = sample_latents(count, self.latent_dim, rng=rng, device=self.device, dtype=self.dtype)
-        y = sample_classes(self.fake_classes, count, rng=rng, device=self.device) if self.conditional else None
+        y = classes_between(self.fake_edges, count, rng=rng) if self.conditional else None
         return z, y
 
     def _real(self, count: int, rows: slice) -> tuple[Callable[[], Tensor], Tensor]:
-        y = sample_classes(self.real_classes, count, rng=self.rng, device=self.device)
+        y = classes_between(self.real_edges, count, rng=self.rng)
+        class_counts = self.counts[y]
         place = torch.rand(count, generator=self.rng, device=self.device, dtype=torch.float32)
         # float32 rounding may reach the count itself in a class of more than 2**23 images
-        offset = torch.minimum((place * self.counts[y]).long(), self.counts[y] - 1)
+        offset = torch.minimum((place * class_counts).long(), class_counts - 1)
         delivery = self.store.fetch(self.by_class[self.starts[y] + offset][rows])
         if not self.dequantize:
             return lambda: to_float(delivery()).to(self.dtype), y

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,22 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "device": trainer.device.type,
         "seed": trainer.seed,
     }
+
+
+@contextmanager
+def fastest_convolutions(device: torch.device) -> Iterator[None]:
+    """Let cuDNN try all its kernels for a convolution once and keep the fastest: training has always the same shapes.
+
+    Which one that is may differ from run to run, so not where PyTorch is told to be deterministic.
+    """
+    before = torch.backends.cudnn.benchmark
+    deterministic = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    if device.type == "cuda" and not deterministic:
+        torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def make_sampler(trainer: Trainer, data: LabelledData, max_resident_bytes: int) -> Sampler:

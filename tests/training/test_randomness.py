@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from condgan.training.randomness import DefaultRngs
+from fake_cuda import FakeCuda
+
+
+def draw(rng: torch.Generator) -> torch.Tensor:
+    return torch.rand(3, generator=rng)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_trainer_and_its_caller_draw_from_default_generators_of_their_own(kind, monkeypatch):
+    cuda = FakeCuda(old=True).install(monkeypatch)
+    default = torch.default_generator if kind == "cpu" else cuda.default_generator
+
+    def train(rngs, times):
+        draws = []
+        for _ in range(times):
+            with rngs.active():
+                draws.append(draw(default))
+        return torch.cat(draws)
+
+    default.manual_seed(9)
+    undisturbed = torch.cat([draw(default), draw(default), draw(default)])
+    alone = train(DefaultRngs(torch.device(kind), 5), 2)
+    one, other = DefaultRngs(torch.device(kind), 5), DefaultRngs(torch.device(kind), 6)
+    default.manual_seed(9)
+    found = [draw(default)]
+    first = train(one, 1)
+    train(other, 2)
+    found.append(draw(default))
+    second = train(one, 1)
+    found.append(draw(default))
+    assert torch.equal(torch.cat(found), undisturbed)
+    assert torch.equal(torch.cat([first, second]), alone)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_states_are_kept_and_put_back(kind, monkeypatch):
+    cuda = FakeCuda(old=True).install(monkeypatch)
+    default = torch.default_generator if kind == "cpu" else cuda.default_generator
+    rngs = DefaultRngs(torch.device(kind), 5)
+    with rngs.active():
+        draw(default)
+    states = rngs.states
+    assert set(states) == {"cpu", kind}
+    found = []
+    for _ in range(2):
+        rngs.states = states
+        with rngs.active():
+            found.append(draw(default))
+    assert torch.equal(*found)
+    assert not torch.equal(rngs.states[kind], states[kind])
