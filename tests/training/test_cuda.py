@@ -6,7 +6,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 import condgan as cg
-from condgan.training import Callback, Networks, critic_step, generator_step
+from condgan.training import Callback, Networks, critic_step, fit_together, generator_step
 from condgan.training.sampler import Request
 from condgan.training.setup import make_sampler
 from condgan.types import CriticRegularizer, StepInputs
@@ -221,6 +221,18 @@ def test_a_term_that_waits_for_the_device_falls_back_to_eager():
     with pytest.warns(UserWarning, match=r"engine='eager': a term of the update waits for the device .*test_cuda\.py"):
         trainer.fit(data, steps=6, batch_size=4)
     assert trainer.engine.name == "eager"
+
+
+@pytest.mark.parametrize("engine", ["eager", "cuda_graph", "cuda_graph_iteration"])
+def test_trainers_side_by_side_end_as_if_they_were_alone(engine):
+    alone, data = build(engine=engine, dtype=torch.float64)
+    alone.fit(data, steps=16, batch_size=8)
+    together = [build(engine=engine, dtype=torch.float64)[0] for _ in range(3)]
+    fit_together(together, data, steps=16, batch_size=8)
+    for trainer in together:
+        assert trainer.engine.name == engine
+        assert_same(alone, trainer, 1e-9)
+        assert torch.equal(alone._state_dict()["rng"], trainer._state_dict()["rng"])
 
 
 def test_streamed_images_are_the_resident_ones():

@@ -9,7 +9,7 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 import condgan as cg
-from condgan.training import engines
+from condgan.training import engines, fit_together
 from condgan.training.engines import CudaGraphEngine, EagerEngine, make_engine
 from condgan.types import CriticRegularizer, GeneratorRegularizer
 from fake_cuda import FakeCuda
@@ -284,6 +284,16 @@ def test_a_run_of_recorded_iterations_resumes_exactly(tmp_path, tiny_images, fak
         resumed.fit(tiny_images, steps=40, batch_size=4)
         assert_all_same(whole, resumed)
     assert cut.engine.name == "cuda_graph_iteration"
+
+
+def test_recorded_iterations_of_several_trainers_take_turns(tiny_images, fake_cuda):
+    eager = make_trainer()
+    eager.fit(tiny_images, steps=15, batch_size=4)
+    together = [taped(make_trainer(), iterations=True) for _ in range(2)]
+    fit_together(together, tiny_images, steps=15, batch_size=4)
+    for recorded in together:
+        assert recorded.engine.name == "cuda_graph_iteration"
+        assert_all_same(eager, recorded)
 
 
 def test_iterations_are_recorded_anew_for_each_call_of_fit(tiny_images, fake_cuda):

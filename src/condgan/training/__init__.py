@@ -8,6 +8,7 @@ from condgan.training.optimizer import OptimizerConfig
 from condgan.training.seed import seed_everything
 from condgan.training.state import TrainerState
 from condgan.training.step import Networks, StepResult, Terms, critic_step, generator_step
+from condgan.training.together import fit_together
 from condgan.training.trainer import Trainer
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "TrainerState",
     "TrainingDivergedError",
     "critic_step",
+    "fit_together",
     "generator_step",
     "reestimate_statistics",
     "seed_everything",

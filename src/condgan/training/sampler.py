@@ -11,7 +11,7 @@ from torch import Tensor
 from condgan.images import dequantize, to_float
 from condgan.sampling import ClassLaw, LabelLaw, class_edges, class_probabilities, classes_between, sample_latents
 from condgan.training.distributed import shard
-from condgan.training.stores import make_store
+from condgan.training.stores import ImageStore, make_store
 from condgan.types import Augmentation, LabelledData, StepInputs
 
 
@@ -43,6 +43,7 @@ class Sampler:
         dtype: Floating-point type of the batches, that of the networks.
         max_resident_bytes: Images up to this size are kept on `device`; larger sets stay where they are and are sent
             batch by batch.
+        store: What holds the images of these data already, such as another sampler's; by default a new store is made.
 
     Raises:
         ValueError: If a class without samples is to be drawn, or a law does not fit the classes.
@@ -63,8 +64,9 @@ class Sampler:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         max_resident_bytes: int = 2**32,
+        store: ImageStore | None = None,
     ) -> None:
-        self.store = make_store(data.images, device, max_resident_bytes=max_resident_bytes)
+        self.store = store or make_store(data.images, device, max_resident_bytes=max_resident_bytes)
         self.sample_shape = tuple(data.images.shape[1:])
         self.labels = data.labels.to(device)
         counts = torch.bincount(self.labels, minlength=data.num_classes)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from condgan.training.sampler import Sampler
+from condgan.training.stores import ImageStore
 from condgan.types import LabelledData
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def fastest_convolutions(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def make_sampler(trainer: Trainer, data: LabelledData, max_resident_bytes: int) -> Sampler:
+def make_sampler(
+    trainer: Trainer, data: LabelledData, max_resident_bytes: int, *, store: ImageStore | None = None
+) -> Sampler:
     """Return the sampler of what a trainer's steps need."""
     generator, terms = trainer.networks.generator, trainer.terms
     return Sampler(
@@ -81,6 +84,7 @@ def make_sampler(trainer: Trainer, data: LabelledData, max_resident_bytes: int) 
         device=trainer.device,
         dtype=next(generator.parameters()).dtype,
         max_resident_bytes=max_resident_bytes,
+        store=store,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Generator as StepByStep
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,7 @@ from condgan.training.sampler import Request, Sampler
 from condgan.training.setup import best_device, describe, fastest_convolutions, make_sampler
 from condgan.training.state import TrainerState
 from condgan.training.step import Networks, Precision, Terms, critic_step, generator_step
+from condgan.training.stores import ImageStore
 from condgan.types import (
     AdversarialLoss,
     Augmentation,
@@ -216,6 +218,29 @@ class Trainer:
             TrainingDivergedError: If a loss or gradient was not finite.
             KeyboardInterrupt: Behind the step in which Ctrl-C was pressed.
         """
+        inputs = self._begin_fit(
+            data,
+            steps=steps,
+            batch_size=batch_size,
+            generator_batch_size=generator_batch_size,
+            max_resident_bytes=max_resident_bytes,
+        )
+        with interrupt_between_steps(self.request_stop) as interrupted:
+            for _ in self._steps(inputs, interrupted):
+                pass
+        return self.state
+
+    def _begin_fit(
+        self,
+        data: LabelledData,
+        *,
+        steps: int,
+        batch_size: int,
+        generator_batch_size: int | None,
+        max_resident_bytes: int,
+        store: ImageStore | None = None,
+    ) -> Lookahead:
+        """Check what `fit` is given and return the inputs of its steps; `store` already has the images of the data."""
         generator_batch_size = batch_size if generator_batch_size is None else generator_batch_size
         check_data(self.networks, data, steps=steps, batch_size=batch_size, generator_batch_size=generator_batch_size)
         if self._data_fingerprint not in (None, data.fingerprint):
@@ -226,7 +251,7 @@ class Trainer:
         self._data_fingerprint = data.fingerprint
         self.state.total_steps = steps
         self._stop_reason = None
-        self._sampler = make_sampler(self, data, max_resident_bytes)
+        self._sampler = make_sampler(self, data, max_resident_bytes, store=store)
         critic_request = Request(batch_size)
         generator_request = Request(generator_batch_size, real=self.terms.loss.needs_real_scores)
         self._inputs = Lookahead(self._sampler, [critic_request] * self.critic_steps + [generator_request])
@@ -236,22 +261,26 @@ class Trainer:
                 self.engine.fall_back(obstacle)
         for part in self._modules().values():
             broadcast([*part.parameters(), *part.buffers()])
-        with interrupt_between_steps(self.request_stop) as interrupted:
-            try:
-                self._call("on_fit_start")
-                while self.state.step < steps and not any_process(self._stop_reason is not None, self.device):
-                    self._step(self._inputs)
-                self.read_metrics()
-                if any_process(interrupted(), self.device):
-                    raise KeyboardInterrupt
-                self._call("on_fit_end")
-            except BaseException as error:
-                for callback in self.callbacks:
-                    callback.on_exception(self, error)
-                raise
-            finally:
-                self._inputs.close()
-        return self.state
+        return self._inputs
+
+    def _steps(self, inputs: Lookahead, interrupted: Callable[[], bool]) -> StepByStep[None, None, None]:
+        """Train to the end of `fit`, and stop for a moment behind each step."""
+        total = self.state.total_steps
+        try:
+            self._call("on_fit_start")
+            while self.state.step < total and not any_process(self._stop_reason is not None, self.device):
+                self._step(inputs)
+                yield
+            self.read_metrics()
+            if any_process(interrupted(), self.device):
+                raise KeyboardInterrupt
+            self._call("on_fit_end")
+        except BaseException as error:
+            for callback in self.callbacks:
+                callback.on_exception(self, error)
+            raise
+        finally:
+            inputs.close()
 
     def _step(self, inputs: Lookahead) -> None:
         self.between_steps = False
