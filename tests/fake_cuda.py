@@ -146,11 +146,15 @@ class Pool:
         return not any(reference() is not None for reference in self.living)
 
 
-class Generator(RealGenerator):
-    """A generator of the CPU with the bookkeeping of one of CUDA.
+class State:
+    """What generators may share, and the one of them that draws from it."""
 
-    Generators may share their state: the one that draws has it, and gives it back when it takes up another.
-    """
+    def __init__(self, holder):
+        self.holder = holder
+
+
+class Generator(RealGenerator):
+    """A generator of the CPU with the bookkeeping of one of CUDA."""
 
     cuda: FakeCuda
 
@@ -158,7 +162,7 @@ class Generator(RealGenerator):
         return super().__new__(cls, "cpu")
 
     def __init__(self, device="cpu"):
-        self.kind, self.owner = torch.device(device), None
+        self.kind, self.state = torch.device(device), State(self)
 
     @property
     def device(self):
@@ -167,19 +171,24 @@ class Generator(RealGenerator):
     def get_state(self):
         if self.cuda.tape is not None:
             raise RuntimeError("Cannot call CUDAGeneratorImpl::current_seed during CUDA graph capture.")
-        return super().get_state()
+        return RealGenerator.get_state(self.state.holder)
+
+    def set_state(self, value):
+        RealGenerator.set_state(self.state.holder, value)
+        return self
 
     def graphsafe_get_state(self):
-        self.owner = Generator(self.kind)
-        self.owner.set_state(self.get_state())
-        return self.owner
+        other = Generator(self.kind)
+        other.state = self.state
+        return other
 
     def graphsafe_set_state(self, other):
-        if self.owner is not None:
-            self.owner.set_state(self.get_state())
-        self.owner = other
-        self.set_state(other.get_state())
-        self.cuda.capturing = [rng for rng in self.cuda.capturing if rng is not self]
+        if self.state.holder is self:
+            self.state.holder = Generator(self.kind)
+            RealGenerator.set_state(self.state.holder, RealGenerator.get_state(self))
+        RealGenerator.set_state(self, other.get_state())
+        self.state = other.state
+        self.state.holder = self
 
 
 class FakeCuda:
@@ -188,7 +197,7 @@ class FakeCuda:
     Attributes:
         current: The current stream.
         underway: Pools that the allocator believes are being recorded into.
-        capturing: Generators that believe they are being recorded.
+        capturing: States of generators that believe they are being recorded.
         recordings: How many graphs have been recorded.
     """
 
@@ -197,7 +206,7 @@ class FakeCuda:
         self.default = self.current = Stream()
         self.pools = {}
         self.underway = []
-        self.capturing = []
+        self.capturing = weakref.WeakSet()
         self.tape = None
         self.recordings = 0
         self.handles = itertools.count(1)
@@ -238,7 +247,7 @@ class FakeCuda:
                 self.rngs.append(rng)
 
             def replay(self):
-                if any(rng in cuda.capturing for rng in self.rngs):
+                if any(rng.state in cuda.capturing for rng in (cuda.default_generator, *self.rngs)):
                     raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
                 self.tape.replay()
                 later = self.pool.recorded[self.pool.recorded.index(weakref.ref(self)) + 1 :]
@@ -257,7 +266,8 @@ class FakeCuda:
                 cuda.empty_cache()
                 self.before, cuda.current = cuda.current, self.stream
                 rngs = [cuda.default_generator, *self.graph.rngs]
-                cuda.capturing += rngs if cuda.old else []
+                if cuda.old:
+                    cuda.capturing.update(rng.state for rng in rngs)
                 pool = cuda.pools.setdefault(self.handle, Pool())
                 if pool.graphs == 0 and not pool.is_empty:
                     raise RuntimeError("it->second->use_count > 0 INTERNAL ASSERT FAILED")
@@ -273,7 +283,7 @@ class FakeCuda:
                         cuda.underway.remove(self.handle)
                     raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from error
                 cuda.underway.remove(self.handle)
-                cuda.capturing = []
+                cuda.capturing.clear()
                 cuda.current = self.before
                 if kind is None:
                     pool = cuda.pools[self.handle]

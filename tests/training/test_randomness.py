@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from condgan.training import engines
 from condgan.training.randomness import DefaultRngs
 from fake_cuda import FakeCuda
 
@@ -34,6 +35,35 @@ def test_a_trainer_and_its_caller_draw_from_default_generators_of_their_own(kind
     found.append(draw(default))
     assert torch.equal(torch.cat(found), undisturbed)
     assert torch.equal(torch.cat([first, second]), alone)
+
+
+def test_draws_go_on_after_a_recording_that_failed(monkeypatch):
+    monkeypatch.setattr(engines, "_OLD_GRAPHS", True)
+    cuda = FakeCuda(old=True).install(monkeypatch)
+    engine = engines.CudaGraphEngine(torch.device("cuda", 0))
+    rngs, plain = DefaultRngs(torch.device("cuda"), 5), DefaultRngs(torch.device("cuda"), 5)
+    draws, calls = [], []
+
+    def update(nothing):
+        calls.append(None)
+        value = draw(cuda.default_generator)
+        if len(calls) == 4:
+            value.sum().item()
+        draws.append(value)
+        return {}
+
+    def run(times):
+        for _ in range(times):
+            with rngs.active():
+                engine.run("draws", update, engines.NoInputs())
+
+    with pytest.warns(UserWarning, match="engine='eager'"):
+        run(6)
+    assert cuda.is_idle
+    for value in draws:
+        with plain.active():
+            assert torch.equal(draw(cuda.default_generator), value)
+    assert len(draws) == 6
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

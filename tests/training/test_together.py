@@ -151,17 +151,20 @@ def test_a_trainer_that_fails_leaves_the_others_their_work(make, tiny_images):
     assert trainers[1].state.step == 2
 
 
+def interruption(how):
+    def interrupt(trainer):
+        if how == "a callback":
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
+
+    return interrupt
+
+
 @pytest.mark.parametrize("how", ["Ctrl-C", "a callback"])
 def test_an_interrupt_ends_all_between_steps_and_each_resumes_exactly(make, tiny_images, tmp_path, how):
-    def interrupt(trainer):
-        if how == "Ctrl-C":
-            os.kill(os.getpid(), signal.SIGINT)
-        else:
-            raise KeyboardInterrupt
-
     ends = [Ends() for _ in range(3)]
     handler = signal.getsignal(signal.SIGINT)
-    trainers = [make(0, ends[0]), make(1, ends[1], At(3, interrupt)), make(2, ends[2])]
+    trainers = [make(0, ends[0]), make(1, ends[1], At(3, interruption(how))), make(2, ends[2])]
     with pytest.raises(KeyboardInterrupt):
         fit_all(trainers, tiny_images)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -177,10 +180,17 @@ def test_an_interrupt_ends_all_between_steps_and_each_resumes_exactly(make, tiny
         assert_same(alone, trainer)
 
 
-def test_an_interrupt_is_raised_even_if_a_trainer_cannot_end(make, tiny_images):
+@pytest.mark.parametrize(
+    ("how", "note"),
+    [
+        ("Ctrl-C", "failed before: TrainingDivergedError"),
+        ("a callback", "the trainer with seed 1 could not end as it should: TrainingDivergedError"),
+    ],
+)
+def test_an_interrupt_is_raised_even_if_a_trainer_has_failed(make, tiny_images, how, note):
     ends = Ends()
     trainers = [
-        make(0, At(3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))),
+        make(0, At(3, interruption(how))),
         make(1, At(1, explode)),
         make(2, ends),
     ]
@@ -188,7 +198,7 @@ def test_an_interrupt_is_raised_even_if_a_trainer_cannot_end(make, tiny_images):
     trainers[1].callbacks[-1].every = 99
     with pytest.raises(KeyboardInterrupt) as caught:
         fit_all(trainers, tiny_images)
-    assert "failed before: TrainingDivergedError" in caught.value.__notes__[0]
+    assert caught.value.__notes__[0].startswith(note)
     assert ends.how == "KeyboardInterrupt"
 
 

@@ -99,13 +99,14 @@ class CudaGraphEngine:
 
     Args:
         device: The CUDA device.
-        rngs: Generators that updates draw from, beside the default one.
+        rngs: Generators that whole iterations draw from, beside the default one.
         iterations: Whether the updates are whole iterations.
     """
 
     def __init__(self, device: torch.device, *, rngs: Sequence[torch.Generator] = (), iterations: bool = False) -> None:
         self._stream = torch.cuda.Stream(device)
-        self._recorder = _Recorder(self._stream, rngs)
+        self._recorder = _Recorder(self._stream)
+        self._rngs = rngs
         self._recordings: dict[Hashable, _Recording[Any]] = {}
         self._seen: Counter[Hashable] = Counter()
         self._names = [*(["cuda_graph_iteration"] if iterations else []), "cuda_graph", "eager"]
@@ -128,7 +129,8 @@ class CudaGraphEngine:
             if self._seen[key] <= _WARM_UP:
                 return self._run_as_written(update, inputs, last=self._seen[key] == _WARM_UP)
             try:
-                self._recordings[key] = _Recording(self._recorder, update, inputs)
+                rngs = self._rngs if self.name == "cuda_graph_iteration" else ()
+                self._recordings[key] = _Recording(self._recorder, update, inputs, rngs)
             except RuntimeError as error:
                 self.fall_back(f"it cannot be recorded ({str(error).splitlines()[0]})")
                 return update(inputs)
@@ -159,9 +161,11 @@ class CudaGraphEngine:
 class _Recording(Generic[AnyInputs]):
     """One recorded update, its inputs' places and its results' places."""
 
-    def __init__(self, recorder: _Recorder, update: Update[AnyInputs], inputs: AnyInputs) -> None:
+    def __init__(
+        self, recorder: _Recorder, update: Update[AnyInputs], inputs: AnyInputs, rngs: Sequence[torch.Generator]
+    ) -> None:
         self._inputs = copy.deepcopy(inputs)
-        self._graph, self._metrics = recorder.record(lambda: update(self._inputs))
+        self._graph, self._metrics = recorder.record(lambda: update(self._inputs), rngs)
 
     def replay(self, inputs: AnyInputs) -> Metrics:
         copy_all(self._inputs.tensors(), inputs.tensors())
@@ -176,20 +180,26 @@ class _Recorder:
     must be copied before another graph is replayed.
     """
 
-    def __init__(self, stream: torch.cuda.Stream, rngs: Sequence[torch.Generator]) -> None:
+    def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
-        self._rngs = rngs
         self.renew_pool()
 
     def renew_pool(self) -> None:
         """Take another pool: one whose graphs are gone takes no new ones while a tensor (a gradient) lies in it."""
         self._pool = torch.cuda.graph_pool_handle()
 
-    def record(self, function: Callable[[], Metrics]) -> tuple[torch.cuda.CUDAGraph, Metrics]:
-        """Record a function without running it; return the graph and the places where its results will be."""
+    def record(
+        self, function: Callable[[], Metrics], rngs: Sequence[torch.Generator]
+    ) -> tuple[torch.cuda.CUDAGraph, Metrics]:
+        """Record a function without running it; return the graph and the places where its results will be.
+
+        Args:
+            function: What to record.
+            rngs: Generators that it draws from, beside the default one.
+        """
         graph = torch.cuda.CUDAGraph()
         if _OLD_GRAPHS:
-            for rng in self._rngs:
+            for rng in rngs:
                 graph.register_generator_state(rng)
         present = torch.cuda.current_stream(self._stream.device), torch.cuda.current_stream()
         try:
@@ -200,16 +210,16 @@ class _Recorder:
             for stream in present:
                 torch.cuda.set_stream(stream)
             if _OLD_GRAPHS:
-                self._end_failed_recording()
+                self._end_failed_recording(rngs)
             raise
         return graph, metrics
 
-    def _end_failed_recording(self) -> None:
+    def _end_failed_recording(self, rngs: Sequence[torch.Generator]) -> None:
         """Do what PyTorch before 2.12 leaves undone, so that work outside of graphs can go on."""
         device = self._stream.device
         with suppress(RuntimeError):  # where the recording itself had begun and ended as it should
             torch._C._cuda_endAllocateToPool(device.index, self._pool)
-        for rng in (torch.cuda.default_generators[device.index], *self._rngs):
+        for rng in (torch.cuda.default_generators[device.index], *rngs):
             fresh = torch.Generator(device)
             fresh.set_state(rng.get_state())
             rng.graphsafe_set_state(fresh)
@@ -221,7 +231,7 @@ def make_engine(name: EngineName, device: torch.device, *, rngs: Sequence[torch.
     Args:
         name: The name.
         device: Where updates run.
-        rngs: Generators on the device that updates draw from, beside the default one.
+        rngs: Generators on the device that whole iterations draw from, beside the default one.
 
     Raises:
         ValueError: If the name is unknown.

@@ -61,4 +61,5 @@ def _in_place_on_cuda(rng: torch.Generator) -> Iterator[None]:
     try:
         yield
     finally:
+        rng.graphsafe_set_state(default.graphsafe_get_state())  # another one than before if a recording has failed
         default.graphsafe_set_state(outside)
