@@ -142,6 +142,11 @@ class Pool:
         self.living = []
 
     @property
+    def is_lost(self):
+        """Whether it counts more graphs than there are."""
+        return self.graphs > sum(reference() is not None for reference in self.recorded)
+
+    @property
     def is_empty(self):
         return not any(reference() is not None for reference in self.living)
 
@@ -215,7 +220,8 @@ class FakeCuda:
     @property
     def is_idle(self):
         """Whether no trace of a recording is left."""
-        return self.current is self.default and self.tape is None and not self.underway and not self.capturing
+        lost = any(pool.is_lost for pool in self.pools.values())
+        return self.current is self.default and not (self.tape or self.underway or self.capturing or lost)
 
     def empty_cache(self):
         assert not self.underway, "captures_underway.empty() INTERNAL ASSERT FAILED"
@@ -225,6 +231,9 @@ class FakeCuda:
         if handle not in self.underway:
             raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
         self.underway.remove(handle)
+
+    def release_pool(self, device, handle):
+        self.pools[handle].graphs -= 1
 
     @contextmanager
     def stream(self, stream):
@@ -271,6 +280,7 @@ class FakeCuda:
                 pool = cuda.pools.setdefault(self.handle, Pool())
                 if pool.graphs == 0 and not pool.is_empty:
                     raise RuntimeError("it->second->use_count > 0 INTERNAL ASSERT FAILED")
+                pool.graphs += 1
                 cuda.underway.append(self.handle)
                 cuda.tape = Tape(rngs if cuda.old else None).__enter__()
 
@@ -281,17 +291,16 @@ class FakeCuda:
                 if kind is not None and error.args and "capturing" in str(error):  # what CUDA itself has refused
                     if not cuda.old:
                         cuda.underway.remove(self.handle)
+                        cuda.release_pool(None, self.handle)
                     raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from error
                 cuda.underway.remove(self.handle)
                 cuda.capturing.clear()
                 cuda.current = self.before
-                if kind is None:
-                    pool = cuda.pools[self.handle]
-                    pool.graphs += 1
-                    pool.recorded.append(weakref.ref(self.graph))
-                    pool.living += [weakref.ref(tensor) for tensor in tape.made]
-                    self.graph.pool, self.graph.tape = pool, tape
-                    cuda.recordings += 1
+                pool = cuda.pools[self.handle]
+                pool.recorded.append(weakref.ref(self.graph))
+                pool.living += [weakref.ref(tensor) for tensor in tape.made]
+                self.graph.pool, self.graph.tape = pool, tape
+                cuda.recordings += kind is None
 
         replaced = {
             "CUDAGraph": CUDAGraph,
@@ -310,4 +319,5 @@ class FakeCuda:
             monkeypatch.setattr(torch.cuda, name, value)
         monkeypatch.setattr(torch, "Generator", Generator)
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", self.end_allocate, raising=False)
+        monkeypatch.setattr(torch._C, "_cuda_releasePool", self.release_pool, raising=False)
         return self

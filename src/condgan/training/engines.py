@@ -219,6 +219,7 @@ class _Recorder:
         device = self._stream.device
         with suppress(RuntimeError):  # where the recording itself had begun and ended as it should
             torch._C._cuda_endAllocateToPool(device.index, self._pool)
+            torch._C._cuda_releasePool(device.index, self._pool)
         for rng in (torch.cuda.default_generators[device.index], *rngs):
             fresh = torch.Generator(device)
             fresh.set_state(rng.get_state())
