@@ -91,6 +91,7 @@ def test_every_module_is_on_an_api_page():
     shown = set(re.findall(r"^::: (\S+)", pages, flags=re.MULTILINE))
     private = {"condgan.data.anatomy",
         "condgan.functional.precision",
+        "condgan.nn.tracing",
         "condgan.study.canvas", "condgan.training.interruption",
         "condgan.training.player",
         "condgan.training.randomness",

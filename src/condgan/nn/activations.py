@@ -5,8 +5,7 @@ tensor of zeros. A gradient penalty then sends these zeros back through every co
 cost is multiplication by zero. The functions here pass nothing on instead of zeros, which autograd prunes, and give
 exactly the same gradients of every order.
 
-A custom `torch.autograd.Function` gives wrong second derivatives under a compiled `torch.func.grad`; there, and under
-any functorch transform, the plain formula takes over.
+Under a compiler, an export, a trace or a functorch transform the plain formula takes over.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
+
+from condgan.nn.tracing import is_transformed
 
 _POOL = ([2, 2], [2, 2], [0, 0], True, True, None)  # kernel, stride, padding, ceil mode, count padding, divisor
 
@@ -75,7 +76,7 @@ def leaky_relu(x: Tensor, negative_slope: float) -> Tensor:
     Shape:
         - `x`: any. Output: the same.
     """
-    if _transformed():
+    if is_transformed():
         one, slope = x.new_ones(()), x.new_full((), negative_slope)
         return x * torch.where(x > 0, one, slope)
     out: Tensor = _LeakyReLU.apply(x, negative_slope)
@@ -88,7 +89,7 @@ def avg_pool2d(x: Tensor) -> Tensor:
     Shape:
         - `x`: `(N, C, H, W)`. Output: `(N, C, ceil(H / 2), ceil(W / 2))`.
     """
-    if _transformed():
+    if is_transformed():
         # Compiled second derivatives of ceil_mode are wrong at odd edges (torch 2.15); an edge met twice has its mean.
         height, width = x.shape[-2:]
         x = torch.cat([x, x[..., -1:, :]], -2) if height % 2 else x
@@ -96,10 +97,6 @@ def avg_pool2d(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2)
     out: Tensor = _AvgPool2d.apply(x)
     return out
-
-
-def _transformed() -> bool:
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 class _LeakyReLU(torch.autograd.Function):

@@ -1,0 +1,268 @@
+r"""Convolutions whose second derivative computes weight gradients as weight gradients.
+
+A gradient penalty differentiates the input gradient $X(g, w)$ of each convolution, and for $\partial L / \partial w$
+PyTorch then runs a forward convolution whose kernel is a whole feature map, which libraries of kernels are not made
+for. It is a weight gradient like any other. With the bilinear convolution $F(x, w)$ and its derivatives
+
+$$ \langle F(x, w), g \rangle = \langle x, X(g, w) \rangle = \langle w, W(g, x) \rangle, $$
+
+the derivatives of each of the three are the other two, so that derivatives of every order are made of three kernels
+that are tuned: forward, input gradient, weight gradient. They are exact.
+
+`torch.compile`, `torch.export`, tracing and functorch transforms get PyTorch's own convolution.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from condgan.nn.tracing import is_transformed
+
+Pair = int | tuple[int, ...]
+
+
+class Conv2d(nn.Conv2d):
+    r"""A `torch.nn.Conv2d` for critics under a second-order penalty: see `conv2d`.
+
+    Arguments, parameters and state are those of `torch.nn.Conv2d`. Padding other than a number of zeros is PyTorch's
+    own convolution.
+
+    Shape:
+        - `input`: `(N, C, H, W)`. Output: `(N, out_channels, *, *)`.
+
+    Examples:
+        >>> Conv2d(3, 8, 4, stride=2, padding=1)(torch.randn(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 8, 8])
+    """
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        if self.padding_mode != "zeros":
+            return super().forward(input)
+        return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    r"""Return a 2-D convolution whose second derivative computes weight gradients as weight gradients.
+
+    $$ \mathrm{out}_{n, o} = b_o + \sum_c w_{o, c} \star x_{n, c} $$
+
+    The same function as `torch.nn.functional.conv2d`, with the same derivatives of every order. Where it would not pay
+    it is PyTorch's own: see `pays`.
+
+    Args:
+        x: Feature maps.
+        weight: Kernels.
+        bias: One number an output channel, or None.
+        stride: Step of the kernels.
+        padding: Zeros at each border; as a string, see `torch.nn.functional.conv2d`.
+        dilation: Distance between the kernels' elements.
+        groups: Groups of channels that do not see each other.
+
+    Shape:
+        - `x`: `(N, C, H, W)`; `weight`: `(O, C / groups, h, w)`; `bias`: `(O,)`. Returns: `(N, O, *, *)`.
+
+    References:
+        Karras et al. 2020, arXiv:2006.06676, in the code for CUDA (`conv2d_gradfix`).
+
+    Examples:
+        >>> conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))
+        tensor([[[[9.]]]])
+    """
+    if isinstance(padding, str) or not _takes_over(x, weight, bias, stride):
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    geometry = _Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
+    return _convolve(_autocast(x), _autocast(weight), None if bias is None else _autocast(bias), geometry)
+
+
+def pays(x: Tensor, weight: Tensor, stride: Pair = 1) -> bool:
+    """Return whether the weight-gradient kernel is the faster one, by what was measured.
+
+    On the CPU it is where the output has at least four times as many places as the kernel: in smaller maps PyTorch's
+    convolution with a kernel of the map's size is an ordinary one. Elsewhere it is taken to be always: on CUDA nothing
+    has been measured yet.
+
+    Shape:
+        - `x`: `(N, C, H, W)`; `weight`: `(O, *, h, w)`.
+    """
+    places = math.prod(x.shape[2:]) // math.prod(_pair(stride))
+    return x.device.type != "cpu" or places >= 4 * math.prod(weight.shape[2:])
+
+
+class _Geometry(NamedTuple):
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    groups: int
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return torch.convolution(x, weight, bias, self.stride, self.padding, self.dilation, False, [0, 0], self.groups)
+
+    def backward(self, gradient: Tensor, x: Tensor, weight: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of input, weight and bias, as far as `mask` wants them."""
+        gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward.default(
+            gradient,
+            x,
+            weight,
+            [len(weight)] if mask[2] else None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            [0, 0],
+            self.groups,
+            mask,
+        )
+        return gradients
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
+    with torch.no_grad():
+        out = geometry.forward(x, weight, bias)
+    if not _is_differentiated(x, weight, bias):
+        return out
+    # Weight and bias have a node of their own, which autograd runs only if somebody asks for their gradients: the first
+    # gradient of a penalty, and a generator's step, do not. Tensors in tuples are hidden from autograd: an edge from
+    # that node to `x` would have it run for the gradient of `x`.
+    deferred = _Parameters.apply(weight, bias, (x, out), geometry)
+    convolved: Tensor = _Convolution.apply(x, deferred, (weight, out), geometry)
+    return convolved
+
+
+class _Parameters(torch.autograd.Function):
+    """Stands for weight and bias in the graph of a convolution: takes its output's gradient, returns theirs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, bias: Tensor | None, hidden: tuple[Tensor, Tensor], geometry: _Geometry
+    ) -> Tensor:
+        x, out = hidden
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(weight, x)
+        ctx.geometry = geometry
+        return out.new_empty(()).expand_as(out)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        (gradient,) = gradients
+        if gradient is None:
+            return (None,) * 4
+        weight, x = ctx.saved_tensors
+        needs_weight, needs_bias = ctx.needs_input_grad[:2]
+        if not torch.is_grad_enabled():
+            mask = [False, needs_weight, needs_bias]
+            _, to_weight, to_bias = ctx.geometry.backward(gradient, x, weight, mask)
+            return to_weight, to_bias, None, None
+        to_weight = _WeightGradient.apply(gradient, x, weight.detach(), ctx.geometry) if needs_weight else None
+        return to_weight, gradient.sum((0, 2, 3)) if needs_bias else None, None, None
+
+
+class _Convolution(torch.autograd.Function):
+    """$F(x, w)$, computed before; the gradient that it passes on for weight and bias is its output's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, deferred: Tensor, hidden: tuple[Tensor, Tensor], geometry: _Geometry) -> Tensor:
+        weight, out = hidden
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        (gradient,) = gradients
+        if gradient is None:
+            return (None,) * 4
+        x, weight = ctx.saved_tensors
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = _InputGradient.apply(gradient, weight, x.detach(), ctx.geometry)
+        return to_x, gradient, None, None
+
+
+class _InputGradient(torch.autograd.Function):
+    """$X(g, w)$."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, weight: Tensor, like: Tensor, geometry: _Geometry) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gradient, weight)
+        ctx.geometry = geometry
+        return geometry.backward(gradient, like, weight, [True, False, False])[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        (x,) = gradients
+        if x is None:
+            return (None,) * 4
+        gradient, weight = ctx.saved_tensors
+        to_gradient, to_weight = None, None
+        if ctx.needs_input_grad[0]:
+            to_gradient = _convolve(x, weight, None, ctx.geometry)
+        if ctx.needs_input_grad[1]:
+            to_weight = _WeightGradient.apply(gradient, x, weight.detach(), ctx.geometry)
+        return to_gradient, to_weight, None, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    """$W(g, x)$."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, like: Tensor, geometry: _Geometry) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gradient, x)
+        ctx.geometry = geometry
+        return geometry.backward(gradient, x, like, [False, True, False])[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        (weight,) = gradients
+        if weight is None:
+            return (None,) * 4
+        gradient, x = ctx.saved_tensors
+        to_gradient, to_x = None, None
+        if ctx.needs_input_grad[0]:
+            to_gradient = _convolve(x, weight, None, ctx.geometry)
+        if ctx.needs_input_grad[1]:
+            to_x = _InputGradient.apply(gradient, weight, x.detach(), ctx.geometry)
+        return to_gradient, to_x, None, None
+
+
+def _takes_over(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> bool:
+    return (
+        not is_transformed()
+        and _is_differentiated(x, weight, bias)
+        and x.ndim == 4
+        and x.is_floating_point()
+        and pays(x, weight, stride)
+    )
+
+
+def _is_differentiated(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    """Convert as autocast does for a convolution, which it cannot see inside a custom function."""
+    device = tensor.device.type
+    if tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))
+
+
+def _pair(value: Pair) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
