@@ -1,11 +1,12 @@
 """Every saving of a step is exact: the same gradients and the same training as a loop that saves nothing.
 
-The loop here is written from the formulas, with PyTorch's own activations and pooling, separate passes, `backward`, and
-an optimizer that is not fused.
+The loop here is written from the formulas, with PyTorch's own layers, separate passes, `backward`, and an optimizer
+that is not fused.
 """
 
 import copy
 import itertools
+from types import MethodType
 
 import pytest
 import torch
@@ -14,9 +15,17 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import condgan as cg
-from condgan.training import Networks, Terms, critic_step
+from condgan.training import Networks, Terms, critic_step, generator_step
 from condgan.training.sampler import Request
 from condgan.training.setup import make_sampler
+from condgan.types import StepInputs
+
+
+@pytest.fixture(autouse=True)
+def weight_gradients_everywhere(monkeypatch):
+    """The maps here are so small that they would not pay."""
+    monkeypatch.setattr("condgan.nn.convolution.pays", lambda *_: True)
+
 
 SHAPE = {"num_classes": 3, "image_shape": (1, 16, 20), "base_channels": 2}
 CRITICS = {"dcgan": cg.ACDCGANCritic, "resnet": cg.ACResNetCritic}
@@ -24,15 +33,28 @@ GENERATORS = {"dcgan": cg.DCGANGenerator, "resnet": cg.ResNetGenerator}
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """Put PyTorch's activations and pooling in the place of the library's."""
+    """Put PyTorch's activations, pooling, enlarging and convolutions in the place of the library's."""
     for name, child in module.named_children():
-        if isinstance(child, cg.nn.LeakyReLU):
+        if isinstance(child, nn.Conv2d):
+            forward = next((f for layer, f in PLAIN.items() if isinstance(child, layer)), convolve)
+            child.forward = MethodType(forward, child)  # keeps the parameters, spectrally normalized or not
+        elif isinstance(child, cg.nn.LeakyReLU):
             setattr(module, name, nn.LeakyReLU(child.negative_slope))
         elif isinstance(child, cg.nn.AvgPool2d):
             setattr(module, name, nn.AvgPool2d(2, ceil_mode=True))
         else:
             plain(child)
     return module
+
+
+def convolve(layer, x):
+    return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding)
+
+
+PLAIN = {
+    cg.nn.ConvPool2d: lambda layer, x: F.avg_pool2d(convolve(layer, x), 2, ceil_mode=True),
+    cg.nn.UpsampleConv2d: lambda layer, x, size: convolve(layer, F.interpolate(x, size)),
+}
 
 
 def input_gradient(critic, x, y):
@@ -119,7 +141,7 @@ everywhere = pytest.mark.parametrize(
 def test_gradients_equal_those_of_plain_double_backward(kind, spectral_norm, penalty, device):
     networks = make_networks(kind, spectral_norm, device)
     regularizer, formula = PENALTIES[penalty]
-    generator, critic = copy.deepcopy(networks.generator), plain(copy.deepcopy(networks.critic))
+    generator, critic = (plain(copy.deepcopy(network)) for network in (networks.generator, networks.critic))
     inputs = make_sampler(make_trainer(networks, regularizer), make_data(), 0).draw(Request(4))
 
     with parametrize.cached():  # one power iteration
@@ -137,7 +159,7 @@ def test_gradients_equal_those_of_plain_double_backward(kind, spectral_norm, pen
 def test_twenty_iterations_equal_those_of_a_plain_loop(kind, spectral_norm, penalty, device):
     networks = make_networks(kind, spectral_norm, device)
     regularizer, formula = PENALTIES[penalty]
-    generator, critic = copy.deepcopy(networks.generator), plain(copy.deepcopy(networks.critic))
+    generator, critic = (plain(copy.deepcopy(network)) for network in (networks.generator, networks.critic))
     # The rate is a power of two, which float32 holds exactly; so large an eps keeps updates smooth in the gradient.
     config = cg.OptimizerConfig(lr=2**-10, eps=1e-3)
     trainer = make_trainer(networks, regularizer, generator_optimizer=config, critic_optimizer=config, seed=3)
@@ -167,3 +189,37 @@ def test_twenty_iterations_equal_those_of_a_plain_loop(kind, spectral_norm, pena
             plain_network.state_dict().items(), network.state_dict().values(), strict=True
         ):
             torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9, msg=name)
+
+
+ODD = {"num_classes": 3, "image_shape": (2, 19, 34), "base_channels": 2}
+OTHER_CRITICS = {
+    "dropout": lambda: cg.ACDCGANCritic(dropout=0.3, **ODD),
+    "concatenation": lambda: cg.ConcatenationDCGANCritic(spectral_norm=True, **ODD),
+    "projection": lambda: cg.ProjectionResNetCritic(spectral_norm=True, **ODD),
+    "attention": lambda: cg.ACResNetCritic(attention_at=10, **ODD | {"base_channels": 8}),
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("penalties", [["gradient penalty"], ["r1", "r2"]])
+@pytest.mark.parametrize("critic", OTHER_CRITICS)
+def test_steps_of_other_critics_equal_those_with_plain_layers(critic, penalties, device):
+    torch.manual_seed(0)
+    networks = Networks(cg.ResNetGenerator(latent_dim=6, **ODD), OTHER_CRITICS[critic]())
+    networks = Networks(*(network.double().to(device) for network in (networks.generator, networks.critic)))
+    copies = Networks(*(plain(copy.deepcopy(network)) for network in (networks.generator, networks.critic)))
+    auxiliary = [AUXILIARY] if isinstance(networks.critic, cg.AuxiliaryClassifierMixin) else []
+    terms = Terms(cg.WassersteinLoss(), auxiliary, [PENALTIES[name][0] for name in penalties])
+    rng = torch.Generator().manual_seed(1)
+    x, z = (torch.randn(4, *shape, generator=rng, dtype=torch.float64) for shape in (ODD["image_shape"], (6,)))
+    y, epsilon = torch.tensor([0, 1, 2, 0]), torch.rand(4, generator=rng, dtype=torch.float64)
+    inputs = StepInputs(*(value.to(device) for value in (x, y, z, y)), epsilon=epsilon.to(device))
+    for step in (critic_step, generator_step):
+        results = []
+        for players in (networks, copies):
+            torch.manual_seed(2)  # the masks of dropout
+            results.append(step(players, terms, inputs).gradients)
+        distance, norm = (torch.stack([g.norm() for g in gradients]).norm() for gradients in (
+            [a - b for a, b in zip(*results, strict=True)], results[1],
+        ))  # fmt: skip
+        assert distance <= 1e-12 * norm

@@ -14,8 +14,9 @@ from typing_extensions import override
 
 from condgan.networks.base import Critic, Generator, channels_and_sides, check_positive
 from condgan.networks.mixins import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
-from condgan.nn.blocks import DownBlock, UpBlock, pyramid, upsample
+from condgan.nn.blocks import DownBlock, UpBlock, pyramid
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, spectral_normalize
+from condgan.nn.resampling import UpsampleConv2d
 from condgan.types import ImageShape
 
 Conditioning = Literal["concatenation", "batch_norm"]
@@ -75,7 +76,7 @@ class DCGANGenerator(Generator):
             UpBlock(c_in, c_out, size=size, norm=norm)
             for c_in, c_out, size in zip(widths[:-1], widths[1:], sizes[1:-1], strict=True)
         )
-        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.to_image = UpsampleConv2d(widths[-1], channels)
         self.apply(init_normal)
 
     @override
@@ -85,7 +86,7 @@ class DCGANGenerator(Generator):
         h = F.relu(self.norm(h, y))
         for block in self.blocks:
             h = block(h, y)
-        return torch.tanh(self.to_image(upsample(h, self.image_size)))
+        return torch.tanh(self.to_image(h, self.image_size))
 
 
 class DCGANCritic(Critic):

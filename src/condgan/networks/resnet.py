@@ -15,8 +15,9 @@ from condgan.networks.base import Critic, Generator, channels_and_sides, check_p
 from condgan.networks.dcgan import Conditioning, conditional_classes
 from condgan.networks.mixins import AuxiliaryClassifierMixin, ProjectionMixin
 from condgan.nn.activations import LeakyReLU
-from condgan.nn.blocks import DownResidualBlock, Size, UpResidualBlock, pyramid
+from condgan.nn.blocks import DownResidualBlock, UpResidualBlock, pyramid
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
+from condgan.nn.resampling import Size
 from condgan.types import ImageShape
 
 

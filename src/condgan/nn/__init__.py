@@ -1,20 +1,26 @@
 """Layers and blocks for generators and critics of one's own."""
 
 from condgan.nn.activations import AvgPool2d, LeakyReLU, avg_pool2d, leaky_relu
-from condgan.nn.blocks import DownBlock, DownResidualBlock, UpBlock, UpResidualBlock, pyramid, upsample
+from condgan.nn.blocks import DownBlock, DownResidualBlock, UpBlock, UpResidualBlock, pyramid
+from condgan.nn.convolution import Conv2d, conv2d
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
+from condgan.nn.resampling import ConvPool2d, UpsampleConv2d, upsample
 
 __all__ = [
     "AvgPool2d",
     "ConcatenatedEmbedding",
     "ConditionalBatchNorm2d",
+    "Conv2d",
+    "ConvPool2d",
     "DownBlock",
     "DownResidualBlock",
     "LeakyReLU",
     "SelfAttention2d",
     "UpBlock",
     "UpResidualBlock",
+    "UpsampleConv2d",
     "avg_pool2d",
+    "conv2d",
     "leaky_relu",
     "pyramid",
     "spectral_normalize",

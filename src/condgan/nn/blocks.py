@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
 from condgan.nn.activations import AvgPool2d, LeakyReLU
+from condgan.nn.convolution import Conv2d
 from condgan.nn.layers import ConditionalBatchNorm2d
+from condgan.nn.resampling import ConvPool2d, Size, UpsampleConv2d, upsample
 
-Size = tuple[int, int]
 NormFactory = Callable[[int], ConditionalBatchNorm2d]
 """Makes a normalization for so many channels, called as `norm(x, y)`."""
 
@@ -39,18 +39,6 @@ def pyramid(height: int, width: int, *, base: int = 4) -> list[Size]:
     return sizes
 
 
-def upsample(x: Tensor, size: Size) -> Tensor:
-    """Enlarge feature maps to `size` by nearest-neighbour interpolation, in their own type.
-
-    Autocast on the CPU would do it in float32, and copying from one type to the other costs more than the enlarging.
-
-    Shape:
-        - `x`: `(N, C, *, *)`. Output: `(N, C, *size)`.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        return F.interpolate(x, size)
-
-
 class UpBlock(nn.Module):
     """Nearest-neighbour up-sampling, 3x3 convolution, (conditional) batch norm, ReLU.
 
@@ -70,12 +58,12 @@ class UpBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, size: Size, norm: NormFactory) -> None:
         super().__init__()
         self.size = size
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.conv = UpsampleConv2d(in_channels, out_channels, bias=False)
         self.norm = norm(out_channels)
 
     @override
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return F.relu(self.norm(self.conv(upsample(x, self.size)), y))
+        return F.relu(self.norm(self.conv(x, self.size), y))
 
 
 class DownBlock(nn.Module):
@@ -95,7 +83,7 @@ class DownBlock(nn.Module):
         self, in_channels: int, out_channels: int, *, norm: NormFactory | None = None, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=norm is None)
+        self.conv = Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=norm is None)
         self.norm = nn.Identity() if norm is None else norm(out_channels)
         self.activation = LeakyReLU(0.2)
         self.dropout = nn.Dropout(dropout)
@@ -128,15 +116,15 @@ class UpResidualBlock(nn.Module):
         super().__init__()
         self.size = size
         self.norm1 = norm(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.conv1 = UpsampleConv2d(in_channels, out_channels, bias=False)
         self.norm2 = norm(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     @override
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        enlarged = upsample(F.relu(self.norm1(x, y)), self.size)
-        h: Tensor = self.conv2(F.relu(self.norm2(self.conv1(enlarged), y)))
+        enlarged = self.conv1(F.relu(self.norm1(x, y)), self.size)
+        h: Tensor = self.conv2(F.relu(self.norm2(enlarged, y)))
         # A 1x1 convolution commutes with nearest-neighbour up-sampling, and is cheaper before it.
         return h + upsample(self.shortcut(x), self.size)
 
@@ -159,10 +147,10 @@ class DownResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, first: bool = False) -> None:
         super().__init__()
         self.activation1 = nn.Identity() if first else LeakyReLU(0.0)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         self.activation2 = LeakyReLU(0.0)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.conv2 = ConvPool2d(out_channels, out_channels)
+        self.shortcut = Conv2d(in_channels, out_channels, 1)
         self.pool = AvgPool2d()
 
     @override
@@ -170,5 +158,4 @@ class DownResidualBlock(nn.Module):
         h: Tensor = self.conv2(self.activation2(self.conv1(self.activation1(x))))
         # Average pooling is linear, so the 1x1 shortcut costs a quarter behind it.
         shortcut: Tensor = self.shortcut(self.pool(x))
-        pooled: Tensor = self.pool(h)
-        return pooled + shortcut
+        return h + shortcut

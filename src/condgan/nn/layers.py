@@ -17,6 +17,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 from typing_extensions import override
 
+from condgan.nn.convolution import Conv2d
+
 _synchronize = ContextVar("synchronize", default=True)
 
 
@@ -147,10 +149,10 @@ class SelfAttention2d(nn.Module):
         super().__init__()
         if channels < 8:
             raise ValueError(f"channels must be at least 8, got {channels}. Attend where the network is wider.")
-        self.query = nn.Conv2d(channels, channels // 8, 1, bias=False)
-        self.key = nn.Conv2d(channels, channels // 8, 1, bias=False)
-        self.value = nn.Conv2d(channels, channels // 2, 1, bias=False)
-        self.out = nn.Conv2d(channels // 2, channels, 1, bias=False)
+        self.query = Conv2d(channels, channels // 8, 1, bias=False)
+        self.key = Conv2d(channels, channels // 8, 1, bias=False)
+        self.value = Conv2d(channels, channels // 2, 1, bias=False)
+        self.out = Conv2d(channels // 2, channels, 1, bias=False)
         self.gain = nn.Parameter(torch.zeros(()))
 
     @override
