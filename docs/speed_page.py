@@ -13,6 +13,8 @@ Section = Callable[[list[Row], Mapping[str, float]], list[str]]
 
 HEADLINE_SIZE = 64
 PRECISIONS = ("fp32", "bf16")
+UNSAVED = {"fp32": "without_weight_gradients", "bf16": "without_weight_gradients_bf16"}
+"""The library with PyTorch's weight gradients of the penalty."""
 
 
 def body(results: Row, folder: str) -> str:
@@ -43,12 +45,13 @@ def origin(results: Row) -> str:
     """Say on what, from which commits and by which command."""
     commits: dict[str, list[str]] = {}
     commands: dict[str, list[str]] = {}
-    for name, part in results["parts"].items():
+    for part_name, part in results["parts"].items():
         given = part["settings"]
         options = f"--device {given['device']} --rounds {given['rounds']} --limit {given['limit']:g}"
-        options += f" --only {','.join(given['only'])}" if given.get("only") else ""
-        commits.setdefault(f"`{part['commit']}`", []).append(name)
-        commands.setdefault(f"`python benchmarks/speed {options}`", []).append(name)
+        for name in ("only", "without"):
+            options += f" --{name} {','.join(given[name])}" if given.get(name) else ""
+        commits.setdefault(f"`{part['commit']}`", []).append(part_name)
+        commands.setdefault(f"`python benchmarks/speed {options}`", []).append(part_name)
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     return (
         f"Measured on: {results['device']}; {versions}. Commit: {by_part(commits)}. Command: {by_part(commands)}. "
@@ -76,6 +79,7 @@ def iteration(rows: list[Row], ratios: Mapping[str, float]) -> list[str]:
                     f"over {rival.replace('_', ' in ')}": over("iteration", row, precision, rival, ratios)
                     for rival in ("tutorial", "tutorial_bf16", "torchgan", "mimicry")
                 },
+                "over PyTorch's weight gradients": over("iteration", row, precision, UNSAVED[precision], ratios),
                 "memory over tutorial": over("peak_memory", row, precision, "tutorial", ratios),
             }
             for row in shown

@@ -17,6 +17,8 @@ EXACT = (
     "no_grad_fakes",
     "one_forward",
     "no_zero_second_derivatives",
+    "weight_gradients",
+    "resized_weights",
     "frozen_critic",
     "fused_adam",
     "channels_last",

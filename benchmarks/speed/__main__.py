@@ -28,6 +28,7 @@ from timing import Part, Settings, on_cuda
 
 from condgan.study.provenance import provenance
 
+WITHOUT = ("fresh", "compiled", "scaling")
 PARTS: dict[str, Callable[[Settings], Part]] = {
     "iteration": iteration.measure,
     "savings": savings.measure,
@@ -49,16 +50,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="alternated rounds, at least 2")
     parser.add_argument("--limit", type=float, default=20.0, help="leave out what takes more seconds an iteration")
     parser.add_argument("--only", default="", help="configurations, such as dcgan-64-16,resnet-64-16; all by default")
+    parser.add_argument("--without", default="", help=f"some of {','.join(WITHOUT)}: what takes longest for its worth")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that all runs; written to *_quick.json")
     given = parser.parse_args(arguments)
-    names = given.parts.split(",")
+    without = tuple(filter(None, given.without.split(",")))
+    names = [name for name in given.parts.split(",") if name not in without]
+    if unknown := sorted(set(without) - set(WITHOUT)):
+        parser.error(f"--without must be among {', '.join(WITHOUT)}, got {', '.join(unknown)}")
     if unknown := sorted(set(names) - set(PARTS)):
         parser.error(f"--parts must be among {', '.join(PARTS)}, got {', '.join(unknown)}")
     if given.rounds < 2:
         parser.error(f"--rounds must be at least 2, got {given.rounds}")
 
     only = tuple(filter(None, given.only.split(",")))
-    settings = Settings(given.device, 2 if given.quick else given.rounds, given.limit, given.quick, only)
+    settings = Settings(given.device, 2 if given.quick else given.rounds, given.limit, given.quick, only, without)
     kind = "cuda" if on_cuda(given.device) else "cpu"
     path = given.out / f"{kind}{'_quick' if given.quick else ''}.json"
     origin = provenance(given.device)

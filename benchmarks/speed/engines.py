@@ -39,6 +39,9 @@ def measure(settings: Settings) -> Part:
                     measure_graphs(config, precision, settings, part)
     else:
         part.left_out.append({"what": "iteration", "reason": "CUDA graphs need a CUDA device"})
+    if "compiled" in settings.without:
+        part.left_out.append({"what": "critic step", "reason": "left out"})
+        return part
     small = {} if cuda else {"kinds": ("dcgan",), "batches": (16,)}
     for config in configurations(settings, **small):
         with or_left_out(part, {"what": "critic step", **config.describe()}):

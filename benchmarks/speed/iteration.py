@@ -44,6 +44,8 @@ import condgan as cg
 SIZES = (32, 64, 128)
 BATCHES = (16, 64, 256)
 OURS = {"condgan_fp32": "fp32", "condgan_bf16": "bf16"}
+WITHOUT = {"without_weight_gradients": "fp32", "without_weight_gradients_bf16": "bf16"}
+"""The library with PyTorch's weight gradients of the penalty: the youngest saving, compared on whole iterations too."""
 TUTORIALS = {"tutorial": TutorialLoop, "tutorial_bf16": Bf16}
 
 
@@ -91,7 +93,7 @@ def measure(settings: Settings) -> Part:
     """Measure every configuration."""
     part = Part(left_out=[{"subject": name, "reason": reason} for name, reason in peers.missing().items()])
     rates = measure_rates(settings)
-    measured = []
+    measured: list[Config] = []
     for kind in dict.fromkeys(config.kind for config in configurations(settings)):
         budget = Budget(settings.limit)
         for config in configurations(settings, kinds=(kind,), sizes=SIZES, batches=BATCHES):
@@ -99,6 +101,9 @@ def measure(settings: Settings) -> Part:
                 budget.foresee(config.pixels)
                 measure_config(config, settings, budget, rates, part)
                 measured.append(config)
+    if "fresh" in settings.without:
+        part.left_out.append({"what": "first iteration in a fresh process", "reason": "left out"})
+        return part
     for config in configurations(settings, batches=(16,) if on_cuda(settings.device) else (16, 64)):
         if config in measured:
             measure_fresh(config, settings, part)
@@ -143,6 +148,10 @@ def makers(config: Config, device: str, stamps: Mapping[str, Stamps]) -> dict[st
         **{
             name: partial(Ours, config, device, precision=precision, callbacks=(stamps[name],))
             for name, precision in OURS.items()
+        },
+        **{
+            name: partial(Ours, config, device, precision=precision, keep=("activations", "resized_weights"))
+            for name, precision in WITHOUT.items()
         },
         **{name: partial(make_stamped, loop, config, device, stamps[name]) for name, loop in TUTORIALS.items()},
         **{name: partial(make_peer, name, config, device) for name in peers.available()},
@@ -214,13 +223,20 @@ def count_work(
 
 
 def ratios(config: Config, what: str, measured: Mapping[str, Any]) -> dict[str, float]:
-    """Return ours over each of the others; in float32 not over what runs in bfloat16."""
+    """Return ours over each of its rivals."""
     return {
         f"{config.name(what, precision)}.{name}": quotient(measured[ours], theirs)
         for ours, precision in OURS.items()
         for name, theirs in measured.items()
-        if ours in measured and name not in OURS and not (precision == "fp32" and name == "tutorial_bf16")
+        if ours in measured and is_rival(name, precision)
     }
+
+
+def is_rival(name: str, precision: str) -> bool:
+    """Return whether a subject is compared with ours of a precision: in float32 not what runs in bfloat16."""
+    if name in WITHOUT:
+        return WITHOUT[name] == precision
+    return name not in OURS and not (precision == "fp32" and name == "tutorial_bf16")
 
 
 def quotient(ours: Any, theirs: Any) -> float:

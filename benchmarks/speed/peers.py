@@ -2,7 +2,7 @@
 
 Neither is maintained. Both install beside the library with `pip install --no-deps -r benchmarks/speed/peers.txt`; what
 they import for metrics and logging is stubbed while they are imported, where it is missing. They get batches from
-memory and PyTorch's plain activations, as the tutorial loop does, and have no class loss: the class head is not
+memory and PyTorch's plain layers, as the tutorial loop does, and have no class loss: the class head is not
 computed. Printing, checkpoints and summaries are off; all else that their training steps do is left to them, losses
 read back to the host included.
 
@@ -33,7 +33,7 @@ from typing import Any
 from unittest.mock import MagicMock, patch
 
 import torch
-from subjects import CRITIC_STEPS, make_data, make_networks, with_plain_activations
+from subjects import CRITIC_STEPS, make_data, make_networks, with_plain_layers
 from timing import Run
 from torch import Tensor
 
@@ -234,9 +234,9 @@ class ResidentLoader:
 
 
 def plain_networks(kind: str, size: int, base: int) -> tuple[Any, Any]:
-    """Return the benchmark's networks with PyTorch's activations."""
+    """Return the benchmark's networks with PyTorch's layers."""
     generator, critic = make_networks(kind, size, base)
-    return with_plain_activations(generator), with_plain_activations(critic)
+    return with_plain_layers(generator), with_plain_layers(critic)
 
 
 def score(critic: cg.Critic, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from subjects import Config, configurations, make_networks, make_trainer, with_plain_activations
+from subjects import Config, configurations, make_networks, make_trainer, with_plain_layers
 from timing import Budget, Part, Repeat, Settings, alternate_iterations, or_left_out, ratio, summary
 from torch import Tensor
 
@@ -62,7 +62,7 @@ def make_subjects(config: Config, precision: str, device: str) -> dict[str, Repe
     """Return functions that do so many calls."""
     ours = make_trainer(config.kind, config.size, base=config.base, device=device).ema
     theirs, _ = make_networks(config.kind, config.size, config.base)
-    with_plain_activations(theirs.to(device).eval())
+    with_plain_layers(theirs.to(device).eval())
     labels = cg.sampling.class_grid(CLASSES, config.batch)
     ways: dict[str, Callable[[], object]] = {
         "condgan": lambda: cg.sample(ours, labels, batch_size=config.batch),

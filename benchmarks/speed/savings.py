@@ -59,6 +59,8 @@ SAVINGS: dict[str, Saving] = {
     "no_grad_fakes": Saving(tutorial.NoGradFakes),
     "one_forward": Saving(tutorial.OneForward),
     "no_zero_second_derivatives": Saving(tutorial.NoZeroSecondDerivatives),
+    "weight_gradients": Saving(tutorial.WeightGradients),
+    "resized_weights": Saving(tutorial.ResizedWeights),
     "frozen_critic": Saving(tutorial.FrozenCritic),
     "fused_adam": Saving(tutorial.FusedAdam, alone=lambda loop: loop.critic_optimizer.step),
     "channels_last": Saving(tutorial.ChannelsLast),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from types import MethodType
+from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from timing import Settings, on_cuda
+from torch import Tensor
 
 import condgan as cg
 
@@ -16,6 +20,11 @@ NETWORKS: dict[str, tuple[type[cg.Generator], type[cg.Critic]]] = {
     "resnet": (cg.ResNetGenerator, cg.ACResNetCritic),
 }
 CRITIC_STEPS = 5
+SAVINGS_IN_LAYERS = ("activations", "weight_gradients", "resized_weights")
+"""What the library's layers save beside PyTorch's; see `with_plain_layers`."""
+
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -95,10 +104,13 @@ def make_trainer(
     num_classes: int = 2,
     precision: str = "fp32",
     callbacks: tuple[cg.Callback, ...] = (),
+    keep: Collection[str] = SAVINGS_IN_LAYERS,
     **options: Any,
 ) -> cg.Trainer:
-    """Return the ACWGAN-GP trainer that stands for the library."""
+    """Return the ACWGAN-GP trainer that stands for the library, with some of the savings in its layers or all."""
     generator, critic = make_networks(kind, size, base, num_classes)
+    if set(keep) < set(SAVINGS_IN_LAYERS):
+        generator, critic = with_plain_layers(generator, keep=keep), with_plain_layers(critic, keep=keep)
     data = make_data(size, num_classes, 2 * num_classes)
     return cg.recipes.acwgan_gp(
         data,
@@ -131,17 +143,51 @@ class Ours:
         self.trainer.fit(self.data, steps=self.trainer.state.step + times, batch_size=self.batch)
 
 
-def with_plain_activations(module: torch.nn.Module) -> torch.nn.Module:
-    """Replace the library's activations and pooling by PyTorch's, in place, and return the module.
+def with_plain_layers(module: Module, *, keep: Collection[str] = ()) -> Module:
+    """Take the savings of the library's layers from a network, in place, but for those to keep, and return it.
 
     Leaky ReLUs overwrite their input, as tutorials have it; the ReLUs of residual blocks cannot.
+
+    Args:
+        module: The network.
+        keep: Some of `SAVINGS_IN_LAYERS`: activations and pooling without second derivatives that are zeros, weight
+            gradients of a penalty as weight gradients, and weights instead of maps that are resized.
     """
     for name, child in module.named_children():
-        if isinstance(child, cg.nn.LeakyReLU):
+        if isinstance(child, torch.nn.Conv2d):
+            make_plain_convolution(child, keep)
+        elif isinstance(child, cg.nn.LeakyReLU) and "activations" not in keep:
             slope = child.negative_slope
             setattr(module, name, torch.nn.LeakyReLU(slope, inplace=True) if slope else torch.nn.ReLU())
-        elif isinstance(child, cg.nn.AvgPool2d):
+        elif isinstance(child, cg.nn.AvgPool2d) and "activations" not in keep:
             setattr(module, name, torch.nn.AvgPool2d(2, ceil_mode=True))
         else:
-            with_plain_activations(child)
+            with_plain_layers(child, keep=keep)
     return module
+
+
+def make_plain_convolution(module: torch.nn.Conv2d, keep: Collection[str]) -> None:
+    """Take savings from one layer."""
+    convolve = cg.nn.conv2d if "weight_gradients" in keep else F.conv2d
+    pool = cg.nn.avg_pool2d if "activations" in keep else partial(F.avg_pool2d, kernel_size=2, ceil_mode=True)
+
+    def plain(self: torch.nn.Conv2d, x: Tensor) -> Tensor:
+        return convolve(x, self.weight, self.bias, self.stride, self.padding)
+
+    def pooled(self: torch.nn.Conv2d, x: Tensor) -> Tensor:
+        return pool(plain(self, x))
+
+    def pooled_in_one(self: torch.nn.Conv2d, x: Tensor) -> Tensor:
+        return convolve(x, F.avg_pool2d(self.weight, 2, stride=1, padding=1), self.bias, 2, 1)
+
+    def enlarged(self: torch.nn.Conv2d, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.conv2d(cg.nn.upsample(x, size), self.weight, self.bias, padding=1)
+
+    if isinstance(module, cg.nn.UpsampleConv2d):
+        forward = None if "resized_weights" in keep else enlarged
+    elif isinstance(module, cg.nn.ConvPool2d):
+        forward = pooled_in_one if "resized_weights" in keep else pooled
+    else:
+        forward = plain if isinstance(module, cg.nn.Conv2d) else None
+    if forward is not None:
+        module.forward = MethodType(forward, module)  # follows the module into copies

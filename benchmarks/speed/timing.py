@@ -28,6 +28,8 @@ class Settings:
         limit: Seconds that one call of one subject may take; what is slower is reported as left out.
         quick: Measure the smallest configuration of each part only, to see that everything runs.
         only: Networks, image size and batch (`dcgan-64-16`) of the iterations to measure; empty for all.
+        without: What takes long beside what it tells and is not measured: "fresh" processes, "compiled" critic steps,
+            the whole "scaling".
     """
 
     device: str
@@ -35,6 +37,7 @@ class Settings:
     limit: float = 20.0
     quick: bool = False
     only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 @dataclass

@@ -4,7 +4,7 @@ As in repositories that loops are copied from (eriklindernoren/PyTorch-GAN, impl
 critic step keep their graph, and the critic's loss runs backward through the generator too, in vain. Other tutorials
 detach them: ours over such a loop is reported as `.no_grad_fakes`.
 
-Every subclass overrides one method and is otherwise the plain loop. All but bf16 and the single power iteration give
+Every subclass changes one thing and is otherwise the plain loop. All but bf16 and the single power iteration give
 the same gradients from the same draws.
 """
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from subjects import CRITIC_STEPS, Config, make_data, make_networks, with_plain_activations
+from subjects import CRITIC_STEPS, Config, make_data, make_networks, with_plain_layers
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -24,10 +24,10 @@ import condgan as cg
 
 
 class TutorialLoop:
-    """Five critic steps and one generator step with `backward`, separate passes and PyTorch's activations.
+    """Five critic steps and one generator step with `backward`, separate passes and PyTorch's layers.
 
-    The networks are those of the library with its activations replaced by PyTorch's, so that both sides compute the
-    same function with as many weights. Draws are made on the device and no loss is read.
+    The networks are those of the library without what its layers save, so that both sides compute the same function
+    with as many weights. Draws are made on the device and no loss is read.
 
     Args:
         generator: Maps latents and labels to images.
@@ -36,6 +36,9 @@ class TutorialLoop:
         batch_size: Images of each step.
         device: Where to train.
     """
+
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """What the networks keep of `SAVINGS_IN_LAYERS`."""
 
     def __init__(
         self,
@@ -51,8 +54,8 @@ class TutorialLoop:
         self.num_classes = data.num_classes
         self.images = data.images.to(device)
         self.labels = data.labels.to(device)
-        self.generator = self.place(generator)
-        self.critic = self.place(self.prepare(critic))
+        self.generator = self.place(with_plain_layers(generator, keep=self.keeps))
+        self.critic = self.place(with_plain_layers(critic, keep=self.keeps))
         self.generator_optimizer = self.make_optimizer(self.generator)
         self.critic_optimizer = self.make_optimizer(self.critic)
 
@@ -125,10 +128,6 @@ class TutorialLoop:
         """Return the context of forward passes and losses."""
         return nullcontext()
 
-    def prepare(self, critic: cg.Critic) -> nn.Module:
-        """Return the critic that is trained."""
-        return with_plain_activations(critic)
-
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to where it is trained."""
         return network.to(self.device).train()
@@ -156,8 +155,19 @@ class OneForward(TutorialLoop):
 class NoZeroSecondDerivatives(TutorialLoop):
     """The library's activations stay: their second derivative is absent instead of a tensor of zeros."""
 
-    def prepare(self, critic: cg.Critic) -> nn.Module:  # noqa: D102
-        return critic
+    keeps = ("activations",)
+
+
+class WeightGradients(TutorialLoop):
+    """The library's convolutions stay: the penalty's weight gradients are computed as weight gradients."""
+
+    keeps = ("weight_gradients",)
+
+
+class ResizedWeights(TutorialLoop):
+    """The library's convolutions that enlarge or pool stay: it is done to their weights instead of the maps."""
+
+    keeps = ("resized_weights",)
 
 
 class FrozenCritic(TutorialLoop):
@@ -205,9 +215,9 @@ class OnePowerIteration(TutorialLoop):
 class AveragingLoop(TutorialLoop):
     """The loop with an exponential moving average of the generator, parameter by parameter."""
 
-    def prepare(self, critic: cg.Critic) -> nn.Module:  # noqa: D102
+    def __init__(self, *networks_and_data: Any, **options: Any) -> None:
+        super().__init__(*networks_and_data, **options)
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False)
-        return super().prepare(critic)
 
     def generator_step(self) -> Tensor:  # noqa: D102
         loss = super().generator_step()
