@@ -212,6 +212,47 @@ def test_the_command_writes_what_it_promises_and_completes_it(load, tmp_path, mo
         main([*options, "--parts", "speed"])
 
 
+def test_what_takes_long_can_be_left_out(tmp_path, load):
+    load("savings")
+    main = runpy.run_path(str(SCRIPTS / "__main__.py"))["main"]
+    options = ["--device", "cpu", "--quick", "--out", str(tmp_path), "--parts", "engines,scaling"]
+    main([*options, "--without", "compiled,scaling"])
+    results = json.loads((tmp_path / "cpu_quick.json").read_text())
+    assert list(results["parts"]) == ["engines"]
+    assert {"what": "critic step", "reason": "left out"} in results["parts"]["engines"]["left_out"]
+    with pytest.raises(SystemExit):
+        main([*options, "--without", "savings"])
+
+
+@pytest.mark.parametrize("kind", ["dcgan", "resnet"])
+@pytest.mark.parametrize("keep", [(), ("activations",), ("weight_gradients",), ("resized_weights",), "all"])
+def test_networks_with_plain_layers_compute_the_same(load, float64, monkeypatch, kind, keep):
+    subjects = load("subjects")
+    monkeypatch.setattr("condgan.nn.convolution.pays", lambda *_: True)
+    keep = subjects.SAVINGS_IN_LAYERS if keep == "all" else keep
+    ours = subjects.make_networks(kind, 18, 4)  # 9 is odd: there maps are resized
+    plain = [subjects.with_plain_layers(network, keep=keep) for network in subjects.make_networks(kind, 18, 4)]
+    z, y = torch.randn(3, ours[0].latent_dim), torch.tensor([0, 1, 1])
+    x, x_plain = ours[0](z, y), plain[0](z, y)
+    score, score_plain = ours[1](x, y).score, plain[1](x_plain, y).score
+    torch.testing.assert_close(score, score_plain, rtol=1e-10, atol=1e-12)
+    nodes = {name for name in functions_of(score_plain) if name.startswith("_")}
+    expected = {"activations": {"_LeakyReLUBackward"}, "weight_gradients": {"_ConvolutionBackward"}}
+    pooled = {"_AvgPool2dBackward"} if kind == "resnet" and "activations" in keep else set()
+    assert nodes - {"_ParametersBackward"} == set().union(pooled, *(expected.get(name, set()) for name in keep))
+
+
+def functions_of(tensor):
+    """Return the names of all functions that a tensor was computed by."""
+    found, waiting = {}, [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found[node] = node.name()
+            waiting += [following for following, _ in node.next_functions]
+    return set(found.values())
+
+
 def test_iterations_are_compared_with_every_side(load):
     iteration, timing, subjects = load("iteration"), load("timing"), load("subjects")
     part, rates = timing.Part(), load("roofline").Rates({torch.float32: 1e11, torch.bfloat16: 1e11}, bytes=1e10)
@@ -222,6 +263,11 @@ def test_iterations_are_compared_with_every_side(load):
     assert expected <= set(part.ratios)
     assert "iteration_16px_bf16_b4.tutorial_bf16" in part.ratios
     assert "iteration_16px_fp32_b4.tutorial_bf16" not in part.ratios
+    unsaved = {name for name in part.ratios if "without" in name}
+    assert unsaved == {
+        "iteration_16px_fp32_b4.without_weight_gradients",
+        "iteration_16px_bf16_b4.without_weight_gradients_bf16",
+    }
     (row,) = part.rows
     assert row["operators"]["condgan_fp32"] < row["operators"]["tutorial"]
     assert row["critic_step_seconds"]["tutorial"]["median"] < row["seconds"]["tutorial"]["median"]

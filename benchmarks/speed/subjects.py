@@ -109,8 +109,7 @@ def make_trainer(
 ) -> cg.Trainer:
     """Return the ACWGAN-GP trainer that stands for the library, with some of the savings in its layers or all."""
     generator, critic = make_networks(kind, size, base, num_classes)
-    if set(keep) < set(SAVINGS_IN_LAYERS):
-        generator, critic = with_plain_layers(generator, keep=keep), with_plain_layers(critic, keep=keep)
+    generator, critic = with_plain_layers(generator, keep=keep), with_plain_layers(critic, keep=keep)
     data = make_data(size, num_classes, 2 * num_classes)
     return cg.recipes.acwgan_gp(
         data,
@@ -153,6 +152,8 @@ def with_plain_layers(module: Module, *, keep: Collection[str] = ()) -> Module:
         keep: Some of `SAVINGS_IN_LAYERS`: activations and pooling without second derivatives that are zeros, weight
             gradients of a penalty as weight gradients, and weights instead of maps that are resized.
     """
+    if set(SAVINGS_IN_LAYERS) <= set(keep):
+        return module
     for name, child in module.named_children():
         if isinstance(child, torch.nn.Conv2d):
             make_plain_convolution(child, keep)
@@ -178,6 +179,8 @@ def make_plain_convolution(module: torch.nn.Conv2d, keep: Collection[str]) -> No
         return pool(plain(self, x))
 
     def pooled_in_one(self: torch.nn.Conv2d, x: Tensor) -> Tensor:
+        if x.shape[-2] % 2 or x.shape[-1] % 2:
+            return pooled(self, x)
         return convolve(x, F.avg_pool2d(self.weight, 2, stride=1, padding=1), self.bias, 2, 1)
 
     def enlarged(self: torch.nn.Conv2d, x: Tensor, size: tuple[int, int]) -> Tensor:
