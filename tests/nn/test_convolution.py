@@ -247,11 +247,11 @@ def test_a_users_compiled_penalty_is_exact():
 
         return (torch.func.grad(score)(x).flatten(1).norm(dim=1) - 1).square().mean()
 
-    compiled = torch.compile(torch.func.grad(loss), fullgraph=True)(weights, x)
+    compiled = torch.compile(torch.func.grad(loss), fullgraph=True, dynamic=False)(weights, x)
     check_equal(compiled, torch.func.grad(loss)(weights, x))
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # tracing is deprecated
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace")
 def test_exported_and_traced_layers_are_pytorchs():
     layer, x = Conv2d(2, 3, 3), torch.randn(2, 2, 6, 6)
     operators = {str(node.target) for node in torch.export.export(layer, (x,)).graph.nodes if node.op != "placeholder"}
