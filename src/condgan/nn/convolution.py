@@ -259,7 +259,8 @@ def _is_differentiated(*tensors: Tensor | None) -> bool:
 def _autocast(tensor: Tensor) -> Tensor:
     """Convert as autocast does for a convolution, which it cannot see inside a custom function."""
     device = tensor.device.type
-    if tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if tensor.dtype == torch.float64 or not enabled:
         return tensor
     return tensor.to(torch.get_autocast_dtype(device))
 
