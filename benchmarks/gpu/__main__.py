@@ -73,8 +73,9 @@ def _add_study_options(study: argparse.ArgumentParser) -> None:
     study.add_argument(
         "--at-once",
         choices=("seeds", "recipes"),
-        help="train all seeds of a recipe side by side in one process (the default where the library can), or one "
-        "process for each recipe, seed by seed",
+        default="seeds",
+        help="train all seeds of a recipe side by side in one process (the default), or one process for each recipe, "
+        "seed by seed",
     )
     study.add_argument(
         "--engine",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from clocks import WARM_UP, seconds_of_call
-from library import ENGINES
+from names import ENGINES
 from runs import config_of, cudnn_benchmark, free, time_trainer, tutorial_of
 from subjects import Config
 from work import Row, Work

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 from clocks import WARM_UP
-from library import ENGINES
+from names import ENGINES
 from runs import config_of, free, trainer_of
 from subjects import Config, make_data
 from timing import on_cuda, synchronize

@@ -11,10 +11,11 @@ from functools import partial
 
 import torch
 from clocks import seconds_of_call
-from library import origin
 from mps import CONTROL
 from timing import on_cuda, synchronize
 from work import Row, Work
+
+from condgan.study.provenance import provenance
 
 OPTIONAL = ("torch_fidelity", "xdist", "pytest", "pytest_timeout", "matplotlib", "sklearn", "hypothesis")
 LAUNCHES = 2000
@@ -22,7 +23,7 @@ LAUNCHES = 2000
 
 def run(work: Work) -> None:
     """Measure the machine."""
-    work.write({"what": "origin", **origin(work.device)})
+    work.write({"what": "origin", **provenance(work.device)})
     work.write({"what": "machine", **describe(work.device)})
     size = 2**22 if work.rehearse else 2**30
     work.measure({"what": "copy"}, lambda: copy_rate(size, work.device))

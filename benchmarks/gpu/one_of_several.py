@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from clocks import WARM_UP
-from library import best_engine
+from names import LEAST_OF_THE_HOST
 from runs import ENDLESS, config_of, trainer_of
 from several import CONFIG
 from subjects import make_data
@@ -50,7 +50,7 @@ class _Race(cg.Callback):
 def run(work: Work) -> None:
     """Train, and leave the rate in the folder."""
     config, race = config_of(CONFIG, work), _Race(work)
-    how = {"engine": best_engine(), "precision": "bf16"}
+    how = {"engine": LEAST_OF_THE_HOST, "precision": "bf16"}
     trainer = trainer_of(config, work.device, callbacks=(race,), seed=work.options["number"], **how)
     trainer.fit(make_data(config.size), steps=ENDLESS, batch_size=config.batch)
     found = {"iterations_per_second": race.rate, "ran": trainer.engine.name}

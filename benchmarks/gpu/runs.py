@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from clocks import Laps
-from library import ENGINES, Missing, convolve_as_pytorch
-from subjects import Config, make_data, make_trainer
+from names import ENGINES
+from subjects import SAVINGS_IN_LAYERS, Config, make_data, make_trainer
 from timing import on_cuda
 from tutorial import Bf16, TutorialLoop
 from work import Row, Work
@@ -46,7 +46,8 @@ def trainer_of(
     **options: Any,
 ) -> cg.Trainer:
     """Return the library's trainer, by what its engine does."""
-    trainer = make_trainer(
+    keep = [saving for saving in SAVINGS_IN_LAYERS if own_convolutions or saving != "weight_gradients"]
+    return make_trainer(
         config.kind,
         config.size,
         base=config.base,
@@ -54,11 +55,9 @@ def trainer_of(
         engine=ENGINES[engine],
         precision=precision,
         callbacks=callbacks,
+        keep=keep,
         **options,
     )
-    if not own_convolutions:
-        convolve_as_pytorch(trainer.networks.critic)
-    return trainer
 
 
 def time_trainer(config: Config, device: str, **how: Any) -> Row:
@@ -71,11 +70,8 @@ def time_trainer(config: Config, device: str, **how: Any) -> Row:
 
 
 def tutorial_of(config: Config, device: str, precision: str) -> TutorialLoop:
-    """Return the loop as tutorials write it, with PyTorch's convolutions."""
-    loop = (Bf16 if precision == "bf16" else TutorialLoop).of(config, device)
-    with suppress(Missing):  # then they are PyTorch's
-        convolve_as_pytorch(loop.critic)
-    return loop
+    """Return the loop as tutorials write it."""
+    return (Bf16 if precision == "bf16" else TutorialLoop).of(config, device)
 
 
 @contextmanager

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import mps
 from clocks import Laps
-from library import best_engine, train_together
+from names import LEAST_OF_THE_HOST
 from parts import HERE
 from runs import ENDLESS, config_of, free, trainer_of
 from subjects import make_data
 from work import Row, Work
 
 import condgan as cg
+from condgan.training import fit_together
 
 CONFIG = "dcgan-32"
 
@@ -28,7 +29,7 @@ CONFIG = "dcgan-32"
 def run(work: Work) -> None:
     """Measure one way for one training and for several."""
     how, counts = work.options["how"], (2,) if work.rehearse else work.options["counts"]
-    columns = {**config_of(CONFIG, work).describe(), "engine": best_engine(), "precision": "bf16", "how": how}
+    columns = {**config_of(CONFIG, work).describe(), "engine": LEAST_OF_THE_HOST, "precision": "bf16", "how": how}
     if how == "processes with MPS":
         try:
             mps.start()
@@ -45,13 +46,13 @@ def in_one_process(count: int, work: Work) -> Row:
     """Return the iterations a second of trainings side by side."""
     config = config_of(CONFIG, work)
     data = make_data(config.size)
-    how = {"engine": best_engine(), "precision": "bf16"}
+    how = {"engine": LEAST_OF_THE_HOST, "precision": "bf16"}
     alone = Laps(work.device)
     trainer_of(config, work.device, callbacks=(alone,), **how).fit(data, steps=ENDLESS, batch_size=config.batch)
     laps = Laps(work.device, iterations=alone.iterations)
     callbacks: list[tuple[cg.Callback, ...]] = [(laps,), *[()] * (count - 1)]
     trainers = [trainer_of(config, work.device, callbacks=own, seed=seed, **how) for seed, own in enumerate(callbacks)]
-    train_together(trainers, data, steps=laps.steps, batch_size=config.batch)
+    fit_together(trainers, data, steps=laps.steps, batch_size=config.batch)
     rate = 1 / laps.summary()["median"]
     return {"iterations_per_second": count * rate, "of_each": [rate] * count, "ran": trainers[0].engine.name}
 

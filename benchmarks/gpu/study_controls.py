@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from library import origin
 from study_data import examiner, make_study
 from work import Row, Work
+
+from condgan.study.provenance import provenance
 
 
 def run(work: Work) -> None:
     """Prepare one study."""
-    work.write({"what": "origin", **origin(work.device)})
+    work.write({"what": "origin", **provenance(work.device)})
     work.measure({"what": "control", "size": work.options["size"]}, lambda: train_examiner(work))
 
 

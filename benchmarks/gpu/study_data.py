@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import SIZES, Size
-from library import ENGINES, best_engine
+from names import ENGINES, LEAST_OF_THE_HOST
 from timing import on_cuda
 from work import Work
 from xrays import load
@@ -64,7 +64,7 @@ def make_study(work: Work) -> Study:
         folder_of(given["work"], given["size"], given["classes"]),
         group=kermany_case if real else None,
         device=work.device,
-        engine=ENGINES[given["engine"] or best_engine()] if on_cuda(work.device) else "auto",
+        engine=ENGINES[given["engine"] or LEAST_OF_THE_HOST] if on_cuda(work.device) else "auto",
         progress=lambda line: print(line, flush=True),
         command=f"python benchmarks/study --size {given['size']} --classes {given['classes']} --out DIR",
     )

@@ -6,13 +6,14 @@ import shutil
 import time
 from collections.abc import Sequence
 
-from library import origin, train_together
 from study_data import generators, make_study
 from work import Work
 
 from condgan.study import Study
 from condgan.study.generators import GeneratorTraining, in_words
 from condgan.study.plan import Cell
+from condgan.study.provenance import provenance
+from condgan.training import fit_together
 
 TRIAL = 8.0
 """Seconds of training after which it is foreseen whether the rest fits."""
@@ -80,7 +81,7 @@ def advance(trainings: Sequence[GeneratorTraining], *, until: float) -> bool:
     for training in trainings:
         training.deadline = time.monotonic() + until
     if not are_finished(trainings):
-        train_together([training.trainer for training in trainings], trainings[0].data, **trainings[0].sizes)
+        fit_together([training.trainer for training in trainings], trainings[0].data, **trainings[0].sizes)
     return are_finished(trainings)
 
 
@@ -102,7 +103,7 @@ def keep(study: Study, cell: Cell, training: GeneratorTraining) -> None:
     outcome = training.finish()
     if outcome is None:
         raise RuntimeError(f"{cell.name} is not finished")
-    study.folder.write(cell, {**outcome, **origin(str(study.device))})
+    study.folder.write(cell, {**outcome, **provenance(study.device)})
     shutil.rmtree(study.folder.gan(cell) / "checkpoints", ignore_errors=True)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from library import can_train_together, gpu_sizes
+from names import GPU_SIZES
 from packing import bring, take_home
 from parts import run_together
 from study_data import folder_of, generators, size_of
@@ -39,7 +39,7 @@ def run(given: argparse.Namespace) -> None:
     if importlib.util.find_spec("torch_fidelity") is None:
         raise SystemExit("torch-fidelity is missing: by its KID the study's generators are chosen. See README.md.")
     rows = given.out.resolve() / "study.jsonl"
-    sizes = given.size or gpu_sizes()
+    sizes = given.size or GPU_SIZES
     append(rows, {"part": "run", "minutes": given.minutes, "device": given.device, "rehearse": given.rehearse})
     work = given.work.resolve()
     if given.rehearse:
@@ -60,7 +60,7 @@ def run(given: argparse.Namespace) -> None:
     run_together(
         [make(f"controls-{size}", "study_controls", {**common, "size": size}) for size in sizes], slots=1, end=end
     )
-    side_by_side = (given.at_once or ("seeds" if can_train_together() else "recipes")) == "seeds"
+    side_by_side = given.at_once == "seeds"
     tasks = [
         make(name, "study_generators", {**common, **options})
         for name, options in trainings(sizes, given, side_by_side=side_by_side)
