@@ -17,6 +17,9 @@ ROOT = Path(__file__).parents[1]
 SMALLER = {
     "steps=20_000": "steps=2",
     "steps=2_000": "steps=2",
+    "steps=4_500": "steps=2",
+    "batch_size=32": "batch_size=4",
+    "small_data(train)": "small_data(train, base_channels=4)",
     "batch_size=64": "batch_size=4",
     "(1, 64, 64)": "(1, 16, 16)",
     "4, 1, 64, 64": "4, 1, 16, 16",
