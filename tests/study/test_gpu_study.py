@@ -38,7 +38,7 @@ def trained_together(monkeypatch):
 def train(beside, tiny_classifier, tmp_path):
     """Return what trains the generators of one recipe and returns the rows so far."""
     work = beside("work")
-    size = beside("library").gpu_sizes()[0]
+    size = beside("names").GPU_SIZES[0]
     recipe = next(iter(beside("study_data").size_of(size, rehearse=True).config.recipes))
     options = {
         "size": size,
@@ -153,7 +153,7 @@ def test_classifiers_are_those_of_generators_that_are_here(train, beside, tmp_pa
 
 def test_processes_take_whole_seeds_or_whole_recipes(beside):
     run = beside("study_run")
-    size = beside("library").gpu_sizes()[0]
+    size = beside("names").GPU_SIZES[0]
     given = parse("--seeds", "0,1", "--recipe", "*_dcgan")
     given.rehearse = False
     recipes = [name for name in beside("configs").SIZES[size].config.recipes if name.endswith("_dcgan")]

@@ -259,8 +259,7 @@ def _is_differentiated(*tensors: Tensor | None) -> bool:
 def _autocast(tensor: Tensor) -> Tensor:
     """Convert as autocast does for a convolution, which it cannot see inside a custom function."""
     device = tensor.device.type
-    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    if tensor.dtype == torch.float64 or not enabled:
+    if tensor.is_meta or tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
         return tensor
     return tensor.to(torch.get_autocast_dtype(device))
 

@@ -228,8 +228,7 @@ class _FullPrecisionSpectralNorm(_SpectralNorm):
 
     @override
     def forward(self, weight: Tensor) -> Tensor:
-        device = weight.device.type
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
             normalized: Tensor = super().forward(weight)
             return normalized
 
