@@ -76,7 +76,7 @@ def test_readme_script_gives_what_it_says(tmp_path, monkeypatch):
 def test_readme_names_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = text[text.index("## What there is") : text.index("## Chest X-rays")]
-    names = re.findall(r"`([A-Za-z_0-9]+(?:\.[a-z_]+)?)`", table)
+    names = re.findall(r"`([A-Za-z_0-9]+(?:\.[A-Za-z_0-9]+)?)`", table)
     homes = (SimpleNamespace(condgan=cg), cg, cg.data, cg.recipes)
     assert not [name for name in names if "..." not in name and not any(_resolves(home, name) for home in homes)]
 
