@@ -13,7 +13,10 @@ Row = dict[str, Any]
 NOT_RUN = "Nothing has run on CUDA yet."
 """Stands where results will be."""
 
-ENGINES = ("recorded iteration", "recorded updates", "eager", "tutorial")
+RAN_AS = {"recorded iteration": "cuda_graph_iteration", "recorded updates": "cuda_graph", "eager": "eager"}
+"""Names of the trainer's engines by what they do."""
+
+ENGINES = (*RAN_AS, "tutorial")
 
 
 def body(runs: Mapping[str, Row]) -> str:
@@ -233,16 +236,22 @@ def setting(row: Row) -> tuple[tuple[str, str], ...]:
 
 
 def ms(row: Row | None) -> str:
-    """Return the milliseconds of a row; what fell back to eager says so."""
+    """Return the milliseconds of a row; what ran in a simpler way than asked says so."""
     if row is None:
         return ""
-    fell_back = row.get("ran") == "eager" and row["engine"] != "eager"
-    return milliseconds(row["seconds"]) + (" (ran eagerly)" if fell_back else "")
+    return milliseconds(row["seconds"]) + (f" (ran as {row['ran']})" if fell_back(row) else "")
+
+
+def fell_back(row: Row) -> bool:
+    """Return whether another engine ran than was asked for."""
+    return "ran" in row and row["ran"] != RAN_AS[row["engine"]]
 
 
 def over(row: Row | None, other: Row | None) -> str:
     """Return the ratio of two rows."""
-    return "" if row is None or other is None else bold(median(row["seconds"]) / median(other["seconds"]))
+    if row is None or other is None or fell_back(row) or fell_back(other):
+        return ""
+    return bold(median(row["seconds"]) / median(other["seconds"]))
 
 
 def median(summary: Mapping[str, float]) -> float:

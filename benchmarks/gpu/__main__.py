@@ -1,4 +1,4 @@
-"""Everything that is to be found out on a GPU machine, in the few minutes that one is at hand. See README.md.
+"""Everything that is to be found out on a GPU machine, in a few minutes. See README.md.
 
 Each part is a process with a limit of its own and writes what it found at once.
 """

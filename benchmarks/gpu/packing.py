@@ -1,4 +1,4 @@
-"""What of the studies goes home, and how what earlier runs took home comes back."""
+"""What of the studies is packed, and how what earlier runs packed is brought back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _merge(source: Path, folder: Path) -> set[str]:
     return {path.stem for path in (source / "cells").glob("*.json")}
 
 
-def take_home(folders: Sequence[Path], out: Path, *, known: Collection[str], most: float) -> list[Path]:
+def pack_new(folders: Sequence[Path], out: Path, *, known: Collection[str], most: float) -> list[Path]:
     """Pack what is new in the studies, in few files; generators that no longer fit into so many bytes are left out.
 
     `known` holds names of cells as `SIZE/NAME`.

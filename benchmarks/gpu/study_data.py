@@ -66,7 +66,7 @@ def make_study(work: Work) -> Study:
         device=work.device,
         engine=ENGINES[given["engine"] or LEAST_OF_THE_HOST] if on_cuda(work.device) else "auto",
         progress=lambda line: print(line, flush=True),
-        command=f"python benchmarks/study --size {given['size']} --classes {given['classes']} --out DIR",
+        command=f"python benchmarks/study --size {given['size']} --classes {given['classes']}",
     )
 
 

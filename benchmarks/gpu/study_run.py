@@ -1,4 +1,4 @@
-"""The second run on a machine: generators by whole seeds, then their classifiers, packed to be taken home."""
+"""The second run on a machine: generators by whole seeds, then their classifiers, packed to be carried elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from names import GPU_SIZES
-from packing import bring, take_home
+from packing import bring, pack_new
 from parts import run_together
 from study_data import folder_of, generators, size_of
 from work import Row, Task, append
@@ -47,7 +47,7 @@ def run(given: argparse.Namespace) -> None:
         shutil.rmtree(work, ignore_errors=True)
     folders = [folder_of(work, size, given.classes) for size in sizes]
     known = {f"{folder.parent.name}/{name}" for folder in folders for name in bring(given.merge, folder)}
-    home = partial(_take_home, folders, rows.parent, known, given.most_mib)
+    pack = partial(_pack_new, folders, rows.parent, known, given.most_mib)
     common = {
         "classes": given.classes,
         "engine": given.engine,
@@ -68,7 +68,7 @@ def run(given: argparse.Namespace) -> None:
     if tasks:
         recipes = len({task.options["recipe"] for task in tasks})
         slots = given.processes or (1 if side_by_side else recipes)
-        run_together(tasks, slots=slots, end=end, ended=home)
+        run_together(tasks, slots=slots, end=end, ended=pack)
     if end - time.monotonic() > LEAST_FOR_CLASSIFIERS:
         tasks = [
             make(f"classifiers-{size}-{recipe or 'real'}", "study_classifiers", {**common, "size": size, **options})
@@ -77,7 +77,7 @@ def run(given: argparse.Namespace) -> None:
         ]
         if tasks:
             run_together(tasks, slots=CLASSIFIERS_AT_ONCE, end=end)
-    home()
+    pack()
     print(f"{rows.parent}: {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -121,10 +121,10 @@ def parse_seeds(given: str | None) -> list[int] | None:
     return None if given is None else [int(seed) for seed in given.split(",")]
 
 
-def _take_home(folders: Sequence[Path], out: Path, known: set[str], most_mib: float, row: Row | None = None) -> None:
-    """Pack what there is; behind each process, so that it is there if the machine is not any more."""
+def _pack_new(folders: Sequence[Path], out: Path, known: set[str], most_mib: float, row: Row | None = None) -> None:
+    """Pack what there is; after each process, so that an interrupted run keeps it."""
     try:
-        packed = take_home(folders, out, known=known, most=most_mib * 2**20)
+        packed = pack_new(folders, out, known=known, most=most_mib * 2**20)
     except OSError as error:  # another process has just moved a file: the next packing has it
         print(f"not packed yet: {error}", flush=True)
         return

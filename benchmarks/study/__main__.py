@@ -1,6 +1,6 @@
 """The study on real chest X-rays, cell by cell: ACGAN against ACWGAN, by what a ResNet-18 learns from their images.
 
-`python benchmarks/study --size cpu --out DIR` goes on where it was stopped. Cells may be run in any order and on
+`python benchmarks/study --size cpu` goes on where it was stopped. Cells may be run in any order and on
 several machines (`--cell`, `--merge`); `--publish` puts what there is into `results/`, from where `docs/update.py`
 makes the page. A cell that was published before is compared with its committed interval when it is run again.
 """
@@ -86,7 +86,7 @@ def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(prog="python benchmarks/study", description=__doc__)
     parser.add_argument("--size", choices=sorted(SIZES), default="cpu")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the study (by default runs/study/SIZE)")
     parser.add_argument(
         "--data",
         type=Path,
@@ -117,6 +117,7 @@ def main() -> None:
     given = parser.parse_args()
 
     size, fine = SIZES[given.size], True
+    given.out = given.out or Path("runs/study") / given.size
     for classes in given.classes or size.classes:
         folder, published = given.out / NAMES[classes], RESULTS / given.size / NAMES[classes]
         if given.merge:
@@ -135,7 +136,7 @@ def main() -> None:
             group=kermany_case,
             device=given.device,
             progress=lambda line: print(line, flush=True),
-            command=f"python benchmarks/study --size {given.size} --classes {classes} --out DIR",
+            command=f"python benchmarks/study --size {given.size} --classes {classes}",
         )
         if given.list:
             print("\n".join(cell.name for cell in study.cells))

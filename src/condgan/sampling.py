@@ -77,7 +77,7 @@ def sample_classes(
 
 
 def class_edges(probabilities: Tensor) -> Tensor:
-    """Return where one class ends and the next begins, if a number in [0, 1) is to choose a class.
+    """Return the boundaries of the classes in the cumulative distribution, by which a number in [0, 1) chooses a class.
 
     Shape:
         - `probabilities`: `(K,)`. Output: `(K - 1,)`, from 0 to 1.

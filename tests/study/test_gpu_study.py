@@ -105,7 +105,7 @@ def test_each_goes_on_alone_where_together_fails(train, monkeypatch):
 def test_what_is_known_at_home_is_not_packed_again(train, beside, tmp_path):
     packing, out = beside("packing"), tmp_path / "out"
     train(side_by_side=False, seeds=[0])
-    (first,) = packing.take_home([train.folder], out, known=(), most=2**20)
+    (first,) = packing.pack_new([train.folder], out, known=(), most=2**20)
     size = train.folder.parent.name
     assert first == out / size / "two-classes.tar.gz.000"
 
@@ -114,7 +114,7 @@ def test_what_is_known_at_home_is_not_packed_again(train, beside, tmp_path):
     assert known == {"classifier-real-c0-p100", next(new.glob("gans/*")).name}
     assert packing.bring([train.folder.parents[1]], new) == known  # folders do as well
     names = {f"{size}/{name}" for name in known}
-    packing.take_home([new], tmp_path / "again", known=names, most=2**20)
+    packing.pack_new([new], tmp_path / "again", known=names, most=2**20)
     beside("carry").unpack(tmp_path / "again" / size, tmp_path / "unpacked" / "two-classes")
     assert not list((tmp_path / "unpacked").rglob("*p100*"))
 
@@ -124,7 +124,7 @@ def test_a_generator_that_does_not_fit_is_left_out_whole(train, beside, tmp_path
     train(side_by_side=False)
     size = train.folder.parent.name
     weights = next(train.folder.rglob("model.safetensors")).stat().st_size
-    packing.take_home([train.folder], tmp_path / "out", known=(), most=0.75 * weights)
+    packing.pack_new([train.folder], tmp_path / "out", known=(), most=0.75 * weights)
     beside("carry").unpack(tmp_path / "out" / size, tmp_path / "there" / "two-classes")
     there = StudyFolder(tmp_path / "there" / "two-classes")
     cells = [cell for cell in cg.study.plan(there.config) if cell.kind == "gan" and there.is_finished(cell.name)]

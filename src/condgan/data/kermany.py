@@ -180,7 +180,7 @@ def kermany_held_out() -> frozenset[str]:
     """Return the patients of the official training split, as `kermany_patient` names them, that are held out.
 
     They are a tenth of the images of each cause, drawn with a fixed seed from the patients that the validation sets of
-    earlier studies do not hold. A study that is tested on them has had no occasion to be tuned to them.
+    earlier studies do not hold. A study that is tested on them cannot have been tuned on them.
 
     Examples:
         >>> len(kermany_held_out())

@@ -1,7 +1,7 @@
 r"""Convolutions whose second derivative computes weight gradients as weight gradients.
 
 A gradient penalty differentiates the input gradient $X(g, w)$ of each convolution, and for $\partial L / \partial w$
-PyTorch then runs a forward convolution whose kernel is a whole feature map, which libraries of kernels are not made
+PyTorch then runs a forward convolution whose kernel is a whole feature map, which kernel libraries are not optimized
 for. It is a weight gradient like any other. With the bilinear convolution $F(x, w)$ and its derivatives
 
 $$ \langle F(x, w), g \rangle = \langle x, X(g, w) \rangle = \langle w, W(g, x) \rangle, $$
@@ -30,8 +30,8 @@ Pair = int | tuple[int, ...]
 class Conv2d(nn.Conv2d):
     r"""A `torch.nn.Conv2d` for critics under a second-order penalty: see `conv2d`.
 
-    Arguments, parameters and state are those of `torch.nn.Conv2d`. Padding other than a number of zeros is PyTorch's
-    own convolution.
+    Arguments, parameters and state are those of `torch.nn.Conv2d`. Any other padding than a number of
+    zeros falls back to PyTorch's convolution.
 
     Shape:
         - `input`: `(N, C, H, W)`. Output: `(N, out_channels, *, *)`.
@@ -92,9 +92,9 @@ def conv2d(
 def pays(x: Tensor, weight: Tensor, stride: Pair = 1) -> bool:
     """Return whether the weight-gradient kernel is the faster one, by what was measured.
 
-    On the CPU it is where the output has at least four times as many places as the kernel: in smaller maps PyTorch's
-    convolution with a kernel of the map's size is an ordinary one. Elsewhere it is taken to be always: on CUDA nothing
-    has been measured yet.
+    On the CPU it is faster if the output map has at least four times as many positions as the kernel: in smaller maps
+    PyTorch's convolution with a kernel of the map's size is an ordinary one. Elsewhere it is taken to be always: on
+    CUDA nothing has been measured yet.
 
     Shape:
         - `x`: `(N, C, H, W)`; `weight`: `(O, *, h, w)`.

@@ -1,11 +1,11 @@
-r"""A convolution with doubling before it or halving behind it, as one convolution.
+r"""Up-sampling or pooling fused with a convolution.
 
-Both resizings are linear and work on blocks of two by two places, so that they can be done to the weights instead of
-the maps, once and for all places: a 3x3 convolution becomes a 4x4 one of stride two, which computes the same function
+Both resizings are linear and work on blocks of two by two positions, so that they can be done to the weights instead of
+the maps: a 3x3 convolution becomes a 4x4 one of stride two, which computes the same function
 with 16 multiplications where there were 36, and the large map in between is never made. Progressive growing has this
 as "fused scale" (Karras et al. 2018, arXiv:1710.10196, in the code).
 
-Maps of odd sides are resized and convolved one after the other.
+Maps that are pooled at odd sides, or not exactly doubled, are resized and convolved one after the other.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def upsample(x: Tensor, size: Size) -> Tensor:
 
 
 class UpsampleConv2d(nn.Conv2d):
-    r"""A 3x3 convolution of maps that are enlarged to `size` by their nearest neighbours first.
+    r"""Nearest-neighbour up-sampling to `size`, then a 3x3 convolution.
 
-    For twice the sides it is the transposed convolution of stride two with the kernel
+    For twice the sides it is the transposed convolution of stride two with the flipped kernel
     $\tilde w = w * \begin{pmatrix} 1 & 1 \\ 1 & 1 \end{pmatrix}$. Unlike one whose weights are free, it leaves no
     checkerboard.
 
@@ -64,7 +64,7 @@ class UpsampleConv2d(nn.Conv2d):
 
 
 class ConvPool2d(Conv2d):
-    r"""A 3x3 convolution and the means of 2x2 windows of it, smaller at odd edges, for critics under a penalty.
+    r"""A 3x3 convolution, then 2x2 average pooling (smaller windows at odd edges), for critics under a penalty.
 
     For even sides it is the convolution of stride two with the kernel
     $\tilde w = \tfrac14 w * \begin{pmatrix} 1 & 1 \\ 1 & 1 \end{pmatrix}$.

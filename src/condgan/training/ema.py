@@ -44,7 +44,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def move(self, generator: Generator, weight: float | Tensor) -> None:
-        """Do an update that has been counted. A CUDA graph needs its weight as a tensor, whose value can change.
+        """Apply an update that has been counted. A CUDA graph needs its weight as a tensor, whose value can change.
 
         Shape:
             - `weight`: a number, or a scalar of the parameters' type.

@@ -33,7 +33,7 @@ class DefaultRngs:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Let them stand in for the caller's, and take them away afterwards: neither disturbs the other."""
+        """Use these generators instead of the caller's, and restore those afterwards: neither disturbs the other."""
         with ExitStack() as stack:
             for kind, rng in self._own.items():
                 stack.enter_context(_in_place_on_cuda(rng) if kind == "cuda" else _in_place(rng, kind))

@@ -52,7 +52,7 @@ def describe(trainer: Trainer) -> dict[str, Any]:
 
 @contextmanager
 def fastest_convolutions(device: torch.device) -> Iterator[None]:
-    """Let cuDNN try all its kernels for a convolution once and keep the fastest: training has always the same shapes.
+    """Let cuDNN try all its kernels for a convolution once and keep the fastest: shapes do not change during training.
 
     Which one that is may differ from run to run, so not where PyTorch is told to be deterministic.
     """

@@ -30,8 +30,9 @@ def fit_together(
     step. Trainers on the same device share one copy of the images. Those that were resumed at different steps end at
     different times.
 
-    An error ends the training of its trainer alone, whose callbacks hear of it. The others are trained to the end, and
-    then the errors are raised together. Ctrl-C ends all of them behind their present steps, with checkpoints written.
+    An error ends the training of its trainer alone, and its callbacks are notified. The others are trained to the
+    end, and then the errors are raised together. Ctrl-C stops all of them after their current steps, with checkpoints
+    written.
 
     Args:
         trainers: The trainers, such as those of several seeds.
@@ -48,7 +49,7 @@ def fit_together(
         ValueError: Before any training, if a trainer is given twice, or the data do not fit one of them.
         ExceptionGroup: At the end, if trainers failed: their errors, with notes that say whose they are. A
             `TrainingDivergedError` is one of them, so catch it with `except*`.
-        KeyboardInterrupt: Behind the steps in which Ctrl-C was pressed.
+        KeyboardInterrupt: After the steps in which Ctrl-C was pressed.
     """
     if len({id(trainer) for trainer in trainers}) < len(trainers):
         raise ValueError(f"trainers must be different ones, got one of {len(trainers)} twice. Make one for each seed.")

@@ -264,7 +264,7 @@ class Trainer:
         return self._inputs
 
     def _steps(self, inputs: Lookahead, interrupted: Callable[[], bool]) -> StepByStep[None, None, None]:
-        """Train to the end of `fit`, and stop for a moment behind each step."""
+        """Train to the end of `fit`, and yield after each step."""
         total = self.state.total_steps
         try:
             self._call("on_fit_start")
@@ -342,7 +342,7 @@ class Trainer:
         return None
 
     def _update(self, role: Role, number: int) -> tuple[Hashable, Update[StepInputs]]:
-        """Return an update of a player, and its kind before it: updates in which other lazy terms rest are another."""
+        """Return the kind of an update and the update; with other lazy terms active it is another kind."""
         terms = self.terms.due(number)
         active = terms.critic_regularizers if role == "critic" else terms.generator_regularizers
         step = critic_step if role == "critic" else generator_step
