@@ -171,7 +171,7 @@ class Generator(RealGenerator):
 
     @property
     def device(self):
-        return torch.device("cuda", 0) if self.kind.type == "cuda" else self.kind
+        return self.kind  # as it was given, without an index if it had none
 
     def get_state(self):
         if self.cuda.tape is not None:

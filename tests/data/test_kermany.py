@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import os
 from collections import Counter
 from pathlib import Path
@@ -140,3 +141,16 @@ def test_a_tenth_of_each_cause_is_held_out() -> None:
 
 def _training_files() -> list[Path]:
     return sorted(Path(os.environ["CONDGAN_CHEST_XRAY"], "train").rglob("*.jpeg"))
+
+
+def test_no_benchmark_or_example_loads_patients_who_are_held_out() -> None:
+    repository = Path(__file__).parents[2]
+    calls = [
+        (path.name, ast.unparse(node))
+        for folder in ("benchmarks", "examples")
+        for path in (repository / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "Kermany"
+    ]
+    assert len(calls) >= 4
+    assert [call for call in calls if "'test'" not in call[1] and "patients='development'" not in call[1]] == []

@@ -81,7 +81,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=int, default=20_000, metavar="N", help="generator updates (20000)")
     group.add_argument("--batch-size", type=int, default=64, metavar="N", help="images of a critic step (64)")
     group.add_argument("--generator-batch-size", type=int, metavar="N", help="images of a generator step (the same)")
-    group.add_argument("--base-channels", type=int, default=64, metavar="N", help="width of the networks (64)")
+    group.add_argument("--base-channels", type=int, metavar="N", help="width of the networks; by default the recipe's")
     group.add_argument(
         "--augment",
         metavar="POLICY",

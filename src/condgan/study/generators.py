@@ -60,7 +60,8 @@ def make_trainer(
     Raises:
         ValueError: If the recipe does not exist on the networks that the plan asks for.
     """
-    options: dict[str, Any] = {"base_channels": plan.base_channels}
+    width = {} if plan.base_channels is None else {"base_channels": plan.base_channels}
+    options: dict[str, Any] = {**width}
     if plan.networks not in ("recipe", _OWN_NETWORKS.get(plan.recipe)):
         if (plan.recipe, plan.networks) not in _OTHER_NETWORKS:
             have = sorted({n for r, n in _OTHER_NETWORKS if r == plan.recipe} | {"recipe"})
@@ -68,7 +69,7 @@ def make_trainer(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the generator of the CPU alone, unlike torch.manual_seed
             generator, critic = _OTHER_NETWORKS[plan.recipe, plan.networks](
-                num_classes=data.num_classes, image_shape=data.image_shape, base_channels=plan.base_channels
+                num_classes=data.num_classes, image_shape=data.image_shape, **width
             )
         options |= {"generator": generator, "critic": critic}
     if plan.augment is not None:

@@ -41,7 +41,7 @@ class RecipePlan:
         generator_batch_size: Images of a generator step; by default `batch_size`.
         networks: `"recipe"` for those of its paper, else `"dcgan"` or `"resnet"`: two recipes on the same networks
             differ in their losses alone.
-        base_channels: Width of the networks.
+        base_channels: Width of the networks; None for the default of the recipe, or of the networks that replace its own.
         augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for the
             recipe's own, if it has any.
         auxiliary: Weights of the `AuxiliaryClassifierLoss` in place of the recipe's, such as
@@ -62,7 +62,7 @@ class RecipePlan:
     batch_size: int = 64
     generator_batch_size: int | None = None
     networks: str = "recipe"
-    base_channels: int = 64
+    base_channels: int | None = None
     augment: str | None = None
     auxiliary: dict[str, Any] | None = None
     keep: str = "last"
@@ -76,7 +76,8 @@ class RecipePlan:
         check_names("keep", [self.keep], KEPT)
         check_names("options", self.options, _options_of(self.recipe))
         for name in ("steps", "batch_size", "base_channels", "looks"):
-            _check_count(name, getattr(self, name))
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

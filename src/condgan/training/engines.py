@@ -134,6 +134,9 @@ class CudaGraphEngine:
             except RuntimeError as error:
                 self.fall_back(f"it cannot be recorded ({str(error).splitlines()[0]})")
                 return update(inputs)
+            except BaseException:  # generators may have other states now than earlier recordings know
+                self.forget()
+                raise
         return self._recordings[key].replay(inputs)
 
     def forget(self) -> None:

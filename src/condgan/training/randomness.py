@@ -55,7 +55,8 @@ def _in_place(rng: torch.Generator, kind: str) -> Iterator[None]:
 @contextmanager
 def _in_place_on_cuda(rng: torch.Generator) -> Iterator[None]:
     """Exchange the state itself and not its values: graphs of several trainers must not share one on the device."""
-    default = torch.cuda.default_generators[rng.device.index]
+    index = torch.cuda.current_device() if rng.device.index is None else rng.device.index
+    default = torch.cuda.default_generators[index]
     outside = default.graphsafe_get_state()
     default.graphsafe_set_state(rng)
     try:
