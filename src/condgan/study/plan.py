@@ -41,7 +41,7 @@ class RecipePlan:
         generator_batch_size: Images of a generator step; by default `batch_size`.
         networks: `"recipe"` for those of its paper, else `"dcgan"` or `"resnet"`: two recipes on the same networks
             differ in their losses alone.
-        base_channels: Width of the networks; None for the default of the recipe, or of the networks that replace its own.
+        base_channels: Width of the networks; None for the default of the recipe or of the networks that it gets.
         augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for the
             recipe's own, if it has any.
         auxiliary: Weights of the `AuxiliaryClassifierLoss` in place of the recipe's, such as
