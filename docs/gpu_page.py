@@ -88,27 +88,29 @@ def layers(parts: Row) -> Iterator[str]:
 
 
 def penalty(parts: Row) -> Iterator[str]:
-    """Yield whole iterations with either kind of convolutions."""
-    pairs = by(rows_of(parts, "penalty"), lambda row: row["own_convolutions"], setting)
-    yield "Whole iterations, with the library's convolutions and with PyTorch's:" if pairs else ""
+    """Yield whole iterations with and without what convolutions save."""
+    groups = by(rows_of(parts, "penalty"), lambda row: row["without"], cudnn_setting)
+    yield "Whole iterations, with the library's convolutions and without what they save:" if groups else ""
     yield table(
         {
             **dict(columns),
-            "library's, ms": ms(pair.get(True)),
-            "PyTorch's, ms": ms(pair.get(False)),
-            "library's over PyTorch's": over(pair.get(True), pair.get(False)),
+            "library's, ms": ms(found.get(None)),
+            "maps are resized, ms": ms(found.get("resized_weights")),
+            "PyTorch's weight gradients, ms": ms(found.get("weight_gradients")),
+            "library's over resized maps": over(found.get(None), found.get("resized_weights")),
+            "library's over PyTorch's weight gradients": over(found.get(None), found.get("weight_gradients")),
         }
-        for columns, pair in pairs.items()
+        for columns, found in groups.items()
     )
 
 
 def iterations(parts: Row) -> Iterator[str]:
-    """Yield the engines beside each other and beside the tutorial's loop."""
+    """Yield the engines beside each other and beside the tutorial's loop, all with the same setting of cuDNN's."""
     rows = [
         row for name in parts for row in rows_of(parts, name) if name.startswith("iterations-") and "seconds" in row
     ]
-    plain_rows = by([row for row in rows if not row["cudnn_benchmark"]], lambda row: row["engine"], setting)
-    yield "Whole iterations by engine, and the loop as tutorials write it:" if plain_rows else ""
+    groups = by(rows, lambda row: row["engine"], cudnn_setting)
+    yield "Whole iterations by engine, and the loop as tutorials write it:" if groups else ""
     yield table(
         {
             **dict(columns),
@@ -117,7 +119,7 @@ def iterations(parts: Row) -> Iterator[str]:
             "recorded updates over eager": over(found.get("recorded updates"), found.get("eager")),
             "recorded updates over tutorial": over(found.get("recorded updates"), found.get("tutorial")),
         }
-        for columns, found in plain_rows.items()
+        for columns, found in groups.items()
     )
     tried = by(rows, lambda row: row["cudnn_benchmark"], lambda row: (*setting(row), ("engine", row["engine"])))
     tried = {columns: pair for columns, pair in tried.items() if True in pair}
@@ -233,6 +235,11 @@ def setting(row: Row) -> tuple[tuple[str, str], ...]:
         ("batch", str(row["batch_size"])),
         ("precision", row["precision"]),
     )
+
+
+def cudnn_setting(row: Row) -> tuple[tuple[str, str], ...]:
+    """Return the columns that say what was trained, and whether cuDNN tried its algorithms."""
+    return (*setting(row), ("cuDNN benchmark", on_off(row["cudnn_benchmark"])))
 
 
 def ms(row: Row | None) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import condgan as cg
 from condgan.study.files import StudyFolder
@@ -94,6 +95,19 @@ def test_what_is_rehearsed_can_be_shown_and_is_not_published(beside, rehearsed, 
     assert re.search(r"\| dcgan, 4 channels \| 32 px \| 4 \| bf16 \|.* \(ran eagerly\)", text)
 
 
+@pytest.mark.parametrize("enabled", [False, True])
+def test_trainers_have_the_setting_of_cudnn_that_a_row_names(beside, make_trainer, enabled):
+    before = torch.backends.cudnn.benchmark
+    trainer = make_trainer()
+    trainer.device = torch.device("cuda")  # where it would search by itself
+    with beside("runs").cudnn_benchmark(enabled), trainer._as_in_training():
+        assert torch.backends.cudnn.benchmark is enabled
+    assert torch.backends.cudnn.benchmark is before
+    with trainer._as_in_training():
+        assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark is before
+
+
 def rows(*parts):
     head = {"part": "run", "minutes": 3.5, "device": "cuda", "rehearse": False}
     origin = {"what": "origin", "device": "a GPU", "commit": "abc", "versions": {"torch": "2"}}
@@ -113,12 +127,13 @@ def test_results_of_cuda_are_published_and_shown(beside, page, monkeypatch, tmp_
 
     def iteration(engine, seconds, ran, benchmark=False):
         summary = {"median": seconds, "low": seconds, "high": seconds}
-        what = {"engine": engine, "cudnn_benchmark": benchmark, "seconds": summary, "ran": ran}
+        what = {"engine": engine, "cudnn_benchmark": benchmark, "seconds": summary} | ({"ran": ran} if ran else {})
         return {"part": "iterations-dcgan-64", **network, **what}
 
     found = rows(
         iteration("recorded updates", 0.004, "cuda_graph"),
         iteration("recorded updates", 0.003, "cuda_graph", benchmark=True),
+        iteration("tutorial", 0.006, None, benchmark=True),
         iteration("eager", 0.008, "eager"),
         {"part": "iterations-dcgan-64", "what": "x", "skipped": "no time left"},
         {"part": "iterations-dcgan-64", "ended": "limit", "seconds": 30},
@@ -139,10 +154,11 @@ def test_results_of_cuda_are_published_and_shown(beside, page, monkeypatch, tmp_
     assert "On: a GPU; torch 2. Commit: `abc`. Time: 3.5 minutes." in text
     assert "Tests that need CUDA: 1 failed, 3 passed." in text
     assert "- `FAILED a - &lt;b&gt;`" in text
-    assert "| dcgan, 64 channels | 64 px | 64 | bf16 | 4 | 8 | **0.50** |" in text
+    assert "| dcgan, 64 channels | 64 px | 64 | bf16 | off | 4 | 8 |  | **0.50** |  |" in text
+    assert "| dcgan, 64 channels | 64 px | 64 | bf16 | on | 3 |  | 6 |  | **0.50** |" in text
     assert "| recorded updates | 3 | **0.75** |" in text
     assert "- iterations-dcgan-64 ended early: its time was up" in text
-    assert "- iterations-dcgan-64: 1 of 4 rows: no time left" in text
+    assert "- iterations-dcgan-64: 1 of 5 rows: no time left" in text
 
     again = [rows()[0], {"part": "tests", "what": "tests", "returncode": 0, "counts": {"passed": 4}, "failures": []}]
     write(tmp_path / "out" / "probe.jsonl", found + again)

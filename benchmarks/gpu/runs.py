@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from clocks import Laps
@@ -17,6 +18,7 @@ from tutorial import Bf16, TutorialLoop
 from work import Row, Work
 
 import condgan as cg
+from condgan.training import trainer as trainer_module
 
 CONFIGS = {
     "dcgan-64": Config("dcgan", 64, 64, 64),
@@ -41,12 +43,12 @@ def trainer_of(
     *,
     engine: str,
     precision: str,
-    own_convolutions: bool = True,
+    without: str | None = None,
     callbacks: tuple[cg.Callback, ...] = (),
     **options: Any,
 ) -> cg.Trainer:
-    """Return the library's trainer, by what its engine does."""
-    keep = [saving for saving in SAVINGS_IN_LAYERS if own_convolutions or saving != "weight_gradients"]
+    """Return the library's trainer, by what its engine does, without one of `SAVINGS_IN_LAYERS` or with all."""
+    keep = [saving for saving in SAVINGS_IN_LAYERS if saving != without]
     return make_trainer(
         config.kind,
         config.size,
@@ -76,11 +78,12 @@ def tutorial_of(config: Config, device: str, precision: str) -> TutorialLoop:
 
 @contextmanager
 def cudnn_benchmark(enabled: bool) -> Iterator[None]:
-    """Let cuDNN try its algorithms or not."""
+    """Let cuDNN try its algorithms or not, in trainers too, which by themselves always let it."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = enabled
     try:
-        yield
+        with patch.object(trainer_module, "fastest_convolutions", lambda device: nullcontext()):
+            yield
     finally:
         torch.backends.cudnn.benchmark = before
 
