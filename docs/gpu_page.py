@@ -202,7 +202,12 @@ def missing(parts: Row) -> str:
 
 def ending(how: object) -> str:
     """Return in words how a part ended."""
-    words = {"limit": "its time was up", "no time": "no time was left for it", None: "the run was cut off"}
+    words = {
+        "limit": "its time was up",
+        "silent": "it seemed to hang",
+        "no time": "no time was left for it",
+        None: "the run was cut off",
+    }
     return words[how] if how is None or isinstance(how, str) else f"its process ended with {how}"
 
 

@@ -26,6 +26,13 @@ PARTS = {
             work.write({"child": child.pid})
             time.sleep(100)
     """,
+    "chatters": """
+        import time
+        def run(work):
+            for number in range(5):
+                print(number, flush=True)
+                time.sleep(0.5)
+    """,
     "leaves": """
         import subprocess
         def run(work):
@@ -88,6 +95,37 @@ def test_a_part_that_hangs_is_killed_with_all_that_it_started(run):
     assert time.monotonic() - began < 8
     assert ended == {"hangs": "limit", "works": 0}
     assert not is_alive(rows[0]["child"])
+
+
+@pytest.fixture
+def run_together(run, load, tmp_path):
+    """Run parts of the test's own one after another, each until it says nothing for two seconds."""
+
+    def run_together(*names, **options):
+        rows = str(tmp_path / "out" / "rows.jsonl")
+        tasks = [load("work").Task(name, name, rows, "cpu", 30, 30, silence=2.0) for name in names]
+        return {row["part"]: row["ended"] for row in load("parts").run_together(tasks, slots=1, **options)}
+
+    return run_together
+
+
+def test_a_part_that_says_nothing_is_killed_before_its_limit(run_together):
+    assert run_together("hangs", "chatters") == {"hangs": "silent", "chatters": 0}
+
+
+def test_the_next_part_runs_while_what_has_ended_is_packed(run_together, load, tmp_path, capsys):
+    rows = tmp_path / "out" / "rows.jsonl"
+
+    def pack(row):
+        if row["part"] == "works":
+            late = time.monotonic() + 20
+            while not any(said["part"] == "leaves" for said in load("work").read(rows)):
+                assert time.monotonic() < late
+                time.sleep(0.05)
+            raise ValueError("a file is cut off")
+
+    assert run_together("works", "leaves", ended=pack) == {"works": 0, "leaves": 0}
+    assert "after works: ValueError: a file is cut off" in capsys.readouterr().out
 
 
 def test_what_a_part_leaves_behind_is_killed(run):

@@ -82,31 +82,40 @@ def run_together(
         tasks: What to run, in order.
         slots: How many may run at the same time; by default all.
         end: Time of `time.monotonic` by which all are over: what begins late plans with less.
-        ended: Called with the row of each process that has ended.
+        ended: Called with the row of each process that has ended, when the next has been started. An error in it is
+            printed: it must not cost the processes that run.
     """
     rows_file = Path(tasks[0].rows)
     log = _Log(rows_file.with_name("log.txt"))
     waiting, rows = list(tasks), []
     running: list[_Running] = []
+    new: list[Row] = []
     try:
-        while waiting or running:
+        while waiting or running or new:
             while waiting and len(running) < (slots or len(tasks)):
                 task = _in_time(waiting.pop(0), end - time.monotonic())
                 running.append(_Running(task, log.path))
+            for row in new:
+                _call(ended, row)
             time.sleep(0.05)
-            for process in running:
-                if (row := process.ended()) is None:
-                    continue
-                rows.append(row)
+            new = [row for process in running if (row := process.ended()) is not None]
+            running = [process for process in running if process.row is None]
+            for row in new:
                 log.show()
                 append(rows_file, row)
                 print(f"== {row['part']}: {row['ended']}, {row['seconds']} s", flush=True)
-                ended(row)
-            running = [process for process in running if process.row is None]
+            rows += new
     finally:
         for process in running:
             process.kill()
     return rows
+
+
+def _call(ended: Callable[[Row], None], row: Row) -> None:
+    try:
+        ended(row)
+    except Exception as error:
+        print(f"after {row['part']}: {type(error).__name__}: {error}", flush=True)
 
 
 def _in_time(task: Task, left: float) -> Task:
@@ -126,6 +135,7 @@ class _Running:
     def __init__(self, task: Task, log: Path) -> None:
         self.task, self.began = task, time.monotonic()
         self.row: Row | None = None
+        self._log, self._length, self._heard = log, 0, self.began
         self._process = _start(task, log) if task.seconds >= LEAST else None
 
     def ended(self) -> Row | None:
@@ -134,10 +144,19 @@ class _Running:
         code: int | str | None = "no time" if self._process is None else self._process.poll()
         if code is None and seconds > self.task.seconds:
             code = "limit"
+        if code is None and self._is_silent():
+            code = "silent"
         if code is not None:
             self.kill()
             self.row = {"part": self.task.part, "ended": code, "seconds": round(seconds, 1)}
         return self.row
+
+    def _is_silent(self) -> bool:
+        """Return whether nothing has been said for too long, by this process or by those that run beside it."""
+        now, length = time.monotonic(), self._log.stat().st_size
+        if length != self._length:
+            self._length, self._heard = length, now
+        return self.task.silence is not None and now - self._heard > self.task.silence
 
     def kill(self) -> None:
         """Kill the process and all that it started and left behind."""

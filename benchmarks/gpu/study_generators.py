@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from study_data import generators, make_study
 from work import Work
@@ -59,7 +60,7 @@ def train_side_by_side(study: Study, cells: Sequence[Cell], work: Work) -> list[
     """
     group = list(cells)
     while group:
-        trainings = [study.worker.prepare(cell) for cell in group]
+        trainings = [study.worker.prepare(cell, report=partial(say, cell.name)) for cell in group]
         began, first = time.monotonic(), trainings[0].trainer.state.step
         done = advance(trainings, until=min(TRIAL, work.left()))
         seconds = time.monotonic() - began
@@ -74,6 +75,11 @@ def train_side_by_side(study: Study, cells: Sequence[Cell], work: Work) -> list[
     names = ", ".join(cell.name for cell in cells)
     work.write({"what": "generators", "cells": names, "skipped": "more than there is time for"})
     return []
+
+
+def say(name: str, line: str) -> None:
+    """Print how far a training is; without that it would be taken to hang."""
+    print(f"{name}: {line}", flush=True)
 
 
 def advance(trainings: Sequence[GeneratorTraining], *, until: float) -> bool:

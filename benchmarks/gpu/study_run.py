@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,12 @@ PACKING = 8.0
 
 FINISHING = 6.0
 """Seconds that a process keeps for writing down what it has trained."""
+
+CONTROLS = 60.0
+"""Seconds for the controls of a size: a hang must not cost the generators."""
+
+SILENCE = 90.0
+"""Seconds of silence after which generators' processes are taken to hang: they report every 30 seconds."""
 
 CLASSIFIERS_AT_ONCE = 6
 LEAST_FOR_CLASSIFIERS = 20.0
@@ -57,12 +64,11 @@ def run(given: argparse.Namespace) -> None:
     base = Task(part="", module="", rows=str(rows), device=given.device, seconds=0, planned=0, rehearse=given.rehearse)
     make = partial(_task, base, end)
 
-    run_together(
-        [make(f"controls-{size}", "study_controls", {**common, "size": size}) for size in sizes], slots=1, end=end
-    )
+    controls = [make(f"controls-{size}", "study_controls", {**common, "size": size}, most=CONTROLS) for size in sizes]
+    run_together(controls, slots=1, end=end)
     side_by_side = given.at_once == "seeds"
     tasks = [
-        make(name, "study_generators", {**common, **options})
+        make(name, "study_generators", {**common, **options}, silence=SILENCE)
         for name, options in trainings(sizes, given, side_by_side=side_by_side)
     ]
     if tasks:
@@ -81,10 +87,20 @@ def run(given: argparse.Namespace) -> None:
     print(f"{rows.parent}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _task(base: Task, end: float, part: str, module: str, options: dict[str, Any]) -> Task:
-    """Return a task that may take all the time there is."""
-    seconds = end - time.monotonic()
-    return replace(base, part=part, module=module, options=options, seconds=seconds, planned=seconds - FINISHING)
+def _task(
+    base: Task,
+    end: float,
+    part: str,
+    module: str,
+    options: dict[str, Any],
+    *,
+    most: float = math.inf,
+    silence: float | None = None,
+) -> Task:
+    """Return a task that may take all the time there is, or so many seconds at most."""
+    seconds = min(most, end - time.monotonic())
+    task = replace(base, part=part, module=module, options=options, silence=silence)
+    return replace(task, seconds=seconds, planned=seconds - FINISHING)
 
 
 def trainings(
@@ -122,11 +138,10 @@ def parse_seeds(given: str | None) -> list[int] | None:
 
 
 def _pack_new(folders: Sequence[Path], out: Path, known: set[str], most_mib: float, row: Row | None = None) -> None:
-    """Pack what there is; after each process, so that an interrupted run keeps it."""
-    try:
-        packed = pack_new(folders, out, known=known, most=most_mib * 2**20)
-    except OSError as error:  # another process has just moved a file: the next packing has it
-        print(f"not packed yet: {error}", flush=True)
-        return
+    """Pack what there is; after each process, so that an interrupted run keeps it.
+
+    This may fail where another process is just moving a file: the next packing has it.
+    """
+    packed = pack_new(folders, out, known=known, most=most_mib * 2**20)
     if row is None:
         print("\n".join(f"{path} {path.stat().st_size / 2**20:.1f} MiB" for path in packed), flush=True)

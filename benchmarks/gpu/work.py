@@ -28,6 +28,7 @@ class Task:
         seconds: Time after which the process is killed.
         planned: Time after which it begins nothing new.
         rehearse: Do everything in miniature.
+        silence: Seconds without output after which the process is taken to hang, and killed.
         options: What else the module needs, plain values.
     """
 
@@ -38,6 +39,7 @@ class Task:
     seconds: float
     planned: float
     rehearse: bool = False
+    silence: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> str:

@@ -33,7 +33,8 @@ def pack(folder: Path, out: Path, *, part: int = PART, without: Collection[str] 
         The parts, in order.
     """
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+    # Half-precision weights hardly get smaller by more work.
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
         for path in _to_carry(folder, without):
             content = _half(path) if path.name == WEIGHTS else path.read_bytes()
             entry = tarfile.TarInfo(path.relative_to(folder).as_posix())

@@ -151,6 +151,19 @@ def test_classifiers_are_those_of_generators_that_are_here(train, beside, tmp_pa
     assert (row["recipe"], row["finished"], row["of"]) == (recipe, 2, 2)
 
 
+def test_what_hangs_does_not_cost_the_rest(beside, monkeypatch, tmp_path):
+    pytest.importorskip("torch_fidelity")
+    run, tasks = beside("study_run"), []
+    monkeypatch.setattr(run, "run_together", lambda given, **options: tasks.extend(given))
+    given = parse("--out", str(tmp_path), "--work", str(tmp_path / "work"), "--minutes", "7", "--device", "cpu")
+    run.run(given)
+    controls = [task for task in tasks if task.module == "study_controls"]
+    assert [task.seconds for task in controls] == [run.CONTROLS] * len(beside("names").GPU_SIZES)
+    trainings = [task for task in tasks if task.module == "study_generators"]
+    assert trainings
+    assert all(task.silence < 120 < task.seconds for task in trainings)
+
+
 def test_processes_take_whole_seeds_or_whole_recipes(beside):
     run = beside("study_run")
     size = beside("names").GPU_SIZES[0]
