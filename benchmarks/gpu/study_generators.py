@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
 from functools import partial
 
+from clocks import WARM_UP
 from study_data import generators, make_study
+from timing import on_cuda, synchronize
 from work import Work
 
+import condgan as cg
 from condgan.study import Study
 from condgan.study.generators import GeneratorTraining, in_words
 from condgan.study.plan import Cell
@@ -17,10 +21,10 @@ from condgan.study.provenance import provenance
 from condgan.training import fit_together
 
 TRIAL = 8.0
-"""Seconds of training after which it is foreseen whether the rest fits."""
+"""Seconds of training behind the warm-up after which it is foreseen whether the rest fits."""
 
-PATIENCE = 1.3
-"""How much longer than there is time for the rest may seem to take: a trial has recordings in it, and exaggerates."""
+PATIENCE = 1.1
+"""How much longer than there is time for the rest may seem to take: a trial is short, and not exact."""
 
 
 def run(work: Work) -> None:
@@ -59,12 +63,10 @@ def train_side_by_side(study: Study, cells: Sequence[Cell], work: Work) -> list[
     The trainings have a short trial first. What does not fit is left, so that other recipes have the time.
     """
     group = list(cells)
-    while group:
+    while group and work.left() > 0:
         trainings = [study.worker.prepare(cell, report=partial(say, cell.name)) for cell in group]
-        began, first = time.monotonic(), trainings[0].trainer.state.step
-        done = advance(trainings, until=min(TRIAL, work.left()))
-        seconds = time.monotonic() - began
-        if done or fits(trainings, seconds / max(1, trainings[0].trainer.state.step - first), work):
+        done, seconds_of_step = try_out(trainings, work)
+        if done or fits(trainings, seconds_of_step, work):
             if not advance(trainings, until=work.left()):
                 break
             for cell, training in zip(group, trainings, strict=True):
@@ -80,6 +82,50 @@ def train_side_by_side(study: Study, cells: Sequence[Cell], work: Work) -> list[
 def say(name: str, line: str) -> None:
     """Print how far a training is; without that it would be taken to hang."""
     print(f"{name}: {line}", flush=True)
+
+
+class Trial(cg.Callback):
+    """Ends trainings `TRIAL` seconds behind the warm-up of the first of them, and times its steps from there on.
+
+    In the warm-up convolutions are searched for and steps are recorded, which says nothing about those that follow.
+
+    Args:
+        trainings: The trainings; the trainer of the first one has this callback, in front of its others.
+        device: The device to wait for.
+    """
+
+    def __init__(self, trainings: Sequence[GeneratorTraining], device: str) -> None:
+        super().__init__()
+        self.trainings, self.device = trainings, device
+        self.seconds_of_step = math.inf
+        self._warm = trainings[0].trainer.state.step + (WARM_UP if on_cuda(device) else 1)
+        self._began = 0.0
+
+    def on_step_end(self, trainer: cg.Trainer) -> None:
+        """Begin behind the warm-up."""
+        if trainer.state.step == self._warm:
+            self._began = self._now()
+            for training in self.trainings:
+                training.deadline = min(training.deadline, self._began + TRIAL)
+
+    def on_fit_end(self, trainer: cg.Trainer) -> None:
+        """Take the time before checkpoints are written."""
+        if (steps := trainer.state.step - self._warm) > 0:
+            self.seconds_of_step = (self._now() - self._began) / steps
+
+    def _now(self) -> float:
+        synchronize(self.device)
+        return time.monotonic()
+
+
+def try_out(trainings: Sequence[GeneratorTraining], work: Work) -> tuple[bool, float]:
+    """Train for a trial; return whether all are finished, and the seconds in which each does a step."""
+    trainer = trainings[0].trainer
+    trial, others = Trial(trainings, work.device), trainer.callbacks
+    trainer.callbacks = (trial, *others)
+    done = advance(trainings, until=work.left())
+    trainer.callbacks = others
+    return done, trial.seconds_of_step
 
 
 def advance(trainings: Sequence[GeneratorTraining], *, until: float) -> bool:
@@ -98,6 +144,8 @@ def are_finished(trainings: Sequence[GeneratorTraining]) -> bool:
 
 def fits(trainings: Sequence[GeneratorTraining], seconds_of_step: float, work: Work) -> bool:
     """Return whether what is left to train seems to fit into the time that is left."""
+    if not math.isfinite(seconds_of_step):
+        return False  # not even the warm-up did
     step, steps = trainings[0].trainer.state.step, trainings[0].plan.steps
     expected = seconds_of_step * (steps - step)
     print(f"{len(trainings)} side by side at step {step} of {steps}: about {in_words(expected)} left", flush=True)

@@ -2,6 +2,7 @@
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,6 +83,21 @@ def test_fewer_are_trained_where_all_do_not_fit(train, trained_together, beside,
     monkeypatch.setattr(generators, "fits", lambda trainings, *_: len(trainings) == 1)
     assert seeds(train()) == [(0, 1, 4), (1, 1, 4)]
     assert trained_together == [2, 1, 1, 1, 1]  # a trial of both, then a trial and the rest of each
+
+
+def test_the_warm_up_of_a_trial_does_not_count(beside, monkeypatch):
+    generators, now = beside("study_generators"), [0.0]
+    monkeypatch.setattr(generators, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    trainers = [SimpleNamespace(state=SimpleNamespace(step=10)) for _ in range(2)]
+    trainings = [SimpleNamespace(trainer=trainer, deadline=1000.0) for trainer in trainers]
+    trial = generators.Trial(trainings, "cpu")
+    for seconds in (50.0, 0.25, 0.75):
+        now[0] += seconds
+        trainers[0].state.step += 1
+        trial.on_step_end(trainers[0])
+    trial.on_fit_end(trainers[0])
+    assert trial.seconds_of_step == 0.5
+    assert [training.deadline for training in trainings] == [50 + generators.TRIAL] * 2
 
 
 def test_what_does_not_fit_is_left(train, trained_together, beside, monkeypatch):
