@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from page_parts import bullets, folded, plain
@@ -62,13 +62,15 @@ def tests(parts: Row) -> Iterator[str]:
     for row in rows_of(parts, "tests"):
         if "returncode" in row:
             counts = ", ".join(f"{count} {name}" for name, count in row["counts"].items())
-            yield f"Tests that need CUDA: {counts or 'none'}."
+            unfinished = "" if row["returncode"] is not None else ", then their time was up"
+            yield f"Tests that need CUDA: {counts or 'none'}{unfinished}."
             yield bullets(f"`{plain(line)}`" for line in row["failures"])
 
 
 def layers(parts: Row) -> Iterator[str]:
     """Yield the weight gradients of a penalty, layer by layer."""
-    found = [row for row in rows_of(parts, "layers") if "seconds_pytorch" in row]
+    found = joined(rows_of(parts, "layers"), ("networks", "layer", "precision", "cudnn_benchmark"))
+    found = [row for row in found if "seconds_weight_gradient" in row]
     yield "Weight gradients of the penalty, a layer at a time:" if found else ""
     yield table(
         {
@@ -76,12 +78,15 @@ def layers(parts: Row) -> Iterator[str]:
             "layer": row["layer"],
             "maps": "x".join(map(str, row["input"])),
             "kernel": "x".join(map(str, row["kernel"])),
+            "stride": str(row["stride"]),
             "precision": row["precision"],
             "cuDNN benchmark": on_off(row["cudnn_benchmark"]),
             "forward, ms": milliseconds(row["seconds_forward"]),
-            "PyTorch's, ms": milliseconds(row["seconds_pytorch"]),
             "weight-gradient kernel, ms": milliseconds(row["seconds_weight_gradient"]),
-            "kernel over PyTorch's": bold(median(row["seconds_weight_gradient"]) / median(row["seconds_pytorch"])),
+            "PyTorch's, ms": milliseconds(row["seconds_pytorch"]) if "seconds_pytorch" in row else "",
+            "kernel over PyTorch's": bold(median(row["seconds_weight_gradient"]) / median(row["seconds_pytorch"]))
+            if "seconds_pytorch" in row
+            else "",
         }
         for row in found
     )
@@ -221,6 +226,14 @@ SECTIONS: dict[str, tuple[Callable[[Row], Iterator[str]], ...]] = {
 def rows_of(parts: Row, name: str) -> list[Row]:
     """Return the rows of a part."""
     return parts[name]["rows"] if name in parts else []
+
+
+def joined(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
+    """Return one row for those that have the same in these columns."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in names), {}).update(row)
+    return list(found.values())
 
 
 def by(rows: Iterable[Row], key: Callable[[Row], Any], group: Callable[[Row], Any]) -> dict[Any, dict[Any, Row]]:
