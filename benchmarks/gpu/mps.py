@@ -13,6 +13,15 @@ CONTROL = "nvidia-cuda-mps-control"
 FOLDER = Path(tempfile.gettempdir()) / f"condgan-mps-{os.getuid()}"
 
 
+STOPPING = 12.0
+"""Seconds that `stop` may take."""
+
+
+def is_there() -> bool:
+    """Return whether this machine has the service."""
+    return shutil.which(CONTROL) is not None
+
+
 def environment() -> dict[str, str]:
     """Return the variables by which processes find the daemon."""
     return {"CUDA_MPS_PIPE_DIRECTORY": str(FOLDER / "pipe"), "CUDA_MPS_LOG_DIRECTORY": str(FOLDER / "log")}
@@ -24,7 +33,7 @@ def start() -> None:
     Raises:
         RuntimeError: If the machine has none, or it does not start.
     """
-    if shutil.which(CONTROL) is None:
+    if not is_there():
         raise RuntimeError(f"this machine has no {CONTROL}")
     for folder in environment().values():
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -37,7 +46,7 @@ def start() -> None:
 
 def stop() -> None:
     """Stop the daemon, if this run has started one."""
-    if not FOLDER.exists() or shutil.which(CONTROL) is None:
+    if not FOLDER.exists() or not is_there():
         return
     try:
         subprocess.run([CONTROL], input=b"quit\n", env=os.environ | environment(), timeout=10, check=False)

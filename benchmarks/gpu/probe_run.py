@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import mps
 from parts import Part, run_parts
@@ -12,9 +13,9 @@ from work import Task, append
 PARTS = (
     Part("machine", "machine", 20),
     # If cuDNN goes astray in a convolution of PyTorch's, it happens here and costs this part alone.
-    Part("layers", "layers", 22),
-    Part("penalty", "penalty", 22),
-    Part("tests", "cuda_tests", 40),
+    Part("layers", "layers", 24),
+    Part("penalty", "penalty", 30),
+    Part("tests", "cuda_tests", 60),
     *(
         Part(f"iterations-{name}", "iterations", share, {"config": name})
         for name, share in {"dcgan-64": 25, "dcgan-32": 18, "resnet-32": 20, "resnet-64": 28}.items()
@@ -42,8 +43,15 @@ def run(given: argparse.Namespace) -> None:
     rows = given.out.resolve() / "probe.jsonl"
     append(rows, {"part": "run", "minutes": given.minutes, "device": given.device, "rehearse": given.rehearse})
     base = Task(part="", module="", rows=str(rows), device=given.device, seconds=0, planned=0, rehearse=given.rehearse)
+    parts = [part for part in PARTS if part.name in chosen]
     try:
-        run_parts([part for part in PARTS if part.name in chosen], base, 60 * given.minutes - 2)
+        run_parts(parts, base, 60 * given.minutes - 2 - seconds_to_stop(parts))
     finally:
         mps.stop()
     print(f"{rows.parent}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def seconds_to_stop(parts: Sequence[Part]) -> float:
+    """Return the seconds that stopping the multi-process service may take, if one of the parts starts it."""
+    starts = any(part.options.get("how") == "processes with MPS" for part in parts)
+    return mps.STOPPING if starts and mps.is_there() else 0.0
