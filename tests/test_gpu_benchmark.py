@@ -108,6 +108,71 @@ def test_trainers_have_the_setting_of_cudnn_that_a_row_names(beside, make_traine
     assert torch.backends.cudnn.benchmark is before
 
 
+def test_layers_that_pool_are_timed_with_the_kernel_they_have(beside):
+    layers, critic = beside("layers"), beside("subjects").make_networks("resnet", 32, 4)[1]
+    found = list(layers.convolutions(critic, torch.zeros(2, 1, 32, 32)))
+    pooling = [layer for layer in found if layer.stride == [2, 2]]
+    assert pooling
+    for layer in found:
+        assert tuple(layer.kernel_shape[2:]) in ([(4, 4)] if layer in pooling else [(1, 1), (3, 3)])
+    assert pooling[0].convolve(torch.zeros(pooling[0].input_shape), torch.zeros(pooling[0].kernel_shape)).shape[2:] == (
+        pooling[0].input_shape[2] // 2,
+        pooling[0].input_shape[3] // 2,
+    )
+    assert layers.time_pytorch(pooling[0], "fp32", "cpu")["relative_difference"] < 1e-5
+    assert set(layers.time_weight_gradient(pooling[0], "fp32", "cpu")) == {"seconds_forward", "seconds_weight_gradient"}
+
+
+def test_rows_of_a_layer_are_one_on_the_page(page):
+    network = {"networks": "dcgan", "layer": "a", "input": [2, 1, 8, 8], "kernel": [4, 1, 4, 4], "stride": 2}
+    row = {**network, "precision": "bf16", "cudnn_benchmark": False}
+    found = [
+        {**row, "seconds_forward": {"median": 1e-3}, "seconds_weight_gradient": {"median": 2e-3}},
+        {**row, "seconds_pytorch": {"median": 8e-3}},
+        {**row, "layer": "b", "seconds_forward": {"median": 1e-3}, "seconds_weight_gradient": {"median": 3e-3}},
+    ]
+    text = "\n".join(page.gpu_page.layers({"layers": {"rows": found}}))
+    assert "| dcgan | a | 2x1x8x8 | 4x1x4x4 | 2 | bf16 | off | 1 | 2 | 8 | **0.25** |" in text
+    assert "| dcgan | b | 2x1x8x8 | 4x1x4x4 | 2 | bf16 | off | 1 | 3 |  |  |" in text
+
+
+ON_WORKERS = """
+[gw1] [  3%] PASSED tests/test_a.py::test_one[a b]
+tests/test_b.py::test_two
+[gw0] [  6%] FAILED tests/test_b.py::test_two
+tests/test_b.py::test_three
+"""
+
+ALONE = """
+tests/test_a.py::test_one[a b] PASSED                    [  3%]
+tests/test_b.py::test_two FAILED                         [  6%]
+tests/test_b.py::test_four SKIPPED (no device)           [  9%]
+tests/test_b.py::test_three
+"""
+
+
+@pytest.mark.parametrize(("said", "skipped"), [(ON_WORKERS, {}), (ALONE, {"skipped": 1})])
+def test_outcomes_are_counted_where_pytest_does_not_finish(beside, said, skipped):
+    found = beside("cuda_tests").outcome_so_far(said)
+    assert found == {"counts": {"passed": 1, "failed": 1} | skipped, "failures": ["FAILED tests/test_b.py::test_two"]}
+
+
+def test_a_command_that_takes_too_long_leaves_what_it_said(beside, tmp_path):
+    code = "import time; print('here', flush=True); time.sleep(60)"
+    run_until = beside("cuda_tests").run_until
+    assert run_until([sys.executable, "-c", code], tmp_path / "log", 2.0) is None
+    assert (tmp_path / "log").read_text() == "here\n"
+    assert run_until([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log", 60.0) == 3
+
+
+def test_time_is_kept_for_stopping_what_a_part_may_leave_on(beside, monkeypatch):
+    probe = beside("probe_run")
+    for there, seconds in ((True, probe.mps.STOPPING), (False, 0.0)):
+        monkeypatch.setattr(probe.mps, "is_there", lambda there=there: there)
+        assert probe.seconds_to_stop(probe.PARTS) == seconds
+        assert probe.seconds_to_stop(probe.PARTS[:3]) == 0.0
+
+
 def rows(*parts):
     head = {"part": "run", "minutes": 3.5, "device": "cuda", "rehearse": False}
     origin = {"what": "origin", "device": "a GPU", "commit": "abc", "versions": {"torch": "2"}}

@@ -6,6 +6,8 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from parts import ROOT
@@ -14,6 +16,11 @@ from work import Row, Work
 MARK = "mark" + ".cuda"  # in two parts, so that this file is none of those that are looked for
 WORKERS = 8
 SECONDS_OF_A_TEST = 60
+
+MARGIN = 3.0
+"""Seconds that are kept for counting what pytest has said, where it does not finish."""
+
+WORDS = {"PASSED": "passed", "FAILED": "failed", "SKIPPED": "skipped", "ERROR": "errors"}
 
 
 def run(work: Work) -> None:
@@ -26,10 +33,21 @@ def run_pytest(work: Work) -> Row:
     if importlib.util.find_spec("pytest") is None:
         return {"skipped": "no pytest here"}
     log = work.out / "tests.txt"
+    code = run_until(command(work), log, max(1.0, work.left_to_live() - MARGIN))
+    said = log.read_text(encoding="utf-8", errors="replace")
+    return {"returncode": code, **(outcome(said) if code is not None else outcome_so_far(said))}
+
+
+def run_until(given: Sequence[str], log: Path, seconds: float) -> int | None:
+    """Run a command with its output in a file, and return its exit code, or None if it took too long."""
     with log.open("w", encoding="utf-8") as file:
         # To a file, not through a pipe: what was said before a limit is there.
-        done = subprocess.run(command(work), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False)
-    return {"returncode": done.returncode, **outcome(log.read_text(encoding="utf-8", errors="replace"))}
+        try:
+            return subprocess.run(
+                given, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=seconds
+            ).returncode
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def command(work: Work) -> list[str]:
@@ -61,3 +79,16 @@ def outcome(said: str) -> Row:
     last = next((line for line in reversed(lines) if re.search(r" in [\d.]+s", line)), "")
     counts = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
     return {"counts": counts, "failures": [line[:300] for line in lines if line.startswith(("FAILED ", "ERROR "))]}
+
+
+def outcome_so_far(said: str) -> Row:
+    """Return what became of the tests that had ended, by the lines of pytest's `-v`, on workers or not."""
+    results: list[tuple[str, str]] = []
+    for line in said.splitlines():
+        if on_worker := re.match(r"\[gw\d+\] \[ *\d+%\] ([A-Z]+) (\S+::.*)", line):
+            results.append((on_worker[1], on_worker[2].strip()))
+        elif alone := re.match(r"(\S+::.*) ([A-Z]+) .*\[ *\d+%\]$", line):
+            results.append((alone[2], alone[1]))
+    counts = Counter(WORDS[word] for word, _ in results if word in WORDS)
+    failures = [f"{word} {test}"[:300] for word, test in results if word in ("FAILED", "ERROR")]
+    return {"counts": dict(counts), "failures": failures}

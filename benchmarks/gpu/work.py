@@ -67,6 +67,10 @@ class Work:
         """Return the seconds in which something may still be begun."""
         return self._end - time.monotonic()
 
+    def left_to_live(self) -> float:
+        """Return the seconds after which the process is killed."""
+        return self.left() + self.task.seconds - self.task.planned
+
     def write(self, row: Row) -> None:
         """Append a row and print it."""
         print(f"{self.task.part}: {in_short(row)}", flush=True)
