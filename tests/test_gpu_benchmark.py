@@ -92,7 +92,7 @@ def test_what_is_rehearsed_can_be_shown_and_is_not_published(beside, rehearsed, 
     for shown in ("### rehearsal: probe", "Rates: ", "Tests that need CUDA: ", "| dcgan | blocks.0.conv |"):
         assert shown in text
     assert "### rehearsal: study" in text
-    assert re.search(r"\| dcgan, 4 channels \| 32 px \| 4 \| bf16 \|.* \(ran eagerly\)", text)
+    assert re.search(r"\| dcgan, 4 channels \| 32 px \| 4 \| bf16 \|.* \(ran as eager\)", text)
 
 
 @pytest.mark.parametrize("enabled", [False, True])

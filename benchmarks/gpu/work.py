@@ -28,8 +28,8 @@ class Task:
         seconds: Time after which the process is killed.
         planned: Time after which it begins nothing new.
         rehearse: Do everything in miniature.
-        silence: Seconds without output after which the process is taken to hang, and killed.
         options: What else the module needs, plain values.
+        silence: Seconds without output after which the process is taken to hang, and killed.
     """
 
     part: str
@@ -39,8 +39,8 @@ class Task:
     seconds: float
     planned: float
     rehearse: bool = False
-    silence: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    silence: float | None = None
 
     def as_json(self) -> str:
         """Return the task for a command line."""
