@@ -69,7 +69,7 @@ PRESETS = {
     "quick": Preset(
         image_size=32,
         networks=SMALL_NETWORKS,
-        steps={"small_data": 1500, "acgan": 1500, "acwgan_gp": 700},
+        steps={"small_data": 900, "acgan": 900, "acwgan_gp": 400},
         training={"base_channels": 32, "batch_size": 32},
         study={
             "arms": (
@@ -82,7 +82,7 @@ PRESETS = {
             ),
             "seeds": 1,
             "classifier_seeds": 1,
-            "classifier_steps": 120,
+            "classifier_steps": 80,
             "classifier_epochs": 4,
         },
         phantoms=3000,
