@@ -69,7 +69,7 @@ PRESETS = {
     "quick": Preset(
         image_size=32,
         networks=SMALL_NETWORKS,
-        steps={"small_data": 900, "acgan": 900, "acwgan_gp": 400},
+        steps={"small_data": 800, "acgan": 800, "acwgan_gp": 300},
         training={"base_channels": 32, "batch_size": 32},
         study={
             "arms": (
@@ -82,7 +82,7 @@ PRESETS = {
             ),
             "seeds": 1,
             "classifier_seeds": 1,
-            "classifier_steps": 80,
+            "classifier_steps": 60,
             "classifier_epochs": 4,
         },
         phantoms=3000,
