@@ -20,7 +20,7 @@ ENGINES = (*RAN_AS, "tutorial")
 
 
 def body(runs: Mapping[str, Row]) -> str:
-    """Return what stands between the marks: each run by its name, or that there is none."""
+    """Return the text between the marks: one section per run, or a sentence that nothing has run."""
     if not runs:
         return NOT_RUN
     blocks = []

@@ -90,9 +90,9 @@ def conv2d(
 
 
 def pays(x: Tensor, weight: Tensor, stride: Pair = 1) -> bool:
-    """Return whether the weight-gradient kernel is the faster one, by what was measured.
+    """Return whether the weight-gradient kernel is taken: a fixed rule, nothing is timed at run time.
 
-    On the CPU it is faster if the output map has at least four times as many positions as the kernel: in smaller maps
+    On the CPU it is taken if the output map has at least four times as many positions as the kernel: in smaller maps
     PyTorch's convolution with a kernel of the map's size is an ordinary one. Elsewhere it is taken to be always: on
     CUDA nothing has been measured yet.
 

@@ -117,7 +117,7 @@ def train_generator(
         ValueError: If the data do not fit, the folder holds another run, or the criterion is missing.
         TrainingDivergedError: If a loss or gradient was not finite.
     """
-    training = GeneratorTraining(
+    return GeneratorTraining(
         plan,
         data,
         folder,
@@ -127,15 +127,13 @@ def train_generator(
         device=device,
         deadline=deadline,
         report=report,
-    )
-    training.trainer.fit(data, **training.sizes)
-    return training.finish()
+    ).run()
 
 
 class GeneratorTraining:
     """A training of `train_generator` before it is run: its trainer is where the newest checkpoint left it.
 
-    Whoever runs the trainer with `sizes`, alone or beside others, calls `finish` behind it. Arguments and errors are
+    Call `run`; or run the trainer with `sizes` side by side with others, then call `finish`. Arguments and errors are
     those of `train_generator`, and the trainer's `engine`.
 
     Attributes:
@@ -181,6 +179,11 @@ class GeneratorTraining:
     @deadline.setter
     def deadline(self, value: float) -> None:
         self._watch.deadline = value
+
+    def run(self) -> dict[str, Any] | None:
+        """Train alone, and return what `finish` does."""
+        self.trainer.fit(self.data, **self.sizes)
+        return self.finish()
 
     def finish(self) -> dict[str, Any] | None:
         """Leave generator, samples and curve in the folder and return what was trained; None before the last step."""

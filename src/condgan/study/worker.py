@@ -63,9 +63,7 @@ class Worker:
 
     def train(self, cell: Cell, *, deadline: float = math.inf, report: Report | None = None) -> dict[str, Any] | None:
         """Train a generator; return None if the deadline came first, see `train_generator`."""
-        training = self.prepare(cell, deadline=deadline, report=report)
-        training.trainer.fit(training.data, **training.sizes)
-        return training.finish()
+        return self.prepare(cell, deadline=deadline, report=report).run()
 
     def prepare(self, cell: Cell, *, deadline: float = math.inf, report: Report | None = None) -> GeneratorTraining:
         """Return the training of a generator before it is run."""
