@@ -34,7 +34,7 @@ def _repeat(function: Callable[[], object], times: int) -> None:
 
 
 class Laps(cg.Callback):
-    """Times laps of a training behind its warm-up, and ends it.
+    """Times laps of a training after its warm-up, and ends it.
 
     Laps are taken inside of one call of `fit`, because an engine may record anew in each.
 

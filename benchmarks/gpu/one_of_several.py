@@ -18,7 +18,7 @@ import condgan as cg
 
 
 class _Race(cg.Callback):
-    """Waits behind the warm-up until all are ready, then counts iterations for some seconds."""
+    """Waits after the warm-up until all are ready, then counts iterations for some seconds."""
 
     def __init__(self, work: Work) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MODULES = (ROOT / "src", ROOT / "benchmarks" / "speed", ROOT / "benchmarks" / "study")
 LEAST = 4.0
-"""Seconds below which no process is started: it would not get behind its imports."""
+"""Seconds below which no process is started: it would not get past its imports."""
 
 GRACE = 10.0
 """Seconds that a process may take beyond one and a half times what was planned: the first one loads much from disk."""
@@ -47,7 +47,7 @@ def run_parts(parts: Sequence[Part], base: Task, seconds: float) -> list[Row]:
     """Run parts one after another, in so many seconds in all, and return how each ended.
 
     A part plans with its share of the time that is left, and is killed a while later: what one does not need goes to
-    those behind it, and one that hangs takes little from them.
+    those after it, and one that hangs takes little from them.
     """
     end = time.monotonic() + seconds
     rows = []

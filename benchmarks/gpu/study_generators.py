@@ -21,7 +21,7 @@ from condgan.study.provenance import provenance
 from condgan.training import fit_together
 
 TRIAL = 8.0
-"""Seconds of training behind the warm-up after which it is foreseen whether the rest fits."""
+"""Seconds of training after the warm-up after which it is foreseen whether the rest fits."""
 
 PATIENCE = 1.1
 """How much longer than there is time for the rest may seem to take: a trial is short, and not exact."""
@@ -85,7 +85,7 @@ def say(name: str, line: str) -> None:
 
 
 class Trial(cg.Callback):
-    """Ends trainings `TRIAL` seconds behind the warm-up of the first of them, and times its steps from there on.
+    """Ends trainings `TRIAL` seconds after the warm-up of the first of them, and times its steps from there on.
 
     In the warm-up convolutions are searched for and steps are recorded, which says nothing about those that follow.
 
@@ -102,7 +102,7 @@ class Trial(cg.Callback):
         self._began = 0.0
 
     def on_step_end(self, trainer: cg.Trainer) -> None:
-        """Begin behind the warm-up."""
+        """Begin after the warm-up."""
         if trainer.state.step == self._warm:
             self._began = self._now()
             for training in self.trainings:

@@ -77,7 +77,7 @@ class Work:
         append(Path(self.task.rows), {"part": self.task.part, **row})
 
     def measure(self, columns: Row, function: Callable[[], Row]) -> None:
-        """Append what a function returns behind the columns that say what it is; or why there is nothing."""
+        """Append what a function returns after the columns that say what it is; or why there is nothing."""
         if self.left() <= 0:
             self.write({**columns, "skipped": "no time left"})
             return
