@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from figures import COLORS, INK, MARGIN, Canvas, style_axes
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from subjects import Config
-
-from condgan.study.canvas import COLORS, INK, MARGIN, Canvas, style_axes
 
 WIDTH = 6.0
 """Inches: on a page figures shrink little, so that their letters stay as large as those around them."""

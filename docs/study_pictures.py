@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
+from figures import chance_levels, comparison_chart, sample_grid, training_curves
 from PIL import Image
 from study_tables import arms_of, name_of
 from torch import Tensor
 
 from condgan.metrics import Estimate
-from condgan.study.figures import chance_levels, comparison_chart, sample_grid, training_curves
 from condgan.study.report import REAL, SAMPLES
 from condgan.study.report_words import Results, Row, cells_of, intervals_name, recall_class
 from condgan.study.summaries import is_synthetic_only
@@ -126,7 +126,7 @@ def _looks(cell: Row) -> Iterable[dict[str, Any]]:
     """Return the looks by which the step was chosen as rows of a curve."""
     kept = cell.get("kept", {})
     name = f"validation/{kept.get('criterion', '').removeprefix('best_').upper()}"
-    return [{"step": look["step"], name: look["value"]} for look in kept.get("looks", [])]
+    return [{"step": look["step"], name: look["value"]} for look in kept.get("evaluations", [])]
 
 
 def _existing(*paths: Path) -> Path | None:

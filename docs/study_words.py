@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from page_parts import listed, plain
 from study_tables import Arm, arms_of, difference, full_percent
 
-from condgan.study.generators import in_words
-from condgan.study.plan import StudyConfig, plan
+from condgan.runs import in_words
+from condgan.study.cells import make_cells
+from condgan.study.config import StudyConfig
 from condgan.study.report_html import interval, number, p_value, plural
 from condgan.study.report_words import (
     Results,
@@ -309,7 +310,7 @@ def _missing(results: Results) -> str:
     """Say how many parts of each kind are missing, and what has not been begun."""
     if "arms" not in results["config"]:
         return ""
-    planned = plan(StudyConfig.from_dict(results["config"]))
+    planned = make_cells(StudyConfig.from_dict(results["config"]))
     names = {cell["name"] for cell in results["cells"]}
     done = [cell for cell in planned if cell.name in names]
     left = Counter(_KINDS[cell.kind] for cell in planned if cell.name not in names)

@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from condgan.study import RecipePlan, StudyConfig, plan
-from condgan.study.generators import save_sheet
+from condgan.images import save_sheet
+from condgan.runs import RecipeConfig
+from condgan.study import StudyConfig
+from condgan.study.cells import make_cells
 from condgan.study.report_html import DASH, significant
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +76,7 @@ def whole():
     for cell in results["cells"]:
         if cell["kind"] == "gan":
             looks = [{"step": 500, "value": 0.5}, {"step": 1000, "value": 0.25}]
-            kept = {"step": 1000, "criterion": "best_kid", "looks": looks}
+            kept = {"step": 1000, "criterion": "best_kid", "evaluations": looks}
             cell |= {"steps": 2500, "seconds": 150.0, "device": "cpu, 1 threads", "kept": kept}
         if cell["kind"] == "classifier":
             one = {"value": 0.625}
@@ -192,12 +194,12 @@ def test_a_study_of_one_seed_says_so(docs):
 def test_what_is_unfinished_is_listed(docs):
     config = StudyConfig(
         image_shape=(1, 64, 64),
-        recipes={"acgan": RecipePlan(recipe="acgan")},
+        recipes={"acgan": RecipeConfig(recipe="acgan")},
         arms=("real", "synthetic_1x"),
         seeds=2,
         classifier_seeds=2,
     )
-    done = [{"name": cell.name, "kind": cell.kind, "recipe": cell.entry} for cell in plan(config)]
+    done = [{"name": cell.name, "kind": cell.kind, "recipe": cell.entry} for cell in make_cells(config)]
     done[2]["error"] = "the loss was not finite"
     results = made_up.base(config=config.as_dict(), cells=done[:6], cells_planned=len(done))
     assert docs.study_words.unfinished(results) == [

@@ -14,8 +14,9 @@ from work import Work
 from xrays import load
 
 from condgan.data import ArrayDataset, ChestPhantom, kermany_case
-from condgan.study import RecipePlan, Study, StudyConfig
-from condgan.study.plan import Cell, plan
+from condgan.runs import RecipeConfig
+from condgan.study import Study, StudyConfig
+from condgan.study.cells import Cell, make_cells
 
 NAMES = {2: "two-classes", 3: "three-classes"}
 
@@ -40,8 +41,8 @@ def size_of(name: str, *, rehearse: bool) -> Size:
     return replace(size, config=config)
 
 
-def _miniature(recipe: RecipePlan) -> RecipePlan:
-    return replace(recipe, steps=4, batch_size=8, generator_batch_size=None, base_channels=4, looks=2)
+def _miniature(recipe: RecipeConfig) -> RecipeConfig:
+    return replace(recipe, steps=4, batch_size=8, generator_batch_size=None, base_channels=4, evaluations=2)
 
 
 def folder_of(work: str | Path, size: str, classes: int) -> Path:
@@ -82,7 +83,7 @@ def generators(config: StudyConfig, recipes: list[str] | None, seeds: list[int] 
     """Return the generators of the main study that are asked for: patterns of recipes, and seeds."""
     return [
         cell
-        for cell in plan(config)
+        for cell in make_cells(config)
         if cell.kind == "gan"
         and cell.percent == config.full_percent
         and (recipes is None or any(fnmatch(str(cell.entry), pattern) for pattern in recipes))
@@ -92,4 +93,4 @@ def generators(config: StudyConfig, recipes: list[str] | None, seeds: list[int] 
 
 def examiner(config: StudyConfig) -> Cell:
     """Return the classifier of real images that looks at generators while they train."""
-    return next(cell for cell in plan(config) if cell.kind == "classifier" and cell.entry is None)
+    return next(cell for cell in make_cells(config) if cell.kind == "classifier" and cell.entry is None)

@@ -14,9 +14,9 @@ from timing import on_cuda, synchronize
 from work import Work
 
 import condgan as cg
+from condgan.runs import GeneratorTraining, in_words
 from condgan.study import Study
-from condgan.study.generators import GeneratorTraining, in_words
-from condgan.study.plan import Cell
+from condgan.study.cells import Cell
 from condgan.study.provenance import provenance
 from condgan.training import fit_together
 

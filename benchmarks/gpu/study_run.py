@@ -19,7 +19,7 @@ from parts import run_together
 from study_data import folder_of, generators, size_of
 from work import Row, Task, append
 
-from condgan.study.files import StudyFolder
+from condgan.study.folder import StudyFolder
 
 PACKING = 8.0
 """Seconds that are kept for the last packing."""

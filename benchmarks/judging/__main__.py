@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import torch
 
 import condgan as cg
-from condgan.study.extractor import crossfit_extractor
-from condgan.study.files import write_json
+from condgan.files import write_json
+from condgan.metrics.crossfit import crossfit_extractor
 from condgan.study.provenance import provenance
 
 T = TypeVar("T")

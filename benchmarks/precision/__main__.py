@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import condgan as cg
-from condgan.study.files import write_json
+from condgan.files import write_json
 from condgan.study.provenance import provenance
 
 METRICS = (

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import classifier
 import data_paths
 import engines
 import iteration
@@ -26,6 +25,7 @@ import scaling
 import torch
 from timing import Part, Settings, on_cuda
 
+import classifier
 from condgan.study.provenance import provenance
 
 WITHOUT = ("fresh", "compiled", "scaling")

@@ -1,4 +1,4 @@
-"""How fast the judging classifier trains: `condgan.study.train_classifier` beside a plain loop.
+"""How fast the judging classifier trains: `condgan.classifier.train_classifier` beside a plain loop.
 
 Both sides build the same ResNet-18, take the same number of steps over random images, and look once at four validation
 images. The plain loop has what tutorials have: a `TensorDataset` of ready float32 images in host memory in a shuffling
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import condgan as cg
+from condgan.classifier import train_classifier
+from condgan.classifier.network import Precision, ResNet18
 from condgan.images import to_float
-from condgan.study import train_classifier
-from condgan.study.network import Precision, ResNet18
 
 STEPS_ON_CPU, STEPS_ON_CUDA, FIRST_STEPS = 20, 200, 4
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05

@@ -23,9 +23,10 @@ from rerun import compare
 from xrays import load
 
 from condgan.data import kermany_case
+from condgan.files import write_json
 from condgan.study import Study, merge, write_report, write_results
-from condgan.study.files import StudyFolder, write_json
-from condgan.study.plan import Cell
+from condgan.study.cells import Cell
+from condgan.study.folder import StudyFolder
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = {2: "two-classes", 3: "three-classes"}

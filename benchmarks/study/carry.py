@@ -9,8 +9,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save
 
-from condgan.study.files import StudyFolder
-from condgan.study.plan import plan
+from condgan.study.cells import make_cells
+from condgan.study.folder import StudyFolder
 
 PART = 16 * 2**20
 WEIGHTS = "model.safetensors"
@@ -79,7 +79,7 @@ def unpack(parts: Path, folder: Path) -> None:
 
 def _to_carry(folder: Path, without: Collection[str]) -> Iterator[Path]:
     files = StudyFolder(folder)
-    missing = [cell for cell in plan(files.config) if not files.is_finished(cell.name)]
+    missing = [cell for cell in make_cells(files.config) if not files.is_finished(cell.name)]
     needed = {name for cell in missing for name in cell.needs}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts

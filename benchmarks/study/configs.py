@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from condgan.study import RecipePlan, StudyConfig
+from condgan.runs import RecipeConfig
+from condgan.study import StudyConfig
 
 Split = Literal["official", "development"]
 
@@ -51,9 +52,9 @@ def steps_in(seconds: float, recipe: str, networks: str) -> int:
     return round(100 * seconds / MILLISECONDS[recipe, networks]) * 10
 
 
-def cpu_plan(recipe: str, networks: str, *, seconds: float, steps: int | None = None, **changes: Any) -> RecipePlan:
+def cpu_plan(recipe: str, networks: str, *, seconds: float, steps: int | None = None, **changes: Any) -> RecipeConfig:
     """Return how a generator is trained on one core."""
-    return RecipePlan(
+    return RecipeConfig(
         recipe=recipe,
         networks=networks,
         steps=steps or steps_in(seconds, recipe, networks),
@@ -63,7 +64,7 @@ def cpu_plan(recipe: str, networks: str, *, seconds: float, steps: int | None = 
     )
 
 
-def ladder(make: Callable[..., RecipePlan]) -> dict[str, RecipePlan]:
+def ladder(make: Callable[..., RecipeConfig]) -> dict[str, RecipeConfig]:
     """Return the three rungs of both recipes, by name."""
     rungs: dict[str, dict[str, Any]] = {"dcgan": {}, "resnet": {}, "resnet_diffaugment": {"augment": POLICY}}
     return {
@@ -75,7 +76,7 @@ def ladder(make: Callable[..., RecipePlan]) -> dict[str, RecipePlan]:
 
 CPU = StudyConfig(
     image_shape=(1, 32, 32),
-    recipes=ladder(partial(cpu_plan, seconds=120, keep="best_kid", looks=5)),
+    recipes=ladder(partial(cpu_plan, seconds=120, keep="best_kid", evaluations=5)),
     arms=("real", "real_augmented", "real_weighted", "real_oversampled", "synthetic_1x", "real_plus_synthetic_1to1"),
     seeds=3,
     classifier_seeds=3,
@@ -86,7 +87,9 @@ CPU = StudyConfig(
 
 LONGER = replace(
     CPU,
-    recipes={f"{recipe}_dcgan": cpu_plan(recipe, "dcgan", seconds=300, keep="best_kid", looks=5) for recipe in RECIPES},
+    recipes={
+        f"{recipe}_dcgan": cpu_plan(recipe, "dcgan", seconds=300, keep="best_kid", evaluations=5) for recipe in RECIPES
+    },
     arms=("real", "real_augmented", "synthetic_1x", "real_plus_synthetic_1to1"),
 )
 """The DCGAN rung with two and a half times the time: LOG.md found that the ACWGAN is cut off after two minutes."""
@@ -98,16 +101,16 @@ GPU_STEPS = {"acgan": 60_000, "acwgan_gp": 20_000, "small_data": 30_000}
 """Generator updates on a GPU. `small_data` should take about the ACWGAN's time there."""
 
 
-def gpu_plan(recipe: str, networks: str = "dcgan", *, batch_size: int = 32, **changes: Any) -> RecipePlan:
+def gpu_plan(recipe: str, networks: str = "dcgan", *, batch_size: int = 32, **changes: Any) -> RecipeConfig:
     """Return how a generator is trained on a GPU: networks of the CPU's widths, many more steps."""
-    return RecipePlan(
+    return RecipeConfig(
         recipe=recipe,
         networks=networks,
         steps=GPU_STEPS[recipe],
         batch_size=batch_size,
         base_channels=32 if networks == "dcgan" else 16,
         keep="best_kid",
-        looks=5,
+        evaluations=5,
         **changes,
     )
 
@@ -137,16 +140,16 @@ GPU_64 = replace(
 )
 
 
-def _experiments() -> dict[str, RecipePlan]:
+def _experiments() -> dict[str, RecipeConfig]:
     """Return what LOG.md tries, one change at a time; equal time for all."""
 
-    def plan(recipe: str, networks: str = "dcgan", **changes: Any) -> RecipePlan:
+    def plan(recipe: str, networks: str = "dcgan", **changes: Any) -> RecipeConfig:
         return cpu_plan(recipe, networks, seconds=75, **changes)
 
     return {
         "acgan": plan("acgan"),
         "acwgan": plan("acwgan_gp"),
-        "acgan_best_kid": plan("acgan", keep="best_kid", looks=5),
+        "acgan_best_kid": plan("acgan", keep="best_kid", evaluations=5),
         "acgan_diffaugment": plan("acgan", augment=POLICY),
         "acwgan_diffaugment": plan("acwgan_gp", augment=POLICY),
         "acgan_class_real_only": plan(
@@ -200,7 +203,7 @@ SMALL = replace(
 PILOT = replace(
     DIAGNOSIS,
     recipes={
-        "small_data": RecipePlan(recipe="small_data", steps=4500, batch_size=32, base_channels=32),
+        "small_data": RecipeConfig(recipe="small_data", steps=4500, batch_size=32, base_channels=32),
         "acwgan_gp_dcgan_class_weight_1": cpu_plan(
             "acwgan_gp", "dcgan", seconds=0, steps=1200, auxiliary=CLASS_WEIGHT_1
         ),
@@ -215,7 +218,7 @@ PILOT_64 = replace(
     PILOT,
     image_shape=(1, 64, 64),
     recipes={
-        f"small_data_{name}": RecipePlan(
+        f"small_data_{name}": RecipeConfig(
             recipe="small_data", steps=1500, batch_size=32, base_channels=32, options={"penalty_weight": weight}
         )
         for name, weight in {"02": 0.2, "03": 0.3}.items()
@@ -225,7 +228,7 @@ PILOT_64 = replace(
 
 IMAGES_64 = replace(
     PILOT_64,
-    recipes={"small_data": RecipePlan(recipe="small_data", steps=7000, batch_size=32, base_channels=32)},
+    recipes={"small_data": RecipeConfig(recipe="small_data", steps=7000, batch_size=32, base_channels=32)},
     extractor="in_domain",
 )
 """The images that the README shows first: one generator, less than an hour of one core, judged on validation

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from condgan.classifier import Classifier
 from condgan.data import ArrayDataset
+from condgan.files import as_json
+from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.diversity import diversity_report
 from condgan.metrics.fidelity import kid
-from condgan.study import gan_test
-from condgan.study.extractor import classifier_extractor
-from condgan.study.files import StudyFolder, as_json
-from condgan.study.generators import Pool, load_generator
-from condgan.study.judge import load_classifier
-from condgan.study.plan import plan
+from condgan.runs import Pool, load_generator
+from condgan.study.cells import make_cells
+from condgan.study.folder import StudyFolder
 
 IMAGES = 400
 """Generated images of each class that are looked at."""
@@ -42,14 +42,14 @@ def probe(folder: Path, train: ArrayDataset, validation: ArrayDataset) -> list[d
     in its features, the diversity beside that of real training images, and the share of fine texture.
     """
     files = StudyFolder(folder)
-    cells = plan(files.config)
+    cells = make_cells(files.config)
     name = next(cell.name for cell in cells if cell.kind == "classifier" and cell.entry is None)
-    classifier = load_classifier(folder / "classifiers" / f"{name}.safetensors", files.read(name))
+    classifier = Classifier.load(folder / "classifiers" / f"{name}.safetensors")
     extractor = classifier_extractor(classifier, name=name)
     of_validation = {k: extractor(validation.images[validation.labels == k]) for k in range(train.num_classes)}
 
     def row(images: ArrayDataset) -> dict[str, Any]:
-        recognized = gan_test(classifier, images, resamples=100).as_dict()
+        recognized = classifier.evaluate(images, resamples=100).as_dict()
         found = {}
         for label, class_name in enumerate(train.class_names):
             own = images.images[images.labels == label]

@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from condgan.study.files import StudyFolder
+from condgan.study.folder import StudyFolder
 
 
 def prediction_interval(runs: Sequence[Sequence[float]]) -> tuple[float, float]:

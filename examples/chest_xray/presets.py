@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from condgan.study import ARMS, RecipePlan, StudyConfig
+from condgan.runs import RecipeConfig
+from condgan.study import ARMS, StudyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +16,9 @@ class Preset:
 
     Attributes:
         image_size: Height and width in pixels.
-        networks: Networks of each recipe, see `RecipePlan`.
+        networks: Networks of each recipe, see `RecipeConfig`.
         steps: Generator updates of each recipe. The ACWGAN makes five critic updates for each, and takes the longest.
-        training: What else `RecipePlan` takes.
+        training: What else `RecipeConfig` takes.
         study: What else `StudyConfig` takes.
         phantoms: Images to draw where no real data can be had.
     """
@@ -39,8 +40,8 @@ class Preset:
             **self.study,
         )
 
-    def _recipe(self, name: str, steps: int | None) -> RecipePlan:
-        return RecipePlan(
+    def _recipe(self, name: str, steps: int | None) -> RecipeConfig:
+        return RecipeConfig(
             recipe=name,
             networks=self.networks.get(name, "recipe"),
             steps=steps or self.steps.get(name, max(self.steps.values())),

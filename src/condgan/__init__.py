@@ -1,6 +1,7 @@
 """Class-conditional GANs for PyTorch, and honest answers about their images."""
 
-from condgan import data, functional, images, metrics, nn, recipes, study
+from condgan import classifier, data, functional, images, metrics, nn, recipes, runs, study
+from condgan._version import __version__
 from condgan.augmentation import DiffAugment
 from condgan.losses import (
     AuxiliaryClassifierLoss,
@@ -44,8 +45,6 @@ from condgan.training import (
 )
 from condgan.types import CriticOutput
 
-__version__ = "0.1.0"
-
 __all__ = [
     "R1",
     "R2",
@@ -85,7 +84,9 @@ __all__ = [
     "Trainer",
     "TrainingDivergedError",
     "WassersteinLoss",
+    "__version__",
     "class_grid",
+    "classifier",
     "data",
     "functional",
     "images",
@@ -93,6 +94,7 @@ __all__ = [
     "metrics",
     "nn",
     "recipes",
+    "runs",
     "sample",
     "seed_everything",
     "study",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
 
@@ -62,3 +65,22 @@ def image_grid(images: Tensor, *, columns: int, padding: int = 2, background: in
     framed = torch.nn.functional.pad(torch.cat([images, blank]), (padding, 0, padding, 0), value=background)
     sheet = rearrange(framed, "(rows columns) c h w -> c (rows h) (columns w)", columns=columns)
     return torch.nn.functional.pad(sheet, (0, padding, 0, padding), value=background)
+
+
+def save_sheet(images: Tensor, path: Path, *, columns: int) -> None:
+    """Save uint8 images on one sheet, row by row.
+
+    Shape:
+        - `images`: `(N, C, H, W)`, uint8, with 1 or 3 channels.
+    """
+    save_picture(image_grid(images, columns=columns), path)
+
+
+def save_picture(image: Tensor, path: Path) -> None:
+    """Save one uint8 image as PNG; the folder is made if missing.
+
+    Shape:
+        - `image`: `(C, H, W)`, uint8, with 1 or 3 channels.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((image.permute(1, 2, 0) if len(image) == 3 else image[0]).numpy()).save(path)

@@ -251,3 +251,15 @@ class LabelledData(Protocol):
     @property
     def fingerprint(self) -> str:
         """A digest of the content."""
+
+
+class JudgedImages(LabelledData, Protocol):
+    """Labelled images that can be judged. `condgan.data.ArrayDataset` and its relatives are such."""
+
+    @property
+    def groups(self) -> Tensor | None:
+        """`(N,)` int64, the group (patient) of each image; None makes each image its own."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in label order."""

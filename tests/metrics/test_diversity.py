@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from condgan.data import ArrayDataset, ChestPhantom
-from condgan.metrics.diversity import MeanWithError, _mean_over_pairs, diversity_report
-from condgan.metrics.similarity import ms_ssim
+from condgan.metrics.diversity import MeanWithError, _mean_over_pairs, diversity_report, ms_ssim
 
 COUNT = 120
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
-from condgan.metrics.features import ExtractorInfo, module_extractor
+from condgan.metrics.extractors import ExtractorInfo, module_extractor
 from condgan.metrics.fidelity import density_coverage, fid, inception_score, kid, neighbor_radii, precision_recall
 
 INFO = ExtractorInfo("points", "0" * 16, "none")

@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 from condgan.data.store import ArrayDataset
-from condgan.metrics.features import CrossFit, Fold, module_extractor
+from condgan.metrics.extractors import CrossFit, Fold, module_extractor
 from condgan.metrics.fidelity import density_coverage, fid, inception_score, kid, precision_recall
-from condgan.metrics.fidelity_report import fidelity_report
-from condgan.metrics.floor import FIDELITY_METRICS
+from condgan.metrics.fidelity_report import FIDELITY_METRICS, fidelity_report
 
 NAMES = ("kid", "fid", "precision", "recall", "density", "coverage", "inception_score")
 QUICK = {"metrics": ("kid",), "kid_subsets": 2}

@@ -5,12 +5,11 @@ import torch
 
 from condgan.data import ArrayDataset, ChestPhantom
 from condgan.metrics.copying import CopyTest, c_t, copy_test
-from condgan.metrics.features import ExtractorInfo
+from condgan.metrics.extractors import ExtractorInfo
 from condgan.metrics.membership import MembershipInference
-from condgan.metrics.memorization import memorization_report
+from condgan.metrics.memorization import decide, memorization_report
 from condgan.metrics.neighbors import neighbor_grid, relative_distance
 from condgan.metrics.statistics import Estimate
-from condgan.metrics.verdict import decide
 
 COUNT = 150
 

@@ -3,16 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condgan.metrics.features import ExtractorInfo
-from condgan.metrics.neighbors import (
-    Neighbors,
-    describe,
-    find_duplicates,
-    nearest_neighbors,
-    neighbor_grid,
-    relative_distance,
-    to_features,
-)
+from condgan.metrics.extractors import ExtractorInfo, describe, to_features
+from condgan.metrics.neighbors import Neighbors, find_duplicates, nearest_neighbors, neighbor_grid, relative_distance
 
 
 def normal(*shape, seed=0):

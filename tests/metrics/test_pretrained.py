@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from condgan.metrics import pretrained
+from condgan.metrics import extractors as pretrained
+from condgan.metrics.extractors import clip, dinov2, inception
 from condgan.metrics.fidelity import inception_score, kid
-from condgan.metrics.pretrained import clip, dinov2, inception
 
 URL = "weights-inception-2015-12-05-6726825d.pth"
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condgan.metrics.similarity import ms_ssim, ms_ssim_scales
+from condgan.metrics.diversity import ms_ssim, ms_ssim_scales
 
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
@@ -72,7 +72,7 @@ def test_channels_are_averaged_and_batches_do_not_matter(monkeypatch):
     whole = ms_ssim(x, y)
     single = torch.stack([ms_ssim(x[:, c : c + 1], y[:, c : c + 1]) for c in range(3)]).mean(0)
     assert torch.allclose(whole, single)
-    monkeypatch.setattr("condgan.metrics.similarity._PAIRS_AT_ONCE", 2)
+    monkeypatch.setattr("condgan.metrics.diversity._PAIRS_AT_ONCE", 2)
     assert torch.allclose(whole, ms_ssim(x, y))
 
 

@@ -3,15 +3,19 @@ import math
 import pytest
 import torch
 
-from condgan.metrics.fidelity import density_coverage, fid, inception_score, kid, precision_recall
-from condgan.metrics.uncertainty import (
+from condgan.metrics.fidelity import (
     combine,
+    density_coverage,
+    fid,
     fid_influence,
     group_deviations,
     inception_influence,
+    inception_score,
     interval,
+    kid,
     kid_influence,
     neighborhood_deviations,
+    precision_recall,
 )
 
 
@@ -70,7 +74,7 @@ def test_kid_influence_is_the_jackknife():
 def test_kid_influence_in_blocks(monkeypatch):
     x, y = points(30), points(20, seed=1)
     whole = kid_influence(x, y)
-    monkeypatch.setattr("condgan.metrics.uncertainty._BLOCK", 60)
+    monkeypatch.setattr("condgan.metrics.fidelity._BLOCK", 60)
     assert all(torch.allclose(a, b) for a, b in zip(kid_influence(x, y), whole, strict=True))
 
 

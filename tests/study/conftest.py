@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from condgan.data import ChestPhantom
-from condgan.study.plan import RecipePlan, StudyConfig
+from condgan.runs import RecipeConfig
+from condgan.study.config import StudyConfig
 
 
 class TinyClassifier(nn.Module):
@@ -30,8 +31,8 @@ def tiny_classifier(monkeypatch):
             torch.default_generator.manual_seed(seed)
             return TinyClassifier(image_shape[0], num_classes)
 
-    monkeypatch.setattr("condgan.study.classifier.build_network", build)
-    monkeypatch.setattr("condgan.study.judge.build_network", build)
+    monkeypatch.setattr("condgan.classifier.training.build_network", build)
+    monkeypatch.setattr("condgan.metrics.evaluation.build_network", build)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +47,7 @@ def small_config():
     def make(**changes):
         defaults = {
             "image_shape": (1, 16, 16),
-            "recipes": {"acgan": RecipePlan(recipe="acgan", steps=4, batch_size=8, base_channels=4)},
+            "recipes": {"acgan": RecipeConfig(recipe="acgan", steps=4, batch_size=8, base_channels=4)},
             "arms": ("real", "real_oversampled", "synthetic_1x", "real_plus_synthetic_1to1"),
             "seeds": 1,
             "classifier_seeds": 2,

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from condgan.classifier.training import train_classifier
 from condgan.data.store import ArrayDataset
 from condgan.sampling import Tempered
 from condgan.study.arms import ARMS, CONTROLS, Arm, Phase, run_arm, synthetic_labels
-from condgan.study.classifier import train_classifier
 
 COUNTS = (8, 24)
 
@@ -50,7 +50,7 @@ def _small_network(monkeypatch):
         network.stem = "3x3 convolution"
         return network
 
-    monkeypatch.setattr("condgan.study.classifier.build_network", build)
+    monkeypatch.setattr("condgan.classifier.training.build_network", build)
 
 
 TRAINING_COUNTS = {

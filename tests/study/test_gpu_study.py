@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import condgan as cg
-from condgan.study.files import StudyFolder
+from condgan.study.folder import StudyFolder
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "benchmarks" / "gpu"
@@ -143,7 +143,7 @@ def test_a_generator_that_does_not_fit_is_left_out_whole(train, beside, tmp_path
     packing.pack_new([train.folder], tmp_path / "out", known=(), most=0.75 * weights)
     beside("carry").unpack(tmp_path / "out" / size, tmp_path / "there" / "two-classes")
     there = StudyFolder(tmp_path / "there" / "two-classes")
-    cells = [cell for cell in cg.study.plan(there.config) if cell.kind == "gan" and there.is_finished(cell.name)]
+    cells = [cell for cell in cg.study.make_cells(there.config) if cell.kind == "gan" and there.is_finished(cell.name)]
     assert [cell.seed for cell in cells] == [0]
     assert "is not packed: it does not fit" in capsys.readouterr().out
 

@@ -10,10 +10,9 @@ from PIL import Image
 from condgan.metrics import Estimate
 from condgan.metrics.copying import CopyTest, DataCopying
 from condgan.metrics.diversity import ClassDiversity, Diversity, DiversityReport, MeanWithError
-from condgan.metrics.features import ExtractorInfo
+from condgan.metrics.extractors import ExtractorInfo
 from condgan.metrics.fidelity import Score
-from condgan.metrics.fidelity_report import FidelityReport
-from condgan.metrics.floor import FidelityComparison
+from condgan.metrics.fidelity_report import FidelityComparison, FidelityReport
 from condgan.metrics.membership import MembershipInference
 from condgan.metrics.memorization import ClassMemorization, MemorizationReport
 from condgan.metrics.neighbors import Neighbors

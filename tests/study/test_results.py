@@ -6,14 +6,14 @@ import torch
 
 from condgan.data import ArrayDataset
 from condgan.metrics import classification_report, seed_interval
-from condgan.study.files import StudyFolder
-from condgan.study.plan import RecipePlan, plan
+from condgan.runs import RecipeConfig
+from condgan.study.cells import make_cells
+from condgan.study.folder import StudyFolder
 from condgan.study.results import summarize, write_results
-from condgan.study.runner import Study
+from condgan.study.study import Study, Worker
 from condgan.study.summaries import ArmKey, Outcomes, summarize_arms
-from condgan.study.worker import Worker
 
-TINY = RecipePlan(recipe="acgan", steps=2, batch_size=8, base_channels=4)
+TINY = RecipeConfig(recipe="acgan", steps=2, batch_size=8, base_channels=4)
 LABELS = torch.arange(400) % 2
 GROUPS = torch.arange(400) // 4
 RECIPES = {"acgan": TINY, "acwgan_gp": TINY}
@@ -31,7 +31,7 @@ def invent(folder, config, quality, *, keep=lambda cell: True):
     }
     files.begin(config, data, (LABELS, GROUPS))
     shared = torch.rand(400, generator=torch.Generator().manual_seed(0))
-    for number, cell in enumerate(plan(config)):
+    for number, cell in enumerate(make_cells(config)):
         if cell.kind != "classifier" or not keep(cell):
             continue
         rng = torch.Generator().manual_seed(number + 1)

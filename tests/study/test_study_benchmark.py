@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from condgan.data import ArrayDataset, kermany_held_out
-from condgan.study import Study, StudyConfig, plan
-from condgan.study.files import StudyFolder
-from condgan.study.generators import load_generator
-from condgan.study.plan import RecipePlan
+from condgan.runs import RecipeConfig, load_generator
+from condgan.study import Study, StudyConfig
+from condgan.study.cells import make_cells
+from condgan.study.folder import StudyFolder
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "study"
 COMMITTED = sorted((SCRIPTS / "results").glob("*/*/results.json"))
-TINY = RecipePlan(recipe="acgan", steps=4, batch_size=8, base_channels=4, keep="best_kid", looks=2)
-OTHER = RecipePlan(recipe="acwgan_gp", networks="dcgan", steps=2, batch_size=8, base_channels=4)
+TINY = RecipeConfig(recipe="acgan", steps=4, batch_size=8, base_channels=4, keep="best_kid", evaluations=2)
+OTHER = RecipeConfig(recipe="acwgan_gp", networks="dcgan", steps=2, batch_size=8, base_channels=4)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_study_is_carried_in_small_parts(load, small_config, phantoms, tmp_pat
 def test_the_sizes_are_plans(load):
     for size in load("configs").SIZES.values():
         assert StudyConfig.from_dict(json.loads(json.dumps(size.config.as_dict()))) == size.config
-        assert len(plan(size.config)) == len({cell.name for cell in plan(size.config)})
+        assert len(make_cells(size.config)) == len({cell.name for cell in make_cells(size.config)})
 
 
 def test_recipes_of_a_size_train_equally_long(load):

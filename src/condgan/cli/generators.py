@@ -14,14 +14,13 @@ import torch
 
 from condgan.cli.folders import add_data_options, read_folder, with_common_groups
 from condgan.data import ArrayDataset, ImageFolder
-from condgan.images import to_uint8
+from condgan.files import as_json, check_names, write_json
+from condgan.images import save_picture, save_sheet, to_uint8
+from condgan.metrics.evaluation import EXTRACTOR_NAMES, judge_images, make_extractor
 from condgan.recipes import CONDITIONAL
+from condgan.runs import NETWORKS, Pool, RecipeConfig, load_generator, train_generator
 from condgan.sampling import sample
-from condgan.study.files import as_json, write_json
-from condgan.study.generators import Pool, load_generator, save_picture, save_sheet, train_generator
-from condgan.study.judge import judge_images, make_extractor
-from condgan.study.plan import EXTRACTOR_NAMES, NETWORKS, RecipePlan, check_names
-from condgan.study.preparation import check_patients
+from condgan.study.data import check_patients
 from condgan.training.setup import best_device
 
 _DATA_OPTIONS = ("image_size", "channels", "groups", "split_seed", "held_out")
@@ -91,9 +90,9 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", help="cpu, cuda or mps; by default the fastest at hand")
 
 
-def make_plan(given: argparse.Namespace, recipe: str, networks: str) -> RecipePlan:
+def make_plan(given: argparse.Namespace, recipe: str, networks: str) -> RecipeConfig:
     """Return the plan of a recipe that the options ask for."""
-    return RecipePlan(
+    return RecipeConfig(
         recipe=recipe,
         networks=networks,
         steps=given.steps,

@@ -11,10 +11,12 @@ from typing import Any
 
 from condgan.cli.folders import add_data_options, read_folder, with_common_groups
 from condgan.cli.generators import add_recipe_options, make_plan, say
-from condgan.study.plan import EXTRACTOR_NAMES, KEPT, RecipePlan, StudyConfig
+from condgan.metrics.evaluation import EXTRACTOR_NAMES
+from condgan.runs import KEPT, RecipeConfig
+from condgan.study.config import StudyConfig
 from condgan.study.report import write_report
 from condgan.study.results import write_results
-from condgan.study.runner import Study, merge
+from condgan.study.study import Study, merge
 
 ARMS = (
     "real,real_augmented,real_weighted,real_augmented_weighted,real_oversampled,"
@@ -148,7 +150,7 @@ def _config(given: argparse.Namespace) -> StudyConfig:
     )
 
 
-def _recipe(entry: str, given: argparse.Namespace) -> tuple[str, RecipePlan]:
+def _recipe(entry: str, given: argparse.Namespace) -> tuple[str, RecipeConfig]:
     recipe, _, networks = entry.partition(":")
     return entry.replace(":", "_"), replace(make_plan(given, recipe, networks or "recipe"), keep=given.keep)
 

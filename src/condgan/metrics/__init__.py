@@ -3,14 +3,26 @@
 from condgan.metrics.classification import ClassificationReport, ThresholdReport, classification_report
 from condgan.metrics.comparison import delong, holm, mcnemar
 from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test
-from condgan.metrics.diversity import ClassDiversity, Diversity, DiversityReport, MeanWithError, diversity_report
-from condgan.metrics.features import (
+from condgan.metrics.diversity import (
+    ClassDiversity,
+    Diversity,
+    DiversityReport,
+    MeanWithError,
+    diversity_report,
+    ms_ssim,
+    ms_ssim_scales,
+)
+from condgan.metrics.extractors import (
     CrossFit,
     Extracted,
     Extractor,
     ExtractorInfo,
     Fold,
+    clip,
+    dinov2,
+    inception,
     module_extractor,
+    to_features,
     weights_hash,
 )
 from condgan.metrics.fidelity import (
@@ -23,8 +35,7 @@ from condgan.metrics.fidelity import (
     kid,
     precision_recall,
 )
-from condgan.metrics.fidelity_report import FidelityReport, fidelity_report
-from condgan.metrics.floor import FIDELITY_METRICS, FidelityComparison
+from condgan.metrics.fidelity_report import FIDELITY_METRICS, FidelityComparison, FidelityReport, fidelity_report
 from condgan.metrics.membership import MembershipInference, membership_inference
 from condgan.metrics.memorization import ClassMemorization, MemorizationReport, memorization_report
 from condgan.metrics.neighbors import (
@@ -34,12 +45,9 @@ from condgan.metrics.neighbors import (
     nearest_neighbors,
     neighbor_grid,
     relative_distance,
-    to_features,
 )
-from condgan.metrics.pretrained import clip, dinov2, inception
 from condgan.metrics.scores import auroc, best_threshold, confusion_matrix
 from condgan.metrics.seeds import SeedDifference, SeedEstimate, paired_difference, seed_interval
-from condgan.metrics.similarity import ms_ssim, ms_ssim_scales
 from condgan.metrics.statistics import Estimate, group_bootstrap, group_weights, percentile_estimate
 
 __all__ = [

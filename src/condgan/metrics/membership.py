@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from condgan.metrics.fidelity_report import JudgedImages
 from condgan.metrics.neighbors import nearest_neighbors
 from condgan.metrics.scores import auroc
 from condgan.metrics.statistics import Estimate, group_bootstrap
+from condgan.types import JudgedImages
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from condgan.images import image_grid
-from condgan.metrics.features import ExtractorInfo
 
 _BLOCK = 2**24  # float64 numbers held at once: 128 MiB
 _IMAGES_AT_ONCE = 256
@@ -58,51 +56,6 @@ class Duplicates:
     def kept(self) -> Tensor:
         """Indices of the images that repeat no earlier one: `(M,)`, int64, ascending."""
         return (self.original == torch.arange(len(self.original))).nonzero().flatten()
-
-
-def to_features(samples: Tensor, extractor: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Return one vector a sample: what the extractor says of it, or its own values without one.
-
-    Args:
-        samples: Images, or vectors that are used as they are.
-        extractor: Maps images to features; it is called on a few hundred images at a time.
-
-    Shape:
-        - `samples`: `(N, C, H, W)`, uint8, or `(N, *)`. Output: `(N, D)`, float64, on the CPU.
-
-    Raises:
-        ValueError: If the features are no finite matrix with one row a sample.
-
-    Examples:
-        >>> to_features(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).shape
-        torch.Size([4, 64])
-    """
-    with torch.no_grad():
-        parts = [samples] if extractor is None else [extractor(part) for part in samples.split(_IMAGES_AT_ONCE)]
-        features = torch.cat([part.detach().cpu().flatten(1).double() for part in parts])
-    if len(features) != len(samples) or not features.isfinite().all():
-        raise ValueError(
-            f"features must be finite, one row for each of {len(samples)} samples, got the shape "
-            f"{tuple(features.shape)}{'' if features.isfinite().all() else ' with NaN or infinite values'}. Check the "
-            "extractor and what it expects of its images."
-        )
-    return features
-
-
-def describe(extractor: Callable[[Tensor], Tensor] | None) -> ExtractorInfo:
-    """Return what results say of an extractor: its `info` if it has one, else what can be told from outside.
-
-    Examples:
-        >>> describe(None).name
-        'pixels'
-    """
-    if extractor is None:
-        return ExtractorInfo(name="pixels", weights_hash="none", resize="none")
-    info = getattr(extractor, "info", None)
-    if isinstance(info, ExtractorInfo):
-        return info
-    name = getattr(extractor, "__name__", type(extractor).__name__)
-    return ExtractorInfo(name=str(name), weights_hash="unknown", resize="unknown")
 
 
 def nearest_neighbors(

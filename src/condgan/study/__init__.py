@@ -1,39 +1,29 @@
 """What a classifier learns from generated images: train on them, test on real ones, with seeds and controls."""
 
 from condgan.study.arms import ARMS, CONTROLS, Arm, Phase, run_arm, synthetic_labels
-from condgan.study.augmentation import Augment, ClassicalAugment
-from condgan.study.checks import check_disjoint
-from condgan.study.classifier import Classifier, train_classifier
-from condgan.study.extractor import crossfit_extractor
-from condgan.study.plan import Cell, RecipePlan, StudyConfig, plan
+from condgan.study.cells import Cell, make_cells
+from condgan.study.config import StudyConfig
+from condgan.study.data import keep_patients
 from condgan.study.report import write_report
 from condgan.study.results import summarize, write_results
-from condgan.study.runner import Study, merge
-from condgan.study.usefulness import gan_test, keep_patients, relative_usefulness
+from condgan.study.study import Study, merge
+from condgan.study.summaries import relative_usefulness
 
 __all__ = [
     "ARMS",
     "CONTROLS",
     "Arm",
-    "Augment",
     "Cell",
-    "ClassicalAugment",
-    "Classifier",
     "Phase",
-    "RecipePlan",
     "Study",
     "StudyConfig",
-    "check_disjoint",
-    "crossfit_extractor",
-    "gan_test",
     "keep_patients",
+    "make_cells",
     "merge",
-    "plan",
     "relative_usefulness",
     "run_arm",
     "summarize",
     "synthetic_labels",
-    "train_classifier",
     "write_report",
     "write_results",
 ]

@@ -11,12 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from condgan.classifier.augmentation import Augment, ClassicalAugment
+from condgan.classifier.network import Precision
+from condgan.classifier.training import Classifier, train_classifier
+from condgan.data.checks import check_compatible, check_disjoint
 from condgan.data.store import ArrayDataset
 from condgan.sampling import ClassLaw, class_probabilities
-from condgan.study.augmentation import Augment, ClassicalAugment
-from condgan.study.checks import check_compatible, check_disjoint
-from condgan.study.classifier import Classifier, train_classifier
-from condgan.study.network import Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from condgan._version import __version__
+
 _PACKAGES = ("torchvision", "torch-fidelity", "numpy", "scipy")
 
 
@@ -49,8 +51,6 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str]:
-    from condgan import __version__  # not above: condgan imports this module
-
     # torch's own version names its build for CUDA, that of its package may not
     found = {"condgan": __version__, "python": platform.python_version(), "torch": torch.__version__}
     for name in _PACKAGES:

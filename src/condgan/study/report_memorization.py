@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from condgan.study.plan import Cell
+from condgan.study.cells import Cell
 from condgan.study.report_html import (
     DASH,
     Html,

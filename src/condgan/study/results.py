@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from condgan.study.files import SCHEMA, StudyFolder, as_json, write_json
-from condgan.study.plan import plan
+from condgan.files import as_json, write_json
+from condgan.study.cells import make_cells
+from condgan.study.folder import SCHEMA, StudyFolder
 from condgan.study.summaries import Outcomes, arm_keys, compare_arms, summarize_arms
 from condgan.study.verdicts import verdicts
 
@@ -30,7 +31,7 @@ def summarize(folder: str | Path) -> dict[str, Any]:
     """
     files = StudyFolder(folder)
     content, config = files.content, files.config
-    planned = [cell.name for cell in plan(config)]
+    planned = [cell.name for cell in make_cells(config)]
     cells = [files.read(name) for name in planned if files.is_finished(name)]
     labels, groups = files.test()
     by_arm = {

@@ -14,9 +14,9 @@ from condgan.metrics.classification import decision_scores
 from condgan.metrics.comparison import delong, holm, mcnemar
 from condgan.metrics.scores import auroc
 from condgan.metrics.seeds import Score, SeedDifference, SeedEstimate, paired_difference, seed_interval
+from condgan.metrics.statistics import Estimate
 from condgan.study.arms import ARMS
-from condgan.study.plan import StudyConfig
-from condgan.study.usefulness import relative_usefulness
+from condgan.study.config import StudyConfig
 
 
 class ArmKey(NamedTuple):
@@ -258,3 +258,30 @@ def arm_keys(cells: Iterable[Mapping[str, Any]]) -> dict[ArmKey, list[Mapping[st
         if cell["kind"] == "classifier" and "error" not in cell:
             found.setdefault(ArmKey(cell["recipe"], cell["arm"], cell["p"]), []).append(cell)
     return found
+
+
+def relative_usefulness(synthetic: Estimate, real: Estimate, *, chance: float) -> float:
+    r"""Return how much of what real images teach is learned from generated ones.
+
+    $$\frac{s_\text{synthetic} - s_\text{chance}}{s_\text{real} - s_\text{chance}}$$
+
+    It is 1 if generated images are as good as real ones, 0 if they teach nothing, and may lie outside.
+
+    Args:
+        synthetic: Score of the arm in question.
+        real: The same score of the arm with real images only.
+        chance: The score of guessing: 1/K for balanced accuracy, 1/2 for AUROC.
+
+    Raises:
+        ValueError: If the interval of the real score reaches down to chance: the ratio could then be anything.
+
+    Examples:
+        >>> relative_usefulness(Estimate(0.8, 0.75, 0.85), Estimate(0.9, 0.87, 0.93), chance=0.5)
+        0.75...
+    """
+    if not real.low > chance:
+        raise ValueError(
+            f"the interval of the real score must lie above chance, {chance:g}, got {real}. Real images taught the "
+            "classifier nothing that could be told from chance: train it for longer or on more images."
+        )
+    return (synthetic.value - chance) / (real.value - chance)

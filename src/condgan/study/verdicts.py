@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from condgan.study.arms import CONTROLS
-from condgan.study.plan import plan
+from condgan.study.cells import make_cells
 from condgan.study.summaries import Outcomes, chance_of, focus_class, is_synthetic_only
 
 Row = Mapping[str, Any]
@@ -217,7 +217,7 @@ def _failed(cells: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def _unfinished(outcomes: Outcomes, cells: Sequence[Row]) -> list[dict[str, str]]:
-    planned = len(plan(outcomes.config))
+    planned = len(make_cells(outcomes.config))
     if len(cells) == planned:
         return []
     evidence = f"{len(cells)} of {planned} cells are finished; all that is said above may change."

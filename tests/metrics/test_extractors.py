@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from condgan.images import to_float
-from condgan.metrics import features
-from condgan.metrics.features import CrossFit, Extractor, Fold, weights_hash
+from condgan.metrics import extractors as features
+from condgan.metrics.extractors import CrossFit, Extractor, Fold, weights_hash
 
 module_extractor = partial(features.module_extractor, device="cpu")
 
@@ -157,6 +157,6 @@ def test_nothing_heavy_is_loaded_before_it_is_needed():
     modules = ("features", "pretrained", "fidelity", "uncertainty", "floor", "fidelity_report")
     code = "; ".join(f"import condgan.metrics.{name}" for name in modules)
     code += (
-        "; import condgan.study.extractor, sys; sys.exit(bool({'torch_fidelity', 'torchvision'} & set(sys.modules)))"
+        "; import condgan.metrics.crossfit, sys; sys.exit(bool({'torch_fidelity', 'torchvision'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

@@ -2,13 +2,15 @@ import json
 
 import pytest
 
-from condgan.study.plan import Cell, RecipePlan, StudyConfig, plan
+from condgan.runs import RecipeConfig
+from condgan.study.cells import Cell, make_cells
+from condgan.study.config import StudyConfig
 
 
 def config(**changes):
     defaults = {
         "image_shape": (1, 16, 16),
-        "recipes": {"acgan": RecipePlan(recipe="acgan"), "wide": RecipePlan(recipe="acwgan_gp", networks="dcgan")},
+        "recipes": {"acgan": RecipeConfig(recipe="acgan"), "wide": RecipeConfig(recipe="acwgan_gp", networks="dcgan")},
         "arms": ("real", "real_augmented", "synthetic_1x", "pretrained"),
         "seeds": 2,
         "classifier_seeds": 3,
@@ -22,7 +24,7 @@ def test_json_there_and_back():
 
 
 def test_every_combination_is_planned_once():
-    cells = plan(config())
+    cells = make_cells(config())
     names = [cell.name for cell in cells]
     assert len(set(names)) == len(names) == 2 * 3 + 2 * 2 * (1 + 2 * 3 + 1)
     assert "classifier-wide-s1-pretrained-c2-p100" in names
@@ -32,13 +34,13 @@ def test_every_combination_is_planned_once():
 @pytest.mark.parametrize("changes", [{}, {"percents": (10.0, 100.0), "reduced_class": "ill"}])
 def test_cells_come_behind_what_they_need(changes):
     seen = set()
-    for cell in plan(config(**changes)):
+    for cell in make_cells(config(**changes)):
         assert set(cell.needs) <= seen
         seen.add(cell.name)
 
 
 def test_seeds_count_up_from_the_first():
-    cells = plan(config(first_seed=7))
+    cells = make_cells(config(first_seed=7))
     assert {cell.seed for cell in cells} == {None, 7, 8}
     assert {cell.classifier_seed for cell in cells} == {None, 7, 8, 9}
     with pytest.raises(ValueError, match="first_seed must be at least 0"):
@@ -46,21 +48,21 @@ def test_seeds_count_up_from_the_first():
 
 
 def test_partial_results_come_early():
-    cells = plan(config())
+    cells = make_cells(config())
     assert all(cell.entry is None for cell in cells[:6])
     seeds = [cell.seed for cell in cells[6:]]
     assert seeds == sorted(seeds)
 
 
 def test_the_sweep_trains_generators_on_the_reduced_data_and_judges_the_main_study_only():
-    cells = plan(config(percents=(25.0, 100.0), reduced_class="ill"))
+    cells = make_cells(config(percents=(25.0, 100.0), reduced_class="ill"))
     assert [cell.percent for cell in cells] == sorted((cell.percent for cell in cells), reverse=True)
     assert {cell.percent for cell in cells if cell.kind == "gan"} == {25.0, 100.0}
     assert {cell.percent for cell in cells if cell.kind == "judge"} == {100.0}
 
 
 def test_judging_can_be_left_out():
-    assert all(cell.kind != "judge" for cell in plan(config(extractor=None)))
+    assert all(cell.kind != "judge" for cell in make_cells(config(extractor=None)))
 
 
 def test_names_are_fit_for_files():
@@ -75,7 +77,7 @@ def test_names_are_fit_for_files():
         ({"arms": ("real", "real")}, "must differ"),
         ({"arms": ()}, "at least one arm"),
         ({"recipes": {}}, "a recipe for arms with generated images"),
-        ({"recipes": {"a/b": RecipePlan(recipe="acgan")}}, "letters, digits"),
+        ({"recipes": {"a/b": RecipeConfig(recipe="acgan")}}, "letters, digits"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"percents": (0.0,)}, "percents must lie in"),
         ({"percents": (50.0,)}, "need reduced_class"),
@@ -102,7 +104,7 @@ def test_settings_are_checked(changes, message):
 )
 def test_recipes_are_checked(changes, message):
     with pytest.raises(ValueError, match=message):
-        RecipePlan(**changes)
+        RecipeConfig(**changes)
 
 
 def test_unknown_and_missing_keys_are_refused():

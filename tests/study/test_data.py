@@ -2,12 +2,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from condgan.data.store import ArrayDataset
 from condgan.metrics import Estimate
-from condgan.study.classifier import Classifier
-from condgan.study.usefulness import gan_test, keep_patients, relative_usefulness
+from condgan.study.data import keep_patients
+from condgan.study.summaries import relative_usefulness
 
 
 def patients(counts):
@@ -15,31 +14,6 @@ def patients(counts):
     y = torch.cat([torch.tensor([0, c]).repeat(3) for c, n in enumerate(counts) for _ in range(n)])
     images = torch.arange(len(y)).byte().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
     return ArrayDataset(images, y, groups=torch.arange(len(y)) // 6)
-
-
-class Brightness(nn.Module):
-    """Finds class 1 in bright images."""
-
-    def __init__(self):
-        super().__init__()
-        self.sharpness = nn.Parameter(torch.tensor(10.0))
-
-    def forward(self, x):
-        logit = self.sharpness * x.mean((1, 2, 3))
-        return torch.stack([-logit, logit], 1)
-
-
-def test_gan_test_is_the_recall_of_a_real_classifier_on_generated_images():
-    settings = {"precision": "fp32"}
-    classifier = Classifier(Brightness(), ("dark", "bright"), (1, 4, 4), 0.5, history=(), settings=settings, seconds=0)
-    y = torch.tensor([0, 0, 0, 0, 1, 1])
-    grey = torch.tensor([10, 10, 10, 240, 240, 240], dtype=torch.uint8)
-    generated = ArrayDataset(grey.view(-1, 1, 1, 1).expand(-1, 1, 4, 4), y, class_names=["dark", "bright"])
-    report = gan_test(classifier, generated, resamples=20)
-    assert [recall.value for recall in report.recall] == [0.75, 1.0]
-    assert report.balanced_accuracy.value == 0.875
-    with pytest.raises(ValueError, match="must have the classes"):
-        gan_test(classifier, ArrayDataset(generated.images, y))
 
 
 def test_relative_usefulness_is_a_ratio_over_chance():

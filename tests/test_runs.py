@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from condgan.data import ArrayDataset
-from condgan.metrics.features import module_extractor
-from condgan.study.generators import load_generator, train_generator
-from condgan.study.plan import RecipePlan, StudyConfig, plan
-from condgan.study.runner import Study
-from condgan.study.selection import KeepBest, class_kid
+from condgan.metrics.extractors import module_extractor
+from condgan.runs import KeepBest, RecipeConfig, class_kid, load_generator, train_generator
+from condgan.study.cells import make_cells
+from condgan.study.config import StudyConfig
+from condgan.study.study import Study
 
-TINY = RecipePlan(recipe="acgan", steps=6, batch_size=8, base_channels=4, keep="best_kid", looks=3)
+TINY = RecipeConfig(recipe="acgan", steps=6, batch_size=8, base_channels=4, keep="best_kid", evaluations=3)
 
 
 class FromSamples:
@@ -67,7 +67,7 @@ def test_the_best_look_is_kept(tmp_path):
     trainer.state.step = 8
     again.on_step_end(trainer)
     assert (again.step, len(saved)) == (4, 2)
-    assert [look["step"] for look in again.looks] == [2, 4, 6, 8]
+    assert [look["step"] for look in again.evaluations] == [2, 4, 6, 8]
 
 
 def test_training_leaves_the_kept_generator(phantoms, tmp_path):
@@ -79,7 +79,7 @@ def test_training_leaves_the_kept_generator(phantoms, tmp_path):
 
     run = train_generator(TINY, train, tmp_path / "kept", criterion=decree, precision="fp32", device="cpu")
     assert run["kept"]["step"] == 4
-    assert [look["step"] for look in run["kept"]["looks"]] == [2, 4, 6]
+    assert [look["step"] for look in run["kept"]["evaluations"]] == [2, 4, 6]
     shorter = dataclasses.replace(TINY, steps=4, keep="last")
     train_generator(shorter, train, tmp_path / "short", precision="fp32", device="cpu")
     kept, short = (load_generator(tmp_path / name).state_dict() for name in ("kept", "short"))
@@ -100,12 +100,12 @@ def test_looking_does_not_change_the_training(phantoms, tmp_path):
 @pytest.mark.usefixtures("tiny_classifier")
 def test_a_study_selects_on_validation_images(small_config, phantoms, tmp_path):
     config = small_config(recipes={"acgan": TINY}, arms=("real", "synthetic_1x"), classifier_seeds=1)
-    (gan,) = (cell for cell in plan(config) if cell.kind == "gan")
+    (gan,) = (cell for cell in make_cells(config) if cell.kind == "gan")
     assert gan.needs == ("classifier-real-c0-p100",)
     study = Study(config, *phantoms, tmp_path / "study", device="cpu")
     assert study.run()
     outcome = json.loads((tmp_path / "study" / "cells" / f"{gan.name}.json").read_text())
-    looks = outcome["kept"]["looks"]
+    looks = outcome["kept"]["evaluations"]
     assert outcome["kept"]["step"] == min(looks, key=lambda look: look["value"])["step"]
     assert study.folder.test_evaluations() == {"acgan/synthetic_1x": 1, "real": 1}
 
@@ -125,7 +125,7 @@ def test_the_choice_survives_json(small_config):
     ("changes", "message"),
     [
         ({"keep": "best"}, "Did you mean 'best_kid'"),
-        ({"looks": 0}, "looks must be at least 1"),
+        ({"evaluations": 0}, "evaluations must be at least 1"),
         ({"auxiliary": {"fake": 1.0}}, "auxiliary must be among fake_weight"),
     ],
 )

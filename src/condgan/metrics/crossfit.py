@@ -7,11 +7,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from condgan.classifier.network import Precision, ResNet18
+from condgan.classifier.training import Classifier, train_classifier
 from condgan.data.splits import group_split
 from condgan.data.store import ArrayDataset
-from condgan.metrics.features import CrossFit, Extractor, Fold, module_extractor
-from condgan.study.classifier import Classifier, train_classifier
-from condgan.study.network import Precision, ResNet18
+from condgan.metrics.extractors import CrossFit, Extractor, Fold, module_extractor
 
 _VALIDATION = 0.1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -15,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condgan.study.plan import Cell, StudyConfig
+from condgan.files import as_json, write_arrays, write_json
+from condgan.study.cells import Cell
+from condgan.study.config import StudyConfig
 
 SCHEMA = 1
 
@@ -71,7 +72,7 @@ class StudyFolder:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         labels, groups = (part.numpy() for part in test)
-        _write_arrays(self.path / "test.npz", labels=labels, groups=groups)
+        write_arrays(self.path / "test.npz", labels=labels, groups=groups)
         write_json(self.path / "config.json", {**content, "command": command})
 
     @property
@@ -130,7 +131,7 @@ class StudyFolder:
             - `probabilities`: `(N, K)`, float64, or None.
         """
         if probabilities is not None:
-            _write_arrays(self.path / "cells" / f"{cell.name}.npz", probabilities=probabilities.numpy())
+            write_arrays(self.path / "cells" / f"{cell.name}.npz", probabilities=probabilities.numpy())
         own = {
             "name": cell.name,
             "kind": cell.kind,
@@ -212,25 +213,6 @@ class StudyFolder:
         (self.path / "test_evaluations.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the whole file or none; folders are made if missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def as_json(content: Any) -> Any:
-    """Return content as it is after writing and reading it; numbers that are not finite become None."""
-    if isinstance(content, Mapping):
-        return {str(name): as_json(value) for name, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [as_json(value) for value in content]
-    if isinstance(content, float) and not np.isfinite(content):
-        return None
-    return content
-
-
 def check_same(found: Mapping[str, Any], given: Mapping[str, Any], what: str) -> None:
     """Make sure that two descriptions of a study agree.
 
@@ -267,11 +249,3 @@ def _differences(place: str, found: Any, given: Any) -> list[str]:
         inner = [_differences(f"{place}.{name}".lstrip("."), found.get(name), given.get(name)) for name in names]
         return [line for lines in inner for line in lines]
     return [] if found == given else [f"{place} is {found!r}, got {given!r}"]
-
-
-def _write_arrays(path: Path, **arrays: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    partial.replace(path)

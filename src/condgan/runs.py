@@ -2,32 +2,90 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
 from condgan import networks
 from condgan.augmentation import DiffAugment
+from condgan.classifier.network import Precision
 from condgan.data.store import ArrayDataset
-from condgan.images import image_grid, to_uint8
+from condgan.files import check_count, check_names, write_json
+from condgan.images import save_sheet, to_uint8
 from condgan.losses import AuxiliaryClassifierLoss
+from condgan.metrics.extractors import Extractor
+from condgan.metrics.fidelity import kid
 from condgan.networks import ACDCGANCritic, ACResNetCritic, Critic, DCGANGenerator, Generator, ResNetGenerator
-from condgan.recipes import RECIPES
+from condgan.recipes import CONDITIONAL, RECIPES
 from condgan.sampling import class_grid, sample
-from condgan.study.files import write_json
-from condgan.study.network import Precision
-from condgan.study.plan import RecipePlan
-from condgan.study.selection import Criterion, KeepBest
 from condgan.training import Callback, Checkpoint, JSONLLogger, Trainer
 from condgan.training.engines import EngineName
+
+NETWORKS = ("recipe", "dcgan", "resnet")
+KEPT = ("last", "best_kid")
+_OWN = {"data", "trainer_options", "generator", "critic", "base_channels", "augment", "auxiliary"}
+_OWN |= {"precision", "engine", "device", "seed", "callbacks"}
+_AUXILIARY_WEIGHTS = ("real_weight", "fake_weight", "generator_weight")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeConfig:
+    """How the generators of one entry of a study are trained.
+
+    Args:
+        recipe: Name of a conditional recipe.
+        steps: Generator updates.
+        batch_size: Images of a critic step.
+        generator_batch_size: Images of a generator step; by default `batch_size`.
+        networks: `"recipe"` for those of its paper, else `"dcgan"` or `"resnet"`: two recipes on the same networks
+            differ in their losses alone.
+        base_channels: Width of the networks; None for the default of the recipe or of the networks that it gets.
+        augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for the
+            recipe's own, if it has any.
+        auxiliary: Weights of the `AuxiliaryClassifierLoss` in place of the recipe's, such as
+            `{"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.2}`; None for the recipe's.
+        keep: Which step's generator is kept: `"last"`, or `"best_kid"`, the one of the smallest KID on the validation
+            images, class by class, in the features of a classifier of real images (see
+            `condgan.runs.class_kid`). The latter makes use of real images that are not trained on.
+        evaluations: How often the criterion is computed for that, at even distances, the last step included.
+        options: Further keywords of the recipe and of the `Trainer`, numbers and strings only, such as
+            `{"ema_decay": 0.9}`.
+
+    Raises:
+        ValueError: If a name is unknown or a number is out of range.
+    """
+
+    recipe: str
+    steps: int = 20_000
+    batch_size: int = 64
+    generator_batch_size: int | None = None
+    networks: str = "recipe"
+    base_channels: int | None = None
+    augment: str | None = None
+    auxiliary: dict[str, Any] | None = None
+    keep: str = "last"
+    evaluations: int = 10
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_names("recipe", [self.recipe], CONDITIONAL)
+        check_names("networks", [self.networks], NETWORKS)
+        check_names("auxiliary", self.auxiliary or {}, _AUXILIARY_WEIGHTS)
+        check_names("keep", [self.keep], KEPT)
+        check_names("options", self.options, _options_of(self.recipe))
+        for name in ("steps", "batch_size", "base_channels", "evaluations"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+
 
 SHOWN = 8
 """Images of each class on a sheet of samples."""
@@ -46,7 +104,7 @@ _OTHER_NETWORKS: dict[tuple[str, str], Callable[..., tuple[Generator, Critic]]] 
 
 
 def make_trainer(
-    plan: RecipePlan,
+    plan: RecipeConfig,
     data: ArrayDataset,
     *,
     seed: int = 0,
@@ -82,7 +140,7 @@ def make_trainer(
 
 
 def train_generator(
-    plan: RecipePlan,
+    plan: RecipeConfig,
     data: ArrayDataset,
     folder: str | Path,
     *,
@@ -143,7 +201,7 @@ class GeneratorTraining:
 
     def __init__(
         self,
-        plan: RecipePlan,
+        plan: RecipeConfig,
         data: ArrayDataset,
         folder: str | Path,
         *,
@@ -208,7 +266,9 @@ class GeneratorTraining:
             "steps": state.step,
             "images_seen": state.images_seen,
             "seconds": round(self._watch.seconds, 1),
-            "kept": {"step": keep.step, "criterion": plan.keep, "looks": keep.looks} if keep else {"step": state.step},
+            "kept": {"step": keep.step, "criterion": plan.keep, "evaluations": keep.evaluations}
+            if keep
+            else {"step": state.step},
             "settings": self.trainer.settings,
             "generator_parameters": sum(p.numel() for p in self.trainer.networks.generator.parameters()),
             "critic_parameters": sum(p.numel() for p in self.trainer.networks.critic.parameters()),
@@ -219,12 +279,12 @@ class GeneratorTraining:
         return description
 
 
-def _make_keeper(plan: RecipePlan, folder: Path, criterion: Criterion | None) -> KeepBest | None:
+def _make_keeper(plan: RecipeConfig, folder: Path, criterion: Criterion | None) -> KeepBest | None:
     if plan.keep == "last":
         return None
     if criterion is None:
         raise ValueError(f"keep={plan.keep!r} needs a criterion, got None. Pass one, or keep the last step.")
-    return KeepBest(folder, criterion, every=max(1, plan.steps // plan.looks))
+    return KeepBest(folder, criterion, every=max(1, plan.steps // plan.evaluations))
 
 
 def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") -> Generator:
@@ -288,25 +348,6 @@ class Pool:
         )
 
 
-def save_sheet(images: Tensor, path: Path, *, columns: int) -> None:
-    """Save uint8 images on one sheet, row by row.
-
-    Shape:
-        - `images`: `(N, C, H, W)`, uint8, with 1 or 3 channels.
-    """
-    save_picture(image_grid(images, columns=columns), path)
-
-
-def save_picture(image: Tensor, path: Path) -> None:
-    """Save one uint8 image as PNG; the folder is made if missing.
-
-    Shape:
-        - `image`: `(C, H, W)`, uint8, with 1 or 3 channels.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((image.permute(1, 2, 0) if len(image) == 3 else image[0]).numpy()).save(path)
-
-
 class _Watch(Callback):
     """Adds up the seconds of training over interruptions, tells how far it is, and stops it in time."""
 
@@ -339,6 +380,87 @@ class _Watch(Callback):
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seconds = state["seconds"]
+
+
+_MOST = 200
+"""Images of a class that an evaluation compares."""
+
+Criterion = Callable[[Trainer], float]
+"""Tells how far the averaged generator of a trainer is from what is wanted; smaller is better."""
+
+
+def class_kid(validation: ArrayDataset, extractor: Extractor, *, seed: int = 0) -> Criterion:
+    r"""Return the criterion "mean KID over classes": of generated against real validation images, class by class.
+
+    $$ \frac1K \sum_k \mathrm{KID}(\tilde x \mid \tilde y = k,\; x \mid y = k) $$
+
+    A generator that mixes classes up, or shows one image of a class, is far off although its images may look real. The
+    estimate has no bias in the number of images; of each class as many are compared as there are, 200 at most, and the
+    latents are the same in every evaluation.
+
+    Args:
+        validation: Real images of patients that the generator is not trained on.
+        extractor: Network of the features.
+        seed: Seed of the latents.
+
+    References:
+        Bińkowski et al. 2018, arXiv:1801.01401, which lowers the learning rate by the KID on held-out images.
+    """
+    shown = min(_MOST, *validation.class_counts)
+    real = [
+        extractor(validation.images[(validation.labels == label).nonzero().flatten()[:_MOST]])
+        for label in range(validation.num_classes)
+    ]
+    y = class_grid(validation.num_classes, shown)
+
+    def distance(trainer: Trainer) -> float:
+        features = extractor(to_uint8(trainer.sample(y, seed=seed)).cpu())
+        scores = [kid(features[y == label], real[label], subsets=1, subset_size=_MOST) for label in range(len(real))]
+        return sum(score.value for score in scores) / len(scores)
+
+    return distance
+
+
+class KeepBest(Callback):
+    """Evaluates the averaged generator every `every` steps and keeps the best one by a criterion in a folder.
+
+    Args:
+        folder: Where the generator is kept, see `Generator.save_pretrained`.
+        criterion: Smaller is better.
+        every: Steps between evaluations.
+
+    Attributes:
+        best: Value of the criterion of the generator that was kept.
+        step: Its step.
+        evaluations: Step and value of each evaluation, in order.
+    """
+
+    def __init__(self, folder: str | Path, criterion: Criterion, *, every: int) -> None:
+        super().__init__(every)
+        self.folder, self.criterion = Path(folder), criterion
+        self.best, self.step = math.inf, 0
+        self.evaluations: list[dict[str, float]] = []
+
+    @override
+    def on_step_end(self, trainer: Trainer) -> None:
+        step, value = trainer.state.step, self.criterion(trainer)
+        self.evaluations.append({"step": step, "value": value})
+        if value < self.best:
+            self.best, self.step = value, step
+            trainer.ema.save_pretrained(self.folder)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "step": self.step, "evaluations": list(self.evaluations)}
+
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.step, self.evaluations = state["best"], state["step"], list(state["evaluations"])
+
+
+def _options_of(recipe: str) -> set[str]:
+    parameters = {*inspect.signature(Trainer).parameters, *inspect.signature(RECIPES[recipe]).parameters}
+    return parameters - _OWN
 
 
 def in_words(seconds: float) -> str:

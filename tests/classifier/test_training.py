@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from condgan.classifier import train_classifier
+from condgan.classifier.augmentation import ClassicalAugment
+from condgan.classifier.network import ResNet18, build_network
 from condgan.data.store import ArrayDataset
-from condgan.study import train_classifier
-from condgan.study.augmentation import ClassicalAugment
-from condgan.study.network import ResNet18, build_network
 
 
 def bright_or_dark(n, seed=0, *, classes=2, size=8, **options):
@@ -47,7 +47,7 @@ def _small_network():
             return SmallNetwork(image_shape[0], num_classes)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("condgan.study.classifier.build_network", build)
+        patch.setattr("condgan.classifier.training.build_network", build)
         yield
 
 
@@ -204,7 +204,7 @@ def test_resnet_trains_from_weights_that_follow_the_seed():
     assert torch.equal(first.backbone.conv1.weight, second.backbone.conv1.weight)
     assert not torch.equal(first.backbone.conv1.weight, other.backbone.conv1.weight)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("condgan.study.classifier.build_network", build_network)
+        patch.setattr("condgan.classifier.training.build_network", build_network)
         # At 8 pixels the last maps are one pixel, and oneDNN's gradient of a 3x3 convolution there, in bf16 and with
         # stride 2, depends on what lay in memory before.
         data = bright_or_dark(8, size=16)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from condgan.classifier.augmentation import Augment
+from condgan.classifier.network import Precision, autocast_logits, build_network, predict
+from condgan.data.checks import check_compatible
 from condgan.data.store import ArrayDataset
+from condgan.files import write_whole
 from condgan.metrics import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
-from condgan.study.augmentation import Augment
-from condgan.study.checks import check_compatible, check_settings
-from condgan.study.network import Precision, autocast_logits, build_network, predict
 from condgan.training.engines import make_engine
 from condgan.training.optimizer import OptimizerConfig, set_learning_rate
 from condgan.training.step import gradients_as_laid_out
@@ -91,6 +96,51 @@ class Classifier:
             resamples=resamples,
             level=level,
             seed=seed,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Save weights and description in one safetensors file; folders are made if missing."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.cpu().contiguous() for name, value in self.model.state_dict().items()}
+        described = {
+            "class_names": self.class_names,
+            "image_shape": self.image_shape,
+            "threshold": self.threshold,
+            "history": self.history,
+            "settings": self.settings,
+            "seconds": self.seconds,
+        }
+        with write_whole(path) as file:
+            file.write(save(weights, metadata={"classifier": json.dumps(described)}))
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> Classifier:
+        """Load a classifier that `save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it holds something else.
+        """
+        with safe_open(path, framework="pt") as file:
+            described = (file.metadata() or {}).get("classifier")
+            if described is None:
+                raise ValueError(
+                    f"{str(path)!r} must hold a classifier, saved by Classifier.save; it holds other tensors."
+                )
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        content = json.loads(described)
+        shape, names = tuple(content["image_shape"]), tuple(content["class_names"])
+        model = build_network(shape, len(names), seed=0)
+        model.load_state_dict(weights)
+        return cls(
+            model=model.to(device).eval(),
+            class_names=names,
+            image_shape=shape,
+            threshold=content["threshold"],
+            history=tuple(content["history"]),
+            settings=content["settings"],
+            seconds=content["seconds"],
         )
 
 
@@ -325,3 +375,32 @@ def _validation_scores(p: Tensor, y: Tensor) -> dict[str, float]:
 
 def _describe(data: ArrayDataset) -> dict[str, Any]:
     return {"source": data.source, "fingerprint": data.fingerprint, "class_counts": list(data.class_counts)}
+
+
+def check_settings(
+    *,
+    epochs: int,
+    steps: int | None,
+    batch_size: int,
+    learning_rate: float,
+    precision: str,
+    class_weights: str | None,
+) -> None:
+    """Make sure that the settings of a training are in range.
+
+    Raises:
+        ValueError: If one of them is not.
+    """
+    if epochs < 1 or (steps is not None and steps < epochs):
+        raise ValueError(
+            f"epochs must be at least 1 and steps at least epochs, got epochs={epochs} and steps={steps}. Steps are "
+            "cut into that many epochs: lower epochs or raise steps."
+        )
+    if batch_size < 2:
+        raise ValueError(f"batch_size must be at least 2, got {batch_size}: batch normalization needs several images.")
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate must be positive, got {learning_rate}. Try 1e-3.")
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f'precision must be "fp32" or "bf16", got {precision!r}.')
+    if class_weights not in ("balanced", None):
+        raise ValueError(f'class_weights must be "balanced" or None, got {class_weights!r}.')

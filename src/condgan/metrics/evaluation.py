@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
+from condgan.classifier.network import Precision
 from condgan.data.store import ArrayDataset
+from condgan.images import save_picture
+from condgan.metrics.crossfit import crossfit_extractor
 from condgan.metrics.diversity import diversity_report
-from condgan.metrics.features import CrossFit, Extractor
+from condgan.metrics.extractors import CrossFit, Extractor, clip, dinov2, inception
 from condgan.metrics.fidelity_report import fidelity_report
 from condgan.metrics.memorization import memorization_report
 from condgan.metrics.neighbors import neighbor_grid
-from condgan.metrics.pretrained import clip, dinov2, inception
-from condgan.study.classifier import Classifier
-from condgan.study.extractor import crossfit_extractor
-from condgan.study.generators import save_picture
-from condgan.study.network import Precision, build_network
 
+EXTRACTOR_NAMES = ("in_domain", "inception", "dinov2", "clip")
 PRETRAINED: dict[str, Callable[..., Extractor]] = {"inception": inception, "dinov2": dinov2, "clip": clip}
 
 
@@ -100,25 +98,3 @@ def judge_images(
         except ValueError as error:  # too few images or patients: an answer too
             found[name], refused[name] = None, str(error)
     return {**found, "refused": refused}
-
-
-def save_classifier(classifier: Classifier, path: Path) -> None:
-    """Save the weights of a classifier; all else is in the outcome of its cell."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.cpu().contiguous() for name, value in classifier.model.state_dict().items()}, path)
-
-
-def load_classifier(path: Path, outcome: dict[str, Any], *, device: torch.device | str = "cpu") -> Classifier:
-    """Load a classifier from its weights and the outcome of its cell."""
-    settings = outcome["classifier"]
-    model = build_network(tuple(settings["image_shape"]), len(settings["class_names"]), seed=0)
-    model.load_state_dict(load_file(path))
-    return Classifier(
-        model=model.to(device).eval(),
-        class_names=tuple(settings["class_names"]),
-        image_shape=tuple(settings["image_shape"]),
-        threshold=settings["threshold"],
-        history=tuple(outcome["history"]),
-        settings=settings,
-        seconds=outcome["seconds"],
-    )

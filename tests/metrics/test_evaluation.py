@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from condgan.data import ArrayDataset, ChestPhantom
-from condgan.study.runner import Study
-from condgan.study.worker import Worker
+from condgan.study.study import Study, Worker
 
 pytestmark = pytest.mark.usefixtures("tiny_classifier")
 

@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,8 +7,10 @@ import torch
 from PIL import Image
 
 from condgan.metrics import Estimate, classification_report
-from condgan.study.canvas import wrap
-from condgan.study.figures import chance_levels, comparison_chart, report_estimates, sample_grid, training_curves
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
+
+from figures import chance_levels, comparison_chart, report_estimates, sample_grid, training_curves, wrap
 
 
 def read(path):

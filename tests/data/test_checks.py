@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from condgan.data.checks import check_disjoint
 from condgan.data.store import ArrayDataset
-from condgan.study import check_disjoint
 
 
 def data(groups, *, group_names=(), paths=()):

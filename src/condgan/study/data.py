@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from condgan.data.checks import check_compatible, check_disjoint
 from condgan.data.store import ArrayDataset
+from condgan.files import check_names
 from condgan.metrics.neighbors import find_duplicates
-from condgan.study.checks import check_compatible, check_disjoint
-from condgan.study.plan import StudyConfig, check_names
+from condgan.study.config import StudyConfig
 
 Group = Callable[[Path], str | int]
 
@@ -149,3 +150,45 @@ def _remove_repetitions(
 def _without(data: ArrayDataset, masks: Iterable[Tensor]) -> ArrayDataset:
     drop = torch.stack(list(masks)).any(0)
     return data.subset((~drop).nonzero().flatten()) if bool(drop.any()) else data
+
+
+def keep_patients(data: ArrayDataset, label: int, percent: float, *, seed: int = 0) -> ArrayDataset:
+    """Return the data with a share of one class's patients, to make this class rare.
+
+    Patients of the class are put in an order that follows from the seed, and the first of them are kept: who is kept
+    at some percentage is kept at every larger one. Of the others, the images of this class are dropped; images of
+    other classes all stay.
+
+    Args:
+        data: Labeled images. Without groups, each image counts as a patient.
+        label: The class.
+        percent: Share of its patients to keep, rounded to whole patients, at least one.
+        seed: Seed of the order.
+
+    Raises:
+        ValueError: If `label` is no class, `percent` is not in (0, 100], or fewer than two images of the class remain.
+
+    Examples:
+        >>> images = torch.zeros(12, 1, 8, 8, dtype=torch.uint8)
+        >>> data = ArrayDataset(images, [0] * 4 + [1] * 8, groups=torch.arange(12) // 2)
+        >>> [keep_patients(data, 1, percent).class_counts for percent in (25, 50, 100)]
+        [(4, 2), (4, 4), (4, 8)]
+    """
+    if not 0 <= label < data.num_classes or not 0 < percent <= 100:
+        raise ValueError(
+            f"label must lie in [0, {data.num_classes}) and percent in (0, 100], got {label} and {percent}. For a "
+            "tenth of the patients pass 10."
+        )
+    of_class = data.labels == label
+    owners = torch.arange(len(data)) if data.groups is None else data.groups
+    patients = owners[of_class].unique()
+    order = torch.randperm(len(patients), generator=torch.Generator().manual_seed(seed))
+    kept = patients[order[: max(1, round(len(patients) * percent / 100))]]
+    remaining = ~of_class | torch.isin(owners, kept)
+    left = int((of_class & remaining).sum())
+    if left < 2:
+        raise ValueError(
+            f"at least two images of class {data.class_names[label]!r} must remain, got {left} with percent={percent} "
+            f"of {len(patients)} patients. Keep more of them."
+        )
+    return data.subset(remaining.nonzero().flatten())

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from condgan.data.store import ArrayDataset
+from condgan.metrics.crossfit import crossfit_extractor
 from condgan.metrics.fidelity_report import fidelity_report
-from condgan.study.extractor import crossfit_extractor
 
 TINY = {"epochs": 1, "precision": "fp32", "device": "cpu", "batch_size": 16}
 
@@ -32,13 +32,13 @@ def _small_network(monkeypatch):
             torch.manual_seed(seed)
             return SmallNetwork(image_shape[0], num_classes)
 
-    monkeypatch.setattr("condgan.study.classifier.build_network", build)
+    monkeypatch.setattr("condgan.classifier.training.build_network", build)
 
 
 @pytest.fixture
 def shown(monkeypatch):
     """The images that each training was shown, for training and for validation."""
-    from condgan.study import extractor
+    from condgan.metrics import crossfit as extractor
 
     calls, train_classifier = [], extractor.train_classifier
 

@@ -12,13 +12,14 @@ import torch
 
 import condgan
 from condgan.data import ArrayDataset
-from condgan.study.files import StudyFolder
-from condgan.study.plan import Cell, RecipePlan
-from condgan.study.runner import Study, merge
+from condgan.runs import RecipeConfig
+from condgan.study.cells import Cell
+from condgan.study.folder import StudyFolder
+from condgan.study.study import Study, merge
 
 pytestmark = pytest.mark.usefixtures("tiny_classifier")
 
-TINY = RecipePlan(recipe="acgan", steps=4, batch_size=8, base_channels=4)
+TINY = RecipeConfig(recipe="acgan", steps=4, batch_size=8, base_channels=4)
 
 
 def outcomes(folder):
@@ -75,7 +76,7 @@ def test_finished_cells_are_never_run_again(study, tmp_path, monkeypatch):
     before = outcomes(tmp_path / "study")
     uses = (tmp_path / "study" / "test_evaluations.jsonl").read_text()
     for work in ("train", "classify", "judge"):
-        monkeypatch.setattr(f"condgan.study.worker.Worker.{work}", lambda *_, **__: pytest.fail("ran again"))
+        monkeypatch.setattr(f"condgan.study.study.Worker.{work}", lambda *_, **__: pytest.fail("ran again"))
     assert study().run()
     assert outcomes(tmp_path / "study") == before
     assert (tmp_path / "study" / "test_evaluations.jsonl").read_text() == uses
@@ -123,12 +124,12 @@ def test_a_time_limit_stops_and_the_rest_goes_on(study, tmp_path):
 
 def test_a_generator_stopped_in_the_middle_goes_on_from_there(study, tmp_path, monkeypatch):
     study("whole").run(["gan-*"])
-    from condgan.study import generators
+    from condgan import runs
 
     stopped = study("parts")
     with monkeypatch.context() as patch:
         times = iter([0.0, 0.0, 1e9, 1e9, 1e9])
-        patch.setattr(generators.time, "monotonic", lambda: next(times))
+        patch.setattr(runs.time, "monotonic", lambda: next(times))
         assert stopped.worker.train(stopped.cells[4], deadline=1.0) is None
     assert list((tmp_path / "parts" / "gans").glob("*/checkpoints/checkpoint-000000003.pt"))
     assert study("parts").run(["gan-*"])
@@ -142,8 +143,8 @@ def test_a_generator_stopped_in_the_middle_goes_on_from_there(study, tmp_path, m
 SCRIPT = """
 import sys, torch
 from condgan.data import ChestPhantom
-from condgan.study.files import StudyFolder
-from condgan.study.runner import Study
+from condgan.study.folder import StudyFolder
+from condgan.study.study import Study
 torch.set_num_threads(1)
 draw = {"classes": 2, "image_shape": (1, 16, 16), "difficulty": 0.0}
 sets = [ChestPhantom(counts, seed=seed, **draw) for seed, counts in enumerate([(24, 40), (12, 12), (20, 30)])]
@@ -152,7 +153,7 @@ Study(StudyFolder(sys.argv[1]).config, *sets, sys.argv[1], device="cpu").run(["g
 
 
 def test_a_killed_study_goes_on_and_gives_the_same(study, tmp_path):
-    long = {"recipes": {"acgan": RecipePlan(recipe="acgan", steps=300, batch_size=8, base_channels=4)}}
+    long = {"recipes": {"acgan": RecipeConfig(recipe="acgan", steps=300, batch_size=8, base_channels=4)}}
     study("parts", **long)
     environment = {**os.environ, "PYTHONPATH": str(Path(condgan.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "parts")], env=environment)
@@ -306,7 +307,7 @@ def test_a_cell_is_named_after_the_entry_of_its_recipe(tmp_path):
 def test_networks_that_were_not_kept_are_trained_again_where_they_are_needed(study):
     """The generator's training needs the classifier that looks at it: both are made again, and no outcome changes."""
     chosen = {
-        "recipes": {"acgan": RecipePlan(recipe="acgan", steps=4, batch_size=8, base_channels=4, keep="best_kid")},
+        "recipes": {"acgan": RecipeConfig(recipe="acgan", steps=4, batch_size=8, base_channels=4, keep="best_kid")},
         "arms": ("real", "synthetic_1x", "real_plus_synthetic_1to1"),
         "classifier_seeds": 1,
     }

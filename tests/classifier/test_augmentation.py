@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condgan.study.augmentation import ClassicalAugment
+from condgan.classifier.augmentation import ClassicalAugment
 
 STILL = ClassicalAugment(rotation=0, translation=0, scale=0, brightness=0, contrast=0)
 

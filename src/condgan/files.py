@@ -1,0 +1,111 @@
+"""Files that are written whole or not at all, and checks of what a user gives."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+
+Config = TypeVar("Config")
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when it is complete and on disk.
+
+    A process that is killed, or an exception, leaves what was there before. Folders are made if missing.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "new" / "file"
+        ...     with write_whole(path) as file:
+        ...         _ = file.write(b"all of it")
+        ...     path.read_bytes()
+        b'all of it'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all.
+
+    Raises:
+        ValueError: If a number is not finite, see `as_json`.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with write_whole(path) as file:
+        file.write(text.encode())
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write a compressed `.npz` archive, whole or not at all."""
+    with write_whole(path) as file:
+        np.savez_compressed(file, **arrays)
+
+
+def as_json(content: Any) -> Any:
+    """Return content as it is after writing and reading it; numbers that are not finite become None."""
+    if isinstance(content, Mapping):
+        return {str(name): as_json(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [as_json(value) for value in content]
+    if isinstance(content, float) and not np.isfinite(content):
+        return None
+    return content
+
+
+def check_names(role: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Make sure that names are known and differ.
+
+    Raises:
+        ValueError: If not; the message has near names.
+    """
+    given, choices = list(names), sorted(known)
+    for name in given:
+        if name not in choices:
+            near = difflib.get_close_matches(name, choices, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{role} must be among {', '.join(choices)}, got {name!r}.{hint}")
+    if len(set(given)) < len(given):
+        raise ValueError(f"{role} must differ from each other, got {', '.join(given)}.")
+
+
+def check_count(name: str, value: int) -> None:
+    """Make sure that a number is at least 1.
+
+    Raises:
+        ValueError: If not.
+    """
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def from_fields(cls: type[Config], role: str, content: Mapping[str, Any]) -> Config:
+    """Make a dataclass from its fields by name, as they are read from a file.
+
+    Raises:
+        ValueError: If a name is unknown, with near names, or a field without default is missing.
+    """
+    known = [entry.name for entry in fields(cls)]  # type: ignore[arg-type]  # a dataclass
+    check_names(f"keys of {role}", content, known)
+    try:
+        return cls(**content)
+    except TypeError as error:
+        raise ValueError(f"{role} lacks something: {error}.") from error

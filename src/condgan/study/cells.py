@@ -1,0 +1,87 @@
+"""The cells that a study is cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from condgan.study.config import StudyConfig
+
+Kind = Literal["gan", "judge", "classifier"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One piece of work of a study, and the name of its results.
+
+    Args:
+        kind: `"gan"` trains a generator, `"judge"` looks at its images, `"classifier"` trains and tests a classifier.
+        entry: Name of the recipe's entry; None for arms without generated images.
+        seed: Seed of the generator; None likewise.
+        percent: Share of the patients of the reduced class.
+        arm: Name of the arm, of classifiers.
+        classifier_seed: Number of the classifier of this generator and arm.
+        needs: Names of the cells that must be finished before.
+    """
+
+    kind: Kind
+    percent: float
+    entry: str | None = None
+    seed: int | None = None
+    arm: str | None = None
+    classifier_seed: int | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A name that is unique in the study and fit for files."""
+        parts = [
+            self.kind,
+            self.entry,
+            None if self.seed is None else f"s{self.seed}",
+            self.arm,
+            None if self.classifier_seed is None else f"c{self.classifier_seed}",
+            f"p{self.percent:g}",
+        ]
+        return "-".join(part for part in parts if part is not None)
+
+
+def make_cells(config: StudyConfig) -> list[Cell]:
+    """Cut a study into cells, each behind those that it needs.
+
+    The main study comes first, then the sweep from large to small percentages. Within each, the arms of real images
+    come first, then all that belongs to the first generator seed of every recipe: what was finished when time is up
+    answers a smaller version of the whole question.
+    """
+    return [cell for percent in sorted(config.percents, reverse=True) for cell in _cells_at(config, percent)]
+
+
+def _cells_at(config: StudyConfig, percent: float) -> Iterator[Cell]:
+    main = percent == config.full_percent
+    numbers = range(config.first_seed, config.first_seed + config.classifier_seeds)
+    controls = [
+        Cell(kind="classifier", percent=percent, arm=arm, classifier_seed=number)
+        for number in numbers
+        for arm in config.controls
+    ]
+    yield from controls
+    examiner = tuple(cell.name for cell in controls[:1])
+    for seed in range(config.first_seed, config.first_seed + config.seeds):
+        for entry in config.recipes:
+            looked_at = config.recipes[entry].keep != "last"
+            gan = Cell(kind="gan", percent=percent, entry=entry, seed=seed, needs=examiner if looked_at else ())
+            yield gan
+            for number in numbers:
+                for arm in config.synthetic_arms:
+                    yield Cell(
+                        kind="classifier",
+                        percent=percent,
+                        entry=entry,
+                        seed=seed,
+                        arm=arm,
+                        classifier_seed=number,
+                        needs=(gan.name,),
+                    )
+            if main and config.extractor is not None:
+                yield Cell(kind="judge", percent=percent, entry=entry, seed=seed, needs=(gan.name, *examiner))

@@ -1,0 +1,157 @@
+"""What a study computes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from condgan.classifier.network import Precision
+from condgan.classifier.training import check_settings
+from condgan.files import check_count, check_names, from_fields
+from condgan.metrics.evaluation import EXTRACTOR_NAMES
+from condgan.runs import RecipeConfig
+from condgan.study.arms import ARMS, CONTROLS
+from condgan.types import ImageShape
+
+_SEEDS = 1_000_000  # images are drawn with multiples of 2**32 of a seed, which must stay below 2**63
+PRIMARY_METRICS = ("balanced_accuracy", "auroc", "accuracy", "macro_f1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyConfig:
+    """Everything that the results of a study depend on, beside the data and the machine.
+
+    Args:
+        image_shape: Channels, height and width of all images.
+        recipes: Entries of the study: how generators are trained, by a name of letters, digits and underscores. One
+            recipe on two networks makes two entries.
+        seeds: Number of generator seeds of each entry.
+        classifier_seeds: Number of classifiers for each generator and arm.
+        first_seed: The first seed of generators and classifiers; the others count up from there.
+        arms: Names of `condgan.study.arms.ARMS`.
+        percents: How many percent of the patients of `reduced_class` are kept for training, generators included. The
+            largest is the main study; the others make the imbalance sweep.
+        reduced_class: Name of the class that the sweep makes rare.
+        classifier_steps: Optimizer steps of every classifier, whatever its training set.
+        classifier_epochs: Looks at the validation set.
+        classifier_batch_size: Images of a classifier's step.
+        learning_rate: Peak learning rate of the classifiers.
+        precision: Arithmetic of the passes through all networks.
+        extractor: Network of the features that images are judged in: `"in_domain"` (a ResNet-18 trained on the real
+            training images, cross-fitted by patient), `"inception"`, `"dinov2"` or `"clip"`; None judges no images.
+        primary_metric: The metric that the main question is answered by.
+        level: Nominal coverage of intervals.
+        resamples: Bootstrap resamples of the interval of a single classifier.
+
+    Raises:
+        ValueError: If a name is unknown, a number is out of range, or parts do not fit each other.
+
+    Examples:
+        >>> from condgan.study.cells import make_cells
+        >>> config = StudyConfig(
+        ...     image_shape=(1, 64, 64),
+        ...     recipes={"acgan": RecipeConfig(recipe="acgan", steps=1000)},
+        ...     arms=("real", "synthetic_1x"),
+        ...     seeds=1,
+        ...     classifier_seeds=1,
+        ... )
+        >>> [cell.name for cell in make_cells(config)][:3]
+        ['classifier-real-c0-p100', 'gan-acgan-s0-p100', 'classifier-acgan-s0-synthetic_1x-c0-p100']
+        >>> StudyConfig.from_dict(config.as_dict()) == config
+        True
+    """
+
+    image_shape: ImageShape
+    recipes: dict[str, RecipeConfig]
+    arms: tuple[str, ...]
+    seeds: int = 3
+    classifier_seeds: int = 3
+    first_seed: int = 0
+    percents: tuple[float, ...] = (100.0,)
+    reduced_class: str | None = None
+    classifier_steps: int = 1000
+    classifier_epochs: int = 5
+    classifier_batch_size: int = 64
+    learning_rate: float = 1e-3
+    precision: Precision = "bf16"
+    extractor: str | None = "in_domain"
+    primary_metric: str = "balanced_accuracy"
+    level: float = 0.95
+    resamples: int = 2000
+
+    def __post_init__(self) -> None:
+        check_names("arms", self.arms, ARMS)
+        check_names("primary_metric", [self.primary_metric], PRIMARY_METRICS)
+        check_names("extractor", [] if self.extractor is None else [self.extractor], EXTRACTOR_NAMES)
+        for name in ("seeds", "classifier_seeds", "classifier_steps", "resamples"):
+            check_count(name, getattr(self, name))
+        if not 0 <= self.first_seed < _SEEDS:
+            raise ValueError(f"first_seed must be at least 0 and below {_SEEDS}, got {self.first_seed}.")
+        check_settings(
+            epochs=self.classifier_epochs,
+            steps=self.classifier_steps,
+            batch_size=self.classifier_batch_size,
+            learning_rate=self.learning_rate,
+            precision=self.precision,
+            class_weights=None,
+        )
+        wrong = [name for name in self.recipes if not re.fullmatch(r"\w+", name)]
+        if wrong:
+            raise ValueError(
+                f"names of recipes must be letters, digits and underscores, got {', '.join(wrong)}. They name files."
+            )
+        needing = [name for name in self.arms if ARMS[name].needs_synthetic]
+        if not self.arms or (needing and not self.recipes):
+            raise ValueError(
+                f"a study needs at least one arm, and a recipe for arms with generated images, got the arms "
+                f"{list(self.arms)} and no recipe. Name some."
+            )
+        choosing = [name for name, plan in self.recipes.items() if plan.keep != "last"]
+        if choosing and not self.controls:
+            raise ValueError(
+                f"{choosing[0]} keeps {self.recipes[choosing[0]].keep!r} and needs an arm without generated images, "
+                f"whose first classifier looks at them, got {list(self.arms)}. Add 'real', or keep the last step."
+            )
+        self._check_percents()
+        if not 0 < self.level < 1:
+            raise ValueError(f"level must lie between 0 and 1, got {self.level}. Give a coverage such as 0.95.")
+
+    def _check_percents(self) -> None:
+        if not self.percents or not all(0 < p <= 100 for p in self.percents):
+            raise ValueError(f"percents must lie in (0, 100], got {list(self.percents)}. For a tenth pass 10.")
+        if any(p < 100 for p in self.percents) and self.reduced_class is None:
+            raise ValueError(
+                f"percents {list(self.percents)} need reduced_class, the name of the class to make rare, got None."
+            )
+
+    @property
+    def full_percent(self) -> float:
+        """The percentage of the main study."""
+        return max(self.percents)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The arms without generated images, in order."""
+        return tuple(name for name in self.arms if name in CONTROLS)
+
+    @property
+    def synthetic_arms(self) -> tuple[str, ...]:
+        """The arms with generated images, in order."""
+        return tuple(name for name in self.arms if name not in CONTROLS)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, ready for JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> StudyConfig:
+        """Make a configuration from what `as_dict` returned.
+
+        Raises:
+            ValueError: If a key is unknown or missing, or a value is out of range.
+        """
+        recipes = {name: from_fields(RecipeConfig, f"recipe {name}", plan) for name, plan in content["recipes"].items()}
+        lists = {name: tuple(content[name]) for name in ("image_shape", "arms", "percents") if name in content}
+        return from_fields(cls, "the configuration", {**content, **lists, "recipes": recipes})
