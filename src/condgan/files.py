@@ -8,12 +8,17 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from cattrs import Converter
+
 Config = TypeVar("Config")
+Record = TypeVar("Record")
 
 
 @contextmanager
@@ -61,7 +66,7 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
 
 def as_json(content: Any) -> Any:
-    """Return content as it is after writing and reading it; numbers that are not finite become None."""
+    """Return plain values as they are after writing and reading them; numbers that are not finite become None."""
     if isinstance(content, Mapping):
         return {str(name): as_json(value) for name, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -69,6 +74,48 @@ def as_json(content: Any) -> Any:
     if isinstance(content, float) and not np.isfinite(content):
         return None
     return content
+
+
+def to_json(record: object) -> Any:
+    """Return a record (frozen dataclasses, enums, tuples, numbers and text within each other) as plain values.
+
+    Numbers that are not finite become None. `from_json` is the inverse.
+
+    Examples:
+        >>> from condgan.runs import RecipeConfig
+        >>> to_json(RecipeConfig(recipe="acgan", steps=10))["steps"]
+        10
+    """
+    return as_json(_converter().unstructure(record))
+
+
+def from_json(cls: type[Record], content: Any) -> Record:
+    """Return the record of class `cls` that `to_json` made plain values of.
+
+    Raises:
+        ValueError: If a key is unknown or missing, or a value has the wrong type or is out of range; the message says
+            which.
+
+    Examples:
+        >>> from condgan.runs import RecipeConfig
+        >>> from_json(RecipeConfig, {"recipe": "acgan", "stepps": 10})
+        Traceback (most recent call last):
+            ...
+        ValueError: RecipeConfig cannot be read: extra fields found (stepps) @ $.
+    """
+    from cattrs import ClassValidationError, IterableValidationError, transform_error
+
+    try:
+        return _converter().structure(content, cls)
+    except (ClassValidationError, IterableValidationError) as error:
+        raise ValueError(f"{cls.__name__} cannot be read: {'; '.join(transform_error(error))}.") from error
+
+
+@cache
+def _converter() -> Converter:
+    from cattrs.preconf.json import make_converter
+
+    return make_converter(forbid_extra_keys=True)
 
 
 def check_names(role: str, names: Iterable[str], known: Iterable[str]) -> None:
