@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 Record = TypeVar("Record")
+
+NOT_IN_JSON: Mapping[str, bool] = MappingProxyType({"json": False})
+"""Metadata of a dataclass field that `to_json` leaves out: it needs a default, which `from_json` gives it."""
 
 
 @contextmanager
@@ -113,9 +117,17 @@ def from_json(cls: type[Record], content: Any) -> Record:
 
 @cache
 def _converter() -> Converter:
+    from cattrs.gen import make_dict_unstructure_fn, override
     from cattrs.preconf.json import make_converter
 
-    return make_converter(forbid_extra_keys=True)
+    converter = make_converter(forbid_extra_keys=True)
+
+    def unstructure_fn(cls: Any) -> Callable[[Any], dict[str, Any]]:
+        hidden = {entry.name: override(omit=True) for entry in fields(cls) if not entry.metadata.get("json", True)}
+        return make_dict_unstructure_fn(cls, converter, **hidden)  # type: ignore[arg-type]
+
+    converter.register_unstructure_hook_factory(is_dataclass, unstructure_fn)
+    return converter
 
 
 def check_names(role: str, names: Iterable[str], known: Iterable[str]) -> None:
