@@ -26,7 +26,7 @@ from torch import Tensor
 
 from condgan.metrics.extractors import ExtractorInfo
 from condgan.metrics.neighbors import neighbor_radii, neighbor_radii_among
-from condgan.metrics.statistics import Estimate
+from condgan.stats import Estimate
 
 _BLOCK = 2**24  # distances or kernel values held at once: 128 MiB in float64
 _UNBLOCKED = 10_000  # samples up to which torch-fidelity holds all pairs at once, as it does by default

@@ -18,7 +18,7 @@ from condgan.classifier.training import Classifier
 from condgan.data.store import ArrayDataset
 from condgan.files import to_json
 from condgan.images import save_sheet
-from condgan.metrics import classification_report
+from condgan.metrics.classification import classification_report
 from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.evaluation import PRETRAINED, evaluate, make_extractor
 from condgan.metrics.extractors import CrossFit, Extractor
@@ -354,7 +354,7 @@ class Worker:
             report = self._examiner(cell.percent).evaluate(
                 generated, resamples=self.config.resamples, level=self.config.level
             )
-            recognized = {"classifier": self.examiners[cell.percent], **report.as_dict()}
+            recognized = {"classifier": self.examiners[cell.percent], **to_json(report)}
         return {"images": len(generated), **to_json(judged), "gan_test": recognized}
 
     @property
