@@ -2,17 +2,19 @@
 
 Every recipe takes the data set that will be fitted, which gives shape and classes. Networks given as `generator` and
 `critic` replace the recipe's own (both of the data's shape and classes), so that a recipe also runs on vectors with
-small networks of yours. Further keywords go to the `Trainer` and override the recipe's. The initial weights depend on
-`seed` alone and leave PyTorch's default generator as it was.
+small networks of yours. `networks` names the family of the recipe's own ones, `"dcgan"` or `"resnet"`; by default it is
+that of the paper, and two recipes on the same family differ in their losses alone. `base_channels` is their width.
+Further keywords go to the `Trainer` and override the recipe's. The initial weights depend on `seed` alone and leave
+PyTorch's default generator as it was.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable
-from typing import Any
-
-import torch
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from condgan.augmentation import DiffAugment
 from condgan.losses import AuxiliaryClassifierLoss, MinimaxLoss, RelativisticLoss, WassersteinLoss
@@ -20,17 +22,23 @@ from condgan.networks import (
     ACDCGANCritic,
     ACResNetCritic,
     ConcatenationDCGANCritic,
+    ConcatenationResNetCritic,
     Critic,
     DCGANCritic,
     DCGANGenerator,
     Generator,
     ProjectionDCGANCritic,
+    ProjectionResNetCritic,
     ResNetCritic,
     ResNetGenerator,
 )
+from condgan.networks.base import Conditioning, seeded_weights
 from condgan.regularizers import R1, R2, GradientPenalty
 from condgan.training import OptimizerConfig, Trainer
-from condgan.types import ImageShape, LabelledData
+from condgan.types import LabelledData
+
+NetworkFamily = Literal["dcgan", "resnet"]
+"""DCGAN's small and fast networks, or residual ones."""
 
 _DCGAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.5, 0.999))
 _WGAN_GP_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.9))
@@ -39,6 +47,7 @@ _WGAN_GP_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.9))
 def dcgan(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "dcgan",
     base_channels: int = 64,
     generator: Generator | None = None,
     critic: Critic | None = None,
@@ -53,9 +62,8 @@ def dcgan(
     """
     return _trainer(
         data,
-        generator,
-        critic,
-        _dcgan_networks(DCGANCritic, None, base_channels),
+        (generator, critic),
+        _OwnNetworks(networks, DCGANCritic, ResNetCritic, None, base_channels, batch_norm=True),
         trainer_options,
         loss=MinimaxLoss(),
         generator_optimizer=_DCGAN_ADAM,
@@ -66,6 +74,7 @@ def dcgan(
 def cgan(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "dcgan",
     base_channels: int = 64,
     generator: Generator | None = None,
     critic: Critic | None = None,
@@ -81,9 +90,15 @@ def cgan(
     """
     return _trainer(
         data,
-        generator,
-        critic,
-        _dcgan_networks(ConcatenationDCGANCritic, data.num_classes, base_channels),
+        (generator, critic),
+        _OwnNetworks(
+            networks,
+            ConcatenationDCGANCritic,
+            ConcatenationResNetCritic,
+            data.num_classes,
+            base_channels,
+            batch_norm=True,
+        ),
         trainer_options,
         loss=MinimaxLoss(),
         generator_optimizer=_DCGAN_ADAM,
@@ -95,6 +110,7 @@ def cgan(
 def acgan(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "dcgan",
     base_channels: int = 64,
     generator: Generator | None = None,
     critic: Critic | None = None,
@@ -118,9 +134,8 @@ def acgan(
     """
     return _trainer(
         data,
-        generator,
-        critic,
-        _dcgan_networks(ACDCGANCritic, data.num_classes, base_channels),
+        (generator, critic),
+        _OwnNetworks(networks, ACDCGANCritic, ACResNetCritic, data.num_classes, base_channels, batch_norm=True),
         trainer_options,
         loss=MinimaxLoss(),
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=1.0, generator_weight=1.0),
@@ -133,6 +148,7 @@ def acgan(
 def wgan_gp(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "resnet",
     base_channels: int = 64,
     generator: Generator | None = None,
     critic: Critic | None = None,
@@ -150,9 +166,8 @@ def wgan_gp(
     """
     return _trainer(
         data,
-        generator,
-        critic,
-        _resnet_networks(ResNetCritic, None, base_channels),
+        (generator, critic),
+        _OwnNetworks(networks, DCGANCritic, ResNetCritic, None, base_channels),
         trainer_options,
         **_wgan_gp_terms(),
     )
@@ -161,6 +176,7 @@ def wgan_gp(
 def acwgan_gp(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "resnet",
     base_channels: int = 64,
     generator: Generator | None = None,
     critic: Critic | None = None,
@@ -184,9 +200,8 @@ def acwgan_gp(
     """
     return _trainer(
         data,
-        generator,
-        critic,
-        _resnet_networks(ACResNetCritic, data.num_classes, base_channels),
+        (generator, critic),
+        _OwnNetworks(networks, ACDCGANCritic, ACResNetCritic, data.num_classes, base_channels),
         trainer_options,
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1),
         label_law="paired",
@@ -197,6 +212,7 @@ def acwgan_gp(
 def small_data(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "dcgan",
     base_channels: int = 32,
     penalty_weight: float | None = None,
     generator: Generator | None = None,
@@ -211,16 +227,17 @@ def small_data(
 
     Each generated image is compared with a real one of its class. The critic has a projection head and no norm, the
     generator conditional batch norm. Real images are drawn class by class in equal numbers, whatever their counts.
-    Real and generated images pass `DiffAugment(policy="translation,cutout")` in front of the critic, without changes
+    Real and generated images pass `DiffAugment("translation,cutout")` in front of the critic, without changes
     of brightness and contrast, which carry the class of a radiograph. Adam(2e-4, 0, 0.9); an averaged generator of
     decay 0.99, for trainings of some thousand steps; bfloat16. Batches of 32 suffice:
     `fit(data, steps=4_500, batch_size=32)`.
 
-    The parts are those of R3GAN on DCGAN's small networks; the combination is our own. Samples that are no images are
-    not augmented.
+    The parts are those of R3GAN on DCGAN's small networks; the combination is our own. Samples that are not
+    images are not augmented.
 
     Args:
         data: The data set to be fitted.
+        networks: Family of the networks.
         base_channels: Width of the networks.
         penalty_weight: Coefficient $\gamma$ of both penalties. By default 0.05 for 32 x 32 pixels, and in proportion
             to the number of pixels: at twice the height and width the gradient is a quarter in each of four times as
@@ -237,24 +254,14 @@ def small_data(
     images = len(data.image_shape) == 3
     pixels = math.prod(data.image_shape[1:]) if images else 32**2
     weight = 0.05 * pixels / 32**2 if penalty_weight is None else penalty_weight
-
-    def make_networks(shape: ImageShape) -> tuple[Generator, Critic]:
-        options: dict[str, Any] = {
-            "num_classes": data.num_classes,
-            "image_shape": shape,
-            "base_channels": base_channels,
-        }
-        return DCGANGenerator(conditioning="batch_norm", **options), ProjectionDCGANCritic(**options)
-
     return _trainer(
         data,
-        generator,
-        critic,
-        make_networks,
+        (generator, critic),
+        _OwnNetworks(networks, ProjectionDCGANCritic, ProjectionResNetCritic, data.num_classes, base_channels),
         trainer_options,
         loss=RelativisticLoss(),
         regularizers=[R1(weight), R2(weight)],
-        augment=DiffAugment(policy="translation,cutout") if images else None,
+        augment=DiffAugment("translation,cutout") if images else None,
         generator_optimizer=_WGAN_GP_ADAM,
         critic_optimizer=_WGAN_GP_ADAM,
         ema_decay=0.99,
@@ -276,7 +283,7 @@ CONDITIONAL = tuple(name for name in RECIPES if name not in ("dcgan", "wgan_gp")
 def _wgan_gp_terms() -> dict[str, Any]:
     return {
         "loss": WassersteinLoss(),
-        "regularizers": [GradientPenalty(weight=10.0)],
+        "regularizers": [GradientPenalty(10.0)],
         "critic_steps": 5,
         "generator_optimizer": _WGAN_GP_ADAM,
         "critic_optimizer": _WGAN_GP_ADAM,
@@ -285,44 +292,58 @@ def _wgan_gp_terms() -> dict[str, Any]:
     }
 
 
-_MakeNetworks = Callable[[ImageShape], tuple[Generator, Critic]]
+@dataclass(frozen=True)
+class _OwnNetworks:
+    """The networks of a recipe, in either family.
 
+    With `batch_norm` those of the family "dcgan" are the paper's: batch norm in the critic, a class embedding beside
+    `z`. Without it, as under a gradient penalty, the critic has no norm and the generator conditional batch norms.
+    """
 
-def _dcgan_networks(critic: type[DCGANCritic], num_classes: int | None, base_channels: int) -> _MakeNetworks:
-    def make(shape: ImageShape) -> tuple[Generator, Critic]:
-        options: dict[str, Any] = {"num_classes": num_classes, "image_shape": shape, "base_channels": base_channels}
-        return DCGANGenerator(**options), critic(batch_norm=True, **options)
+    family: NetworkFamily
+    dcgan: type[DCGANCritic]
+    resnet: type[ResNetCritic]
+    num_classes: int | None
+    base_channels: int
+    batch_norm: bool = False
 
-    return make
+    def __post_init__(self) -> None:
+        known = get_args(NetworkFamily)
+        if self.family not in known:
+            near = difflib.get_close_matches(self.family, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"networks must be one of {', '.join(known)}, got {self.family!r}.{hint}")
 
-
-def _resnet_networks(critic: type[ResNetCritic], num_classes: int | None, base_channels: int) -> _MakeNetworks:
-    def make(shape: ImageShape) -> tuple[Generator, Critic]:
-        options: dict[str, Any] = {"num_classes": num_classes, "image_shape": shape, "base_channels": base_channels}
-        return ResNetGenerator(**options), critic(**options)
-
-    return make
-
-
-def _trainer(
-    data: LabelledData,
-    generator: Generator | None,
-    critic: Critic | None,
-    make_networks: _MakeNetworks,
-    options: dict[str, Any],
-    **defaults: Any,
-) -> Trainer:
-    if generator is None or critic is None:
-        shape = tuple(data.image_shape)
+    def make(self, shape: tuple[int, ...], seed: int) -> tuple[Generator, Critic]:
         if len(shape) != 3:
             raise ValueError(
                 f"the recipe's own networks are for images of shape (C, H, W), got samples of shape {shape}. "
                 "Pass a generator and a critic of yours."
             )
-        with torch.random.fork_rng(devices=[]):
-            # The generator of the CPU alone, unlike torch.manual_seed.
-            torch.default_generator.manual_seed(options.get("seed", 0))
-            own_generator, own_critic = make_networks((shape[0], shape[1], shape[2]))
+        options: dict[str, Any] = {
+            "num_classes": self.num_classes,
+            "image_shape": shape,
+            "base_channels": self.base_channels,
+        }
+        with seeded_weights(seed):
+            if self.family == "resnet":
+                return ResNetGenerator(**options), self.resnet(**options)
+            conditioning: Conditioning = "concatenation" if self.batch_norm else "batch_norm"
+            return DCGANGenerator(conditioning=conditioning, **options), self.dcgan(
+                batch_norm=self.batch_norm, **options
+            )
+
+
+def _trainer(
+    data: LabelledData,
+    given: tuple[Generator | None, Critic | None],
+    own: _OwnNetworks,
+    options: dict[str, Any],
+    **defaults: Any,
+) -> Trainer:
+    generator, critic = given
+    if generator is None or critic is None:
+        own_generator, own_critic = own.make(tuple(data.image_shape), options.get("seed", 0))
         generator = own_generator if generator is None else generator
         critic = own_critic if critic is None else critic
     return Trainer(generator, critic, **{**defaults, **options})

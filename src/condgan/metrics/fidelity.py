@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from condgan.functional import precise
 from condgan.metrics.features import ExtractorInfo
 
 _BLOCK = 2**24  # distances held at once: 128 MiB in float64
@@ -336,7 +337,7 @@ def _check_features(name: str, features: Tensor) -> Tensor:
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name} must be finite, got NaN or infinite values. Look at the images and the extractor.")
     # NumPy, in which torch-fidelity computes, knows no bfloat16
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return precise(x)
 
 
 def _check_neighborhood(neighborhood: int, *sets: Tensor) -> None:

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from condgan.nn.activations import AvgPool2d, LeakyReLU
-from condgan.nn.convolution import Conv2d
+from condgan.nn.convolution import Conv2d, ConvPool2d, Size, UpsampleConv2d, upsample
 from condgan.nn.layers import ConditionalBatchNorm2d
-from condgan.nn.resampling import ConvPool2d, Size, UpsampleConv2d, upsample
 
 NormFactory = Callable[[int], ConditionalBatchNorm2d]
 """Makes a normalization for so many channels, called as `norm(x, y)`."""

@@ -19,7 +19,7 @@ from condgan.augmentation import DiffAugment
 from condgan.data.store import ArrayDataset
 from condgan.images import image_grid, to_uint8
 from condgan.losses import AuxiliaryClassifierLoss
-from condgan.networks import ACDCGANCritic, ACResNetCritic, Critic, DCGANGenerator, Generator, ResNetGenerator
+from condgan.networks import Generator
 from condgan.recipes import RECIPES
 from condgan.sampling import class_grid, sample
 from condgan.study.files import write_json
@@ -35,14 +35,6 @@ SHOWN = 8
 _CHUNK = 256
 _CHECKPOINTS, _ROWS = 20, 200
 _SECONDS_BETWEEN_REPORTS = 30.0
-_OWN_NETWORKS = {"cgan": "dcgan", "acgan": "dcgan", "acwgan_gp": "resnet", "small_data": "dcgan"}
-_OTHER_NETWORKS: dict[tuple[str, str], Callable[..., tuple[Generator, Critic]]] = {
-    ("acwgan_gp", "dcgan"): lambda **shape: (
-        DCGANGenerator(conditioning="batch_norm", **shape),
-        ACDCGANCritic(**shape),
-    ),
-    ("acgan", "resnet"): lambda **shape: (ResNetGenerator(**shape), ACResNetCritic(**shape)),
-}
 
 
 def make_trainer(
@@ -55,25 +47,14 @@ def make_trainer(
     device: torch.device | str | None = None,
     callbacks: tuple[Callback, ...] = (),
 ) -> Trainer:
-    """Make the trainer of a plan; `seed` governs initial weights and all draws.
-
-    Raises:
-        ValueError: If the recipe does not exist on the networks that the plan asks for.
-    """
-    width = {} if plan.base_channels is None else {"base_channels": plan.base_channels}
-    options: dict[str, Any] = {**width}
-    if plan.networks not in ("recipe", _OWN_NETWORKS.get(plan.recipe)):
-        if (plan.recipe, plan.networks) not in _OTHER_NETWORKS:
-            have = sorted({n for r, n in _OTHER_NETWORKS if r == plan.recipe} | {"recipe"})
-            raise ValueError(f"networks of {plan.recipe} must be among {', '.join(have)}, got {plan.networks!r}.")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the generator of the CPU alone, unlike torch.manual_seed
-            generator, critic = _OTHER_NETWORKS[plan.recipe, plan.networks](
-                num_classes=data.num_classes, image_shape=data.image_shape, **width
-            )
-        options |= {"generator": generator, "critic": critic}
+    """Make the trainer of a plan; `seed` governs initial weights and all draws."""
+    options: dict[str, Any] = {}
+    if plan.networks != "recipe":
+        options["networks"] = plan.networks
+    if plan.base_channels is not None:
+        options["base_channels"] = plan.base_channels
     if plan.augment is not None:
-        options["augment"] = DiffAugment(policy=plan.augment)
+        options["augment"] = DiffAugment(plan.augment)
     if plan.auxiliary is not None:
         options["auxiliary"] = AuxiliaryClassifierLoss(**plan.auxiliary)
     options |= {**plan.options, "seed": seed, "precision": precision, "engine": engine, "device": device}

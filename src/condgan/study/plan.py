@@ -23,7 +23,7 @@ EXTRACTOR_NAMES = ("in_domain", "inception", "dinov2", "clip")
 _SEEDS = 1_000_000  # images are drawn with multiples of 2**32 of a seed, which must stay below 2**63
 PRIMARY_METRICS = ("balanced_accuracy", "auroc", "accuracy", "macro_f1")
 
-_OWN = {"data", "trainer_options", "generator", "critic", "base_channels", "augment", "auxiliary"}
+_OWN = {"data", "trainer_options", "generator", "critic", "networks", "base_channels", "augment", "auxiliary"}
 _OWN |= {"precision", "engine", "device", "seed", "callbacks"}
 _AUXILIARY_WEIGHTS = ("real_weight", "fake_weight", "generator_weight")
 
