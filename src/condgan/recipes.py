@@ -1,11 +1,15 @@
 """One function for each published method: networks, terms and optimizers, put together as a `Trainer`.
 
-Every recipe takes the data set that will be fitted, which gives shape and classes. Networks given as `generator` and
-`critic` replace the recipe's own (both of the data's shape and classes), so that a recipe also runs on vectors with
-small networks of yours. `networks` names the family of the recipe's own ones, `"dcgan"` or `"resnet"`; by default it is
-that of the paper, and two recipes on the same family differ in their losses alone. `base_channels` is their width.
-Further keywords go to the `Trainer` and override the recipe's. The initial weights depend on `seed` alone and leave
-PyTorch's default generator as it was.
+Every recipe takes the data set that will be fitted, which gives shape and classes, and
+
+- `networks`: the family of its networks, `"dcgan"` or `"resnet"`; by default that of the paper. Two recipes on the same
+  family differ in their losses only;
+- `base_channels`: the width of these networks;
+- `generator`, `critic`: your own networks instead (both of the data's shape and classes), so that a recipe also runs on
+  vectors;
+- further keywords of the `Trainer`, which override the recipe's.
+
+The initial weights depend on `seed` only, and making them does not advance PyTorch's default random generator.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
 from condgan.augmentation import DiffAugment
@@ -62,8 +66,8 @@ def dcgan(
     """
     return _trainer(
         data,
+        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic, batch_norm=True),
         (generator, critic),
-        _OwnNetworks(networks, DCGANCritic, ResNetCritic, None, base_channels, batch_norm=True),
         trainer_options,
         loss=MinimaxLoss(),
         generator_optimizer=_DCGAN_ADAM,
@@ -90,15 +94,15 @@ def cgan(
     """
     return _trainer(
         data,
-        (generator, critic),
         _OwnNetworks(
             networks,
-            ConcatenationDCGANCritic,
-            ConcatenationResNetCritic,
-            data.num_classes,
             base_channels,
+            data.num_classes,
+            dcgan=ConcatenationDCGANCritic,
+            resnet=ConcatenationResNetCritic,
             batch_norm=True,
         ),
+        (generator, critic),
         trainer_options,
         loss=MinimaxLoss(),
         generator_optimizer=_DCGAN_ADAM,
@@ -127,15 +131,17 @@ def acgan(
     Deviations: the generator maximizes $\log\sigma(D(\tilde x))$, as is usual, instead of
     minimizing $L_S$ (pass `loss=MinimaxLoss(saturating=True)` for the letter of the paper); resize-convolutions for
     transposed ones; an averaged generator on the side; no dropout in the critic, where the paper has 0.5: on chest
-    X-rays at 32 pixels a critic of this width with it let the generator collapse to one image a class.
+    X-rays at 32 pixels a critic of this width with it let the generator collapse to one image per class.
 
     References:
         Odena et al. 2017, arXiv:1610.09585.
     """
     return _trainer(
         data,
+        _OwnNetworks(
+            networks, base_channels, data.num_classes, dcgan=ACDCGANCritic, resnet=ACResNetCritic, batch_norm=True
+        ),
         (generator, critic),
-        _OwnNetworks(networks, ACDCGANCritic, ACResNetCritic, data.num_classes, base_channels, batch_norm=True),
         trainer_options,
         loss=MinimaxLoss(),
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=1.0, generator_weight=1.0),
@@ -166,8 +172,8 @@ def wgan_gp(
     """
     return _trainer(
         data,
+        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic),
         (generator, critic),
-        _OwnNetworks(networks, DCGANCritic, ResNetCritic, None, base_channels),
         trainer_options,
         **_wgan_gp_terms(),
     )
@@ -200,8 +206,8 @@ def acwgan_gp(
     """
     return _trainer(
         data,
+        _OwnNetworks(networks, base_channels, data.num_classes, dcgan=ACDCGANCritic, resnet=ACResNetCritic),
         (generator, critic),
-        _OwnNetworks(networks, ACDCGANCritic, ACResNetCritic, data.num_classes, base_channels),
         trainer_options,
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1),
         label_law="paired",
@@ -256,8 +262,10 @@ def small_data(
     weight = 0.05 * pixels / 32**2 if penalty_weight is None else penalty_weight
     return _trainer(
         data,
+        _OwnNetworks(
+            networks, base_channels, data.num_classes, dcgan=ProjectionDCGANCritic, resnet=ProjectionResNetCritic
+        ),
         (generator, critic),
-        _OwnNetworks(networks, ProjectionDCGANCritic, ProjectionResNetCritic, data.num_classes, base_channels),
         trainer_options,
         loss=RelativisticLoss(),
         regularizers=[R1(weight), R2(weight)],
@@ -296,15 +304,22 @@ def _wgan_gp_terms() -> dict[str, Any]:
 class _OwnNetworks:
     """The networks of a recipe, in either family.
 
-    With `batch_norm` those of the family "dcgan" are the paper's: batch norm in the critic, a class embedding beside
-    `z`. Without it, as under a gradient penalty, the critic has no norm and the generator conditional batch norms.
+    Args:
+        family: The family that is asked for.
+        base_channels: Width of both networks.
+        num_classes: Classes K, or None without classes.
+        dcgan: The critic in the family "dcgan".
+        resnet: The critic in the family "resnet".
+        batch_norm: Make the DCGANs as their paper does: batch norm in the critic, a class embedding joined with `z`.
+            Otherwise, as under a gradient penalty, the critic has no norm, and the generator conditional batch norms.
     """
 
     family: NetworkFamily
+    base_channels: int
+    num_classes: int | None
+    _: KW_ONLY
     dcgan: type[DCGANCritic]
     resnet: type[ResNetCritic]
-    num_classes: int | None
-    base_channels: int
     batch_norm: bool = False
 
     def __post_init__(self) -> None:
@@ -318,7 +333,7 @@ class _OwnNetworks:
         if len(shape) != 3:
             raise ValueError(
                 f"the recipe's own networks are for images of shape (C, H, W), got samples of shape {shape}. "
-                "Pass a generator and a critic of yours."
+                "Pass your own generator and critic."
             )
         options: dict[str, Any] = {
             "num_classes": self.num_classes,
@@ -329,15 +344,14 @@ class _OwnNetworks:
             if self.family == "resnet":
                 return ResNetGenerator(**options), self.resnet(**options)
             conditioning: Conditioning = "concatenation" if self.batch_norm else "batch_norm"
-            return DCGANGenerator(conditioning=conditioning, **options), self.dcgan(
-                batch_norm=self.batch_norm, **options
-            )
+            generator = DCGANGenerator(conditioning=conditioning, **options)
+            return generator, self.dcgan(batch_norm=self.batch_norm, **options)
 
 
 def _trainer(
     data: LabelledData,
-    given: tuple[Generator | None, Critic | None],
     own: _OwnNetworks,
+    given: tuple[Generator | None, Critic | None],
     options: dict[str, Any],
     **defaults: Any,
 ) -> Trainer:

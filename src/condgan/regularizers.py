@@ -151,7 +151,7 @@ class DraganPenalty(CriticRegularizer):
     $$\lambda\, \mathbb{E}\,(\lVert \nabla_{\hat x} D(\hat x, y) \rVert_2 - k)^2, \qquad
     \hat x = x + \epsilon\, c\, \mathrm{std}(x)\, \delta, \qquad \delta \sim \mathcal{N}(0, I)$$
 
-    `condgan.functional.dragan_penalty` says where the paper and its code differ. The standard deviation is that of
+    `condgan.functional.dragan_penalty` documents where the paper and its code differ. The standard deviation is that of
     the batch on this process, which is smaller than that of a batch over all processes.
 
     Args:

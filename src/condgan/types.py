@@ -104,9 +104,9 @@ class GeneratorBatch:
 
 @runtime_checkable
 class AdversarialLoss(Protocol):
-    """A pair of losses on scores. `needs_real_scores` says whether the generator's side reads `real_score`.
+    """A pair of losses on scores. `needs_real_scores` is True if the generator's side reads `real_score`.
 
-    Such a loss compares real and generated samples row by row, within a class.
+    A loss that does compares real and generated samples row by row, within a class.
 
     Shape:
         - `real_score`, `fake_score`: `(N,)`. Output: a scalar.

@@ -253,7 +253,7 @@ def _bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     try:
         bound = inspect.signature(cls).bind(*args, **kwargs)
     except TypeError:
-        return {}  # a copy, whose state follows; or the constructor itself is about to raise, and says it better
+        return {}  # a copy, whose state follows; or the constructor is about to raise a better error itself
     bound.apply_defaults()
     arguments = dict(bound.arguments)
     for name, parameter in bound.signature.parameters.items():

@@ -101,7 +101,7 @@ class DCGANCritic(Critic):
         image_shape: `(C, H, W)`; any C, H and W at least 16.
         base_channels: Channels of the first map; they double to the smallest map, eightfold at most.
         batch_norm: Normalize over the batch, as DCGAN and ACGAN do. Never under a gradient penalty, which is defined
-            for each sample alone; the `Trainer` refuses it.
+            for each sample alone; penalties refuse it.
         spectral_norm: Divide each weight by its largest singular value.
         dropout: Probability of dropping a feature after each block.
 

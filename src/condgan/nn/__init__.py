@@ -1,4 +1,4 @@
-"""Layers and blocks for generators and critics of one's own."""
+"""Layers and blocks for your own generators and critics."""
 
 from condgan.nn.activations import AvgPool2d, LeakyReLU, avg_pool2d, leaky_relu
 from condgan.nn.blocks import DownBlock, DownResidualBlock, UpBlock, UpResidualBlock, pyramid

@@ -98,7 +98,7 @@ def avg_pool2d(x: Tensor) -> Tensor:
 
 
 def is_transformed() -> bool:
-    """Return whether a compiler, an export, a trace or a functorch transform is at work.
+    """Return whether the code runs under a compiler, an export, a trace or a functorch transform.
 
     A custom `torch.autograd.Function` gives wrong second derivatives under a compiled `torch.func.grad`, has no rule
     for `vmap`, and cannot be written to a file.

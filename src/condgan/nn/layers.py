@@ -26,7 +26,7 @@ _synchronize = ContextVar("synchronize", default=True)
 
 @contextmanager
 def without_synchronization() -> Iterator[None]:
-    """Let batch norms use this process's batch alone, so that one process may run a network without the others."""
+    """Let batch norms use the batch of this process only, so that one process can run a network without the others."""
     token = _synchronize.set(False)
     try:
         yield
@@ -172,7 +172,7 @@ class ConcatenatedEmbedding(nn.Module):
     r"""Conditioning by concatenation: $[z; e_y]$ with one learned embedding $e_y$ a class.
 
     Args:
-        num_classes: Classes K, or None to hand `z` through.
+        num_classes: Classes K, or None to return `z` unchanged.
         embed_dim: Features E of the embedding.
 
     Shape:
