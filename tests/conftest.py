@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import condgan as cg
+from condgan.data import ChestPhantom
 
 torch.set_num_threads(1)  # the tests are small: more threads only wait for each other
 
@@ -136,3 +137,10 @@ def tiny_classifier(monkeypatch):
             return TinyClassifier(image_shape[0], num_classes)
 
     monkeypatch.setattr("condgan.classifier.training.build_network", build)
+
+
+@pytest.fixture(scope="session")
+def phantoms():
+    """Training, validation and test images of 16 pixels, no patient in two of them."""
+    draw = {"classes": 2, "image_shape": (1, 16, 16), "difficulty": 0.0}
+    return tuple(ChestPhantom(counts, seed=seed, **draw) for seed, counts in enumerate([(24, 40), (12, 12), (20, 30)]))

@@ -366,7 +366,8 @@ def make_trainer(
     if config.augment is not None:
         options["augment"] = DiffAugment(config.augment)
     if config.auxiliary is not None:
-        options["auxiliary"] = AuxiliaryClassifierLoss(**config.auxiliary)
+        weights: dict[str, Any] = {**config.auxiliary}
+        options["auxiliary"] = AuxiliaryClassifierLoss(**weights)
     options |= {**config.options, "seed": seed, "precision": precision, "engine": engine, "device": device}
     options["callbacks"] = callbacks
     return RECIPES[config.recipe](data, **options)

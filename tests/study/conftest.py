@@ -2,16 +2,8 @@
 
 import pytest
 
-from condgan.data import ChestPhantom
 from condgan.runs import RecipeConfig
 from condgan.study.config import StudyConfig
-
-
-@pytest.fixture(scope="session")
-def phantoms():
-    """Training, validation and test images of 16 pixels, no patient in two of them."""
-    draw = {"classes": 2, "image_shape": (1, 16, 16), "difficulty": 0.0}
-    return tuple(ChestPhantom(counts, seed=seed, **draw) for seed, counts in enumerate([(24, 40), (12, 12), (20, 30)]))
 
 
 @pytest.fixture
