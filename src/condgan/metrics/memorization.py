@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,14 +17,18 @@ from condgan.metrics.neighbors import Neighbors, find_duplicates, nearest_neighb
 from condgan.metrics.statistics import Estimate, group_bootstrap
 from condgan.types import JudgedImages
 
-Verdict = Literal[
-    "copies training images", "training patients can be recognized", "no sign of copying", "cannot tell: too few images"
-]
+class MemorizationVerdict(Enum):
+    """What was found of one class, by the rule of `memorization_report`."""
+
+    COPIES = "copies"
+    CANNOT_TELL = "cannot_tell"
+    PATIENTS_RECOGNIZED = "patients_recognized"
+    NO_SIGN = "no_sign"
 
 
 def decide(
     copies: CopyTest, close: CopyTest, membership: MembershipInference, shift: Estimate, *, alpha: float, share: float
-) -> tuple[Verdict, str]:
+) -> tuple[MemorizationVerdict, str]:
     """Return the verdict by the rule of `memorization_report`, and the numbers that led to it in plain words.
 
     Args:
@@ -54,19 +59,18 @@ def decide(
             f"these are from each other (AUROC {shift}): they seem to come from elsewhere, and the attack, C_T and "
             "plain distances cannot be trusted here."
         )
-    verdict: Verdict
     if copies.p_value <= alpha:
-        verdict = "copies training images"
+        verdict = MemorizationVerdict.COPIES
     elif copies.detectable > share:
-        verdict = "cannot tell: too few images"
+        verdict = MemorizationVerdict.CANNOT_TELL
         found += (
             f" Only a share of copies of {copies.detectable:.0%} or more would have been found with a probability of "
             f"0.9: more than {copies.generated} generated images or {copies.held_out} held-out patients are needed."
         )
     elif membership.auroc.low > 0.5 and shift.low <= 0.5:
-        verdict = "training patients can be recognized"
+        verdict = MemorizationVerdict.PATIENTS_RECOGNIZED
     else:
-        verdict = "no sign of copying"
+        verdict = MemorizationVerdict.NO_SIGN
         found += f" A share of copies of {copies.detectable:.0%} would have been found with a probability of 0.9."
     return verdict, " ".join([found, attack, *notes])
 
@@ -99,7 +103,7 @@ class ClassMemorization:
         distances_held_out: The same of held-out images.
     """
 
-    verdict: Verdict
+    verdict: MemorizationVerdict
     explanation: str
     images: tuple[int, int, int]
     patients: tuple[int, int]
