@@ -6,11 +6,12 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
 Record = TypeVar("Record")
+
+NOT_IN_JSON: Mapping[str, bool] = MappingProxyType({"json": False})
+"""Metadata of a dataclass field that `to_json` leaves out: it needs a default, which `from_json` gives it."""
 
 
 @contextmanager
@@ -141,12 +145,19 @@ def _reasons(error: BaseException, place: str = "") -> Iterator[str]:
 
 @cache
 def _converter() -> Converter:
+    from cattrs.gen import make_dict_unstructure_fn, override
     from cattrs.preconf.json import make_converter
 
     converter = make_converter(forbid_extra_keys=True)
     converter.register_structure_hook_func(lambda cls: cls is object, lambda value, _: value)  # settings of any kind
     # what is not finite is written as None
     converter.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))
+
+    def unstructure_fn(cls: Any) -> Callable[[Any], dict[str, Any]]:
+        hidden = {entry.name: override(omit=True) for entry in fields(cls) if not entry.metadata.get("json", True)}
+        return make_dict_unstructure_fn(cls, converter, **hidden)  # type: ignore[arg-type]
+
+    converter.register_unstructure_hook_factory(is_dataclass, unstructure_fn)
     return converter
 
 
