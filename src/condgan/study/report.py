@@ -27,7 +27,8 @@ from condgan.study.report_memorization import copied, gan_folder, memorization_s
 from condgan.study.report_sweep import sweep_section
 from condgan.study.report_usefulness import usefulness_section
 from condgan.study.report_words import Results, Row, cells_of
-from condgan.study.verdicts import CANNOT_TELL
+
+CANNOT_TELL = "cannot tell"
 
 RESEARCH_ONLY = "For research only. Nothing in this report may be used to diagnose or treat anybody."
 
