@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from typing import NamedTuple
 
 import torch
 from scipy.special import ndtr
 from torch import Tensor
+
+from condgan.stats.seeds import Units
 
 NORMAL_SIZES = {1: 220, 2: 1, 3: 4}
 PNEUMONIA_SIZES = {1: 126, 2: 29, 3: 19, 4: 11, 5: 10, 6: 4, 7: 2, 8: 1, 9: 1}
@@ -21,7 +21,6 @@ PATIENTS, NORMAL_PATIENTS = len(SIZES), sum(NORMAL_SIZES.values())
 PATIENT = torch.arange(PATIENTS).repeat_interleave(SIZES)
 OF_CLASS = slice(None, NORMAL_PATIENTS), slice(NORMAL_PATIENTS, None)
 Y = (PATIENT >= NORMAL_PATIENTS).long()
-ALL_THEN_EACH_LEFT_OUT = torch.cat([torch.ones(1, PATIENTS), 1 - torch.eye(PATIENTS)]).double()
 
 SHARED_GENERATOR = 0.8
 """Share of a generator's variance that two arms with images of the same generators have in common."""
@@ -92,42 +91,41 @@ STRESSES = {
 """Worlds in which few seeds say little, or recalls are all but 1. The last has recalls and spreads as the study of
 `benchmarks/study` has them for classifiers of images generated after two minutes."""
 
-FAILED = torch.tensor([0.3, -0.9], dtype=torch.float64)
+FAILED = torch.tensor([0.3, -0.9])
 """What a generator that failed adds to the latent score of images of either class."""
 
 
-def draw(regime: Regime, rng: torch.Generator) -> dict[str, Tensor]:
-    """Return the latent scores of one repetition by arm, `(G, C, N)`."""
+def draw(regime: Regime, repetitions: int, rng: torch.Generator) -> dict[str, Tensor]:
+    """Return the latent scores of B repetitions by arm, `(B, G, C, N)`."""
 
     def normal(sd: float, *shape: int) -> Tensor:
-        return sd * torch.randn(*shape, generator=rng, dtype=torch.float64)
+        return sd * torch.randn(repetitions, *shape, generator=rng)
 
     def seed(sd: float, *shape: int) -> Tensor:
         return (normal(sd, *shape, 1) + normal(sd, *shape, 2))[..., Y] / math.sqrt(2)
 
     def generator_effect(arm: str, count: int) -> Tensor:
-        return seed(regime.seeds(arm)[0], count) + normal(regime.generator_patient, count, PATIENTS)[:, PATIENT]
+        return seed(regime.seeds(arm)[0], count) + normal(regime.generator_patient, count, PATIENTS)[..., PATIENT]
 
     def failures(count: int) -> Tensor:
         if not regime.failing:
-            return torch.zeros(count, 1)
-        return (torch.rand(count, 1, generator=rng) < regime.failing) * FAILED[Y]
+            return torch.zeros(repetitions, count, 1)
+        return (torch.rand(repetitions, count, 1, generator=rng) < regime.failing) * FAILED[Y]
 
-    shared = normal(regime.patient, PATIENTS)[PATIENT] + normal(regime.image, len(Y))
+    shared = normal(regime.patient, PATIENTS)[:, PATIENT] + normal(regime.image, len(Y))
     first, own, failed = generator_effect("generated", 5), generator_effect("more of it", 3), failures(5)
     generators = {
         "generated": first + failed,
         "other generator": generator_effect("other generator", 3) + failures(3),
-        "more of it": SHARED_GENERATOR**0.5 * first[:3] + (1 - SHARED_GENERATOR) ** 0.5 * own + failed[:3],
-        "real": torch.zeros(1, len(Y), dtype=torch.float64),
+        "more of it": SHARED_GENERATOR**0.5 * first[:, :3] + (1 - SHARED_GENERATOR) ** 0.5 * own + failed[:, :3],
+        "real": torch.zeros(repetitions, 1, len(Y)),
     }
     return {
-        arm: torch.tensor(regime.means[arm], dtype=torch.float64)[Y]
-        + shared
-        + normal(regime.arm_patient, PATIENTS)[PATIENT]
-        + effect[:, None]
-        + seed(regime.seeds(arm)[1], len(effect), 3)
-        + normal(regime.run_image, len(effect), 3, len(Y))
+        arm: torch.tensor(regime.means[arm])[Y]
+        + (shared + normal(regime.arm_patient, PATIENTS)[:, PATIENT])[:, None, None]
+        + effect[:, :, None]
+        + seed(regime.seeds(arm)[1], effect.shape[1], 3)
+        + normal(regime.run_image, effect.shape[1], 3, len(Y))
         for arm, effect in generators.items()
     }
 
@@ -156,40 +154,64 @@ def truth(regime: Regime, arm: str) -> dict[str, float]:
         sum(chance * expected(normal + shift[0], ill + shift[1])[k] for chance, shift in worlds) for k in range(3)
     )
     return {
-        "balanced accuracy": statistics.fmean([of_normal, of_ill]),
-        "normal recall": of_normal,
-        "pneumonia recall": of_ill,
-        "AUROC": area,
+        "auroc": area,
+        "balanced_accuracy": (of_normal + of_ill) / 2,
+        "recall/normal": of_normal,
+        "recall/pneumonia": of_ill,
     }
 
 
-def by_patient(values: Tensor) -> Tensor:
-    """Return sums of the images' values over each patient, `(..., P)`."""
-    return torch.zeros(*values.shape[:-1], PATIENTS, dtype=torch.float64).index_add_(-1, PATIENT, values)
+class Scores(NamedTuple):
+    """A score of all runs, with all patients and without each.
+
+    Shape:
+        - `values`: `(B, G, C)`, `without`: `(B, P, G, C)`.
+    """
+
+    values: Tensor
+    without: Tensor
 
 
-def placements(latent: Tensor) -> Tensor:
+def scores(latent: Tensor) -> dict[str, Scores]:
+    """Return the scores of `(B, G, C, N)` latent scores; recalls are without patients of their own class alone."""
+    right = (latent > 0) == (Y == 1)
+    normal, ill = (_class_mean(right, label) for label in (0, 1))
+    areas = _class_mean(_placements(latent), 0), _class_mean(_placements(latent), 1)
+    return {
+        "auroc": _sum(*areas),
+        "balanced_accuracy": Scores(*(x / 2 for x in _sum(normal, ill))),
+        "recall/normal": normal,
+        "recall/pneumonia": ill,
+    }
+
+
+def units(found: Scores) -> Units:
+    """Return the means over classifiers as the units of an interval; `(B, 1, C)` without generators counts C units."""
+    values, without = (x.squeeze(-2) if x.shape[-2] == 1 else x.mean(-1) for x in found)
+    deviations = (without - without.mean(-2, keepdim=True)) * math.sqrt(1 - 1 / without.shape[-2])
+    return Units(values.numpy(), deviations.numpy())
+
+
+def _class_mean(values: Tensor, label: int) -> Scores:
+    """Return the mean over the images of a class, with all its patients and without each."""
+    of_class, sizes = (label == Y), SIZES[OF_CLASS[label]]
+    index = PATIENT[of_class] - PATIENT[of_class][0]
+    by_patient = torch.zeros(*values.shape[:-1], len(sizes), dtype=torch.float64)
+    by_patient.index_add_(-1, index, values[..., of_class].double())
+    total = by_patient.sum(-1, keepdim=True)
+    without = (total - by_patient) / (sizes.sum() - sizes)
+    return Scores(total[..., 0] / sizes.sum(), without.movedim(-1, 1))
+
+
+def _sum(normal: Scores, ill: Scores) -> Scores:
+    """Return the sum of a score of normal and one of pneumonia images, without each patient of either class."""
+    without = [normal.without + ill.values[:, None], ill.without + normal.values[:, None]]
+    return Scores(normal.values + ill.values, torch.cat(without, 1))
+
+
+def _placements(latent: Tensor) -> Tensor:
     """Return values whose class means add up to the AUROC, also where images of one class are left out."""
     well, ill = latent[..., Y == 0].contiguous(), latent[..., Y == 1].contiguous()
     above = 1 - torch.searchsorted(ill.sort().values, well).double() / ill.shape[-1]
     below = torch.searchsorted(well.sort().values, ill).double() / well.shape[-1]
     return torch.cat([above, below], -1) - below.mean(-1, keepdim=True) / 2
-
-
-def right(latent: Tensor) -> Tensor:
-    """Return 1 for each right decision and 0 for each wrong one."""
-    return ((latent > 0) == (Y == 1)).double()
-
-
-def class_mean(label: int, sums: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean over the images of a class, `(..., R)`, from sums over patients and R weights of patients."""
-    of_class = OF_CLASS[label]
-    return sums[..., of_class] @ weights[:, of_class].T / (weights[:, of_class] @ SIZES[of_class].double())
-
-
-SCORES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    "balanced accuracy": (right, lambda x, w: (class_mean(0, x, w) + class_mean(1, x, w)) / 2),
-    "normal recall": (right, partial(class_mean, 0)),
-    "pneumonia recall": (right, partial(class_mean, 1)),
-    "AUROC": (placements, lambda x, w: class_mean(0, x, w) + class_mean(1, x, w)),
-}
