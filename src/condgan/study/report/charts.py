@@ -22,16 +22,16 @@ class Mark:
     Args:
         label: What it is the value of.
         value: The value.
-        low: Lower end of its interval.
-        high: Upper end.
+        low: Lower end of its interval; None where there is no interval.
+        high: Upper end likewise.
         series: Number of its colour and shape; 0 for controls, `REFERENCE` for a dashed line.
         note: Small print after the number.
     """
 
     label: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     series: int = 0
     note: str = ""
 
@@ -57,15 +57,15 @@ class PlacedMark:
     Args:
         mark: The mark.
         x: Place of the value across.
-        low: Place of the lower end, across in a dot chart, down in a panel.
+        low: Place of the lower end, across in a dot chart, down in a panel; None without an interval.
         high: Place of the upper end likewise.
         y: Place of the value down, of a panel.
     """
 
     mark: Mark
     x: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     y: float = 0.0
 
 
@@ -135,23 +135,23 @@ def dot_chart(
         ([0.8, 0.85, 0.9, 0.95, 1.0], 98.0)
     """
     marks = [mark for group in groups.values() for mark in group]
-    ends = [end for mark in marks for end in (mark.low, mark.high, mark.value)] + ([reference[0]] if reference else [])
-    within = [_clip(end, *limits) for end in ends]
+    ends = [end for mark in marks for end in (mark.low, mark.high, mark.value) if end is not None]
+    within = [_clip(end, *limits) for end in ends + ([reference[0]] if reference else [])]
     ticks = nice_ticks(min(within), max(within))
     scale = _scale(ticks[0], ticks[-1], 2, 98)
 
     def place(value: float) -> float:
         return scale(_clip(value, *limits))
 
+    def placed(mark: Mark) -> PlacedMark:
+        return PlacedMark(mark, place(mark.value), *(None if end is None else place(end) for end in (mark.low, mark.high)))
+
     return DotChart(
         title,
         caption,
         tuple(Tick(tick, place(tick)) for tick in ticks),
         Tick(reference[0], place(reference[0]), reference[1]) if reference else None,
-        tuple(
-            (heading, tuple(PlacedMark(mark, place(mark.value), place(mark.low), place(mark.high)) for mark in group))
-            for heading, group in groups.items()
-        ),
+        tuple((heading, tuple(map(placed, group))) for heading, group in groups.items()),
     )
 
 
@@ -174,8 +174,7 @@ def line_panel(
             PlacedMark(
                 mark,
                 round(across(math.log(percent)) + shift, 2),
-                down(_clip(mark.low)),
-                down(_clip(mark.high)),
+                *(None if end is None else down(_clip(end)) for end in (mark.low, mark.high)),
                 down(_clip(mark.value)),
             )
             for percent, mark in sorted(points, key=lambda point: point[0])

@@ -223,9 +223,9 @@ def is_figure(text: object) -> bool:
 
 MEMORIZATION_WORDS = {
     MemorizationVerdict.COPIES: "copies training images",
-    MemorizationVerdict.RECOGNIZED: "training patients can be recognized",
+    MemorizationVerdict.PATIENTS_RECOGNIZED: "training patients can be recognized",
     MemorizationVerdict.NO_SIGN: "no sign of copying",
-    MemorizationVerdict.TOO_FEW: "cannot tell: too few images",
+    MemorizationVerdict.CANNOT_TELL: "cannot tell: too few images",
 }
 """What is said of the images of a class."""
 
