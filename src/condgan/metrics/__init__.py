@@ -2,11 +2,12 @@
 
 from condgan.metrics.classification import ClassificationReport, ThresholdReport, classification_report
 from condgan.metrics.comparison import delong, holm, mcnemar
-from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test
+from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test, own_radius
 from condgan.metrics.diversity import (
     ClassDiversity,
     Diversity,
     DiversityReport,
+    DiversitySettings,
     MeanWithError,
     diversity_report,
     ms_ssim,
@@ -35,9 +36,23 @@ from condgan.metrics.fidelity import (
     kid,
     precision_recall,
 )
-from condgan.metrics.fidelity_report import FIDELITY_METRICS, FidelityComparison, FidelityReport, fidelity_report
+from condgan.metrics.fidelity_report import (
+    FIDELITY_METRICS,
+    FidelityComparison,
+    FidelityReport,
+    FidelitySettings,
+    fidelity_report,
+)
+from condgan.metrics.judged import ImagesInfo
 from condgan.metrics.membership import MembershipInference, membership_inference
-from condgan.metrics.memorization import ClassMemorization, MemorizationReport, memorization_report
+from condgan.metrics.memorization import (
+    ClassMemorization,
+    MemorizationReport,
+    MemorizationSettings,
+    MemorizationVerdict,
+    RemovedDuplicates,
+    memorization_report,
+)
 from condgan.metrics.neighbors import (
     Duplicates,
     Neighbors,
@@ -61,6 +76,7 @@ __all__ = [
     "DensityCoverage",
     "Diversity",
     "DiversityReport",
+    "DiversitySettings",
     "Duplicates",
     "Estimate",
     "Extracted",
@@ -68,12 +84,17 @@ __all__ = [
     "ExtractorInfo",
     "FidelityComparison",
     "FidelityReport",
+    "FidelitySettings",
     "Fold",
+    "ImagesInfo",
     "MeanWithError",
     "MembershipInference",
     "MemorizationReport",
+    "MemorizationSettings",
+    "MemorizationVerdict",
     "Neighbors",
     "PrecisionRecall",
+    "RemovedDuplicates",
     "Score",
     "SeedDifference",
     "SeedEstimate",
@@ -107,6 +128,7 @@ __all__ = [
     "ms_ssim_scales",
     "nearest_neighbors",
     "neighbor_grid",
+    "own_radius",
     "paired_difference",
     "percentile_estimate",
     "precision_recall",

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from condgan.classifier.training import Classifier
 from condgan.data.store import ArrayDataset
+from condgan.files import to_json
 from condgan.images import save_sheet
 from condgan.metrics import classification_report
 from condgan.metrics.crossfit import classifier_extractor
-from condgan.metrics.evaluation import PRETRAINED, judge_images, make_extractor
+from condgan.metrics.evaluation import PRETRAINED, evaluate, make_extractor
 from condgan.metrics.extractors import CrossFit, Extractor
 from condgan.runs import SHOWN, Criterion, GeneratorTraining, Pool, class_kid, in_words, load_generator
 from condgan.sampling import class_grid
@@ -339,12 +340,12 @@ class Worker:
         # Not the images that classifiers are trained on: of these a study has as many as its largest arm asks for.
         generated = self._make_pool(cell, y, seed=_SEED_STRIDE + seed).first(len(y))
         self._count_test_use(cell, "fidelity")
-        judged = judge_images(
+        judged = evaluate(
             generated,
             train,
-            self.data.validation,
-            self.data.test,
-            self.extractor,
+            test=self.data.test,
+            held_out=self.data.validation,
+            extractor=self.extractor,
             neighbors=self.folder.gan(cell) / "neighbors.png" if self.real_images else None,
         )
         recognized = None
@@ -354,7 +355,7 @@ class Worker:
                 generated, resamples=self.config.resamples, level=self.config.level
             )
             recognized = {"classifier": self.examiners[cell.percent], **report.as_dict()}
-        return {"images": len(generated), **judged, "gan_test": recognized}
+        return {"images": len(generated), **to_json(judged), "gan_test": recognized}
 
     @property
     def extractor(self) -> Extractor | CrossFit:
