@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from condgan.metrics.memorization import MemorizationVerdict
 from condgan.stats import Estimate, Interval, SeedDifference, SeedEstimate
-from condgan.study.arms import CONTROLS
 from condgan.study.results import (
     AloneEvidence,
     Answer,
@@ -19,11 +17,9 @@ from condgan.study.results import (
     CopiesEvidence,
     DifferencesEvidence,
     FailuresEvidence,
-    Family,
     ProgressEvidence,
     Question,
     Reason,
-    Summary,
     Verdict,
     recalled_class,
 )
@@ -58,7 +54,12 @@ METRIC_NAMES = {
 }
 """Names of metrics for readers, in the order of the report."""
 
-METRIC_WORDS = {**METRIC_NAMES, "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "accuracy": "accuracy"}
+METRIC_WORDS = {
+    **METRIC_NAMES,
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "accuracy": "accuracy",
+}
 """Names of metrics within a sentence."""
 
 SCORE_NAMES = {
@@ -237,7 +238,6 @@ _ANSWERS = {
 }
 _REASONS = {
     Reason.FEW_SEEDS: "fewer than three seeds",
-    Reason.WITHIN_CHANCE: "it may be chance",
     Reason.BELOW_GUESSING: "it does worse than guessing",
     Reason.NOT_MEASURED: "it was not measured",
     Reason.TOO_FEW_IMAGES: "too few images",
@@ -280,10 +280,10 @@ def answer_words(verdict: Verdict) -> str:
     """Return the answer of a verdict, with its reason."""
     if verdict.answer in (Answer.FIRST, Answer.SECOND):
         return verdict.recipes[0 if verdict.answer is Answer.FIRST else 1]
-    if verdict.question is Question.TEACH_ALONE and verdict.reason is Reason.WITHIN_CHANCE:
-        return "not distinguishable from guessing"
-    said, why = _ANSWERS[verdict.answer], verdict.reason and _REASONS[verdict.reason]
-    evidence = verdict.evidence
+    if verdict.question is Question.TEACH_ALONE:
+        return _alone_words(verdict)
+    said, evidence = _ANSWERS[verdict.answer], verdict.evidence
+    why = None if verdict.reason in (None, Reason.WITHIN_CHANCE) else _REASONS[verdict.reason]
     if isinstance(evidence, CollapseEvidence) and verdict.answer is Answer.YES:
         classes: dict[int, list[str]] = {}
         for found in evidence.classes:
@@ -292,7 +292,22 @@ def answer_words(verdict: Verdict) -> str:
         why = "; ".join(f"seed {seed} ({', '.join(names)})" for seed, names in classes.items())
     if isinstance(evidence, FailuresEvidence):
         why = f"{len(evidence.failed)} diverged"
-    return f"{said}: {why}" if why and verdict.reason is not Reason.WITHIN_CHANCE else said
+    return f"{said}: {why}" if why else said
+
+
+def _alone_words(verdict: Verdict) -> str:
+    """Return what is answered to whether a recipe's images alone teach the classes."""
+    if verdict.reason is Reason.WITHIN_CHANCE:
+        return "not distinguishable from guessing"
+    if (
+        verdict.reason is Reason.FEW_SEEDS
+        and verdict.answer is not Answer.CANNOT_TELL
+        and isinstance(verdict.evidence, AloneEvidence)
+    ):
+        said = "it does worse than guessing" if verdict.answer is Answer.NO else ""
+        seeds = plural(verdict.evidence.score.estimate.counts.generators or 0, "generator seed")
+        return ", ".join(filter(None, [_ANSWERS[verdict.answer] + (f": {said}" if said else ""), f"for {seeds} only"]))
+    return _ANSWERS[verdict.answer] + (f": {_REASONS[verdict.reason]}" if verdict.reason else "")
 
 
 def finding_words(verdict: Verdict) -> list[str]:
@@ -305,7 +320,11 @@ def finding_words(verdict: Verdict) -> list[str]:
             said = f"{capital(METRIC_WORDS.get(score.metric, score.metric))} of {arm_name(score.arm.arm)}: {interval(score.estimate)}"
             said += f"; guessing: {number(guess)}"
             said += f"; real images: {interval(real.estimate)}" if real else ""
-            said += f"; relative usefulness: {number(score.relative_usefulness, 2)}" if score.relative_usefulness is not None else ""
+            said += (
+                f"; relative usefulness: {number(score.relative_usefulness, 2)}"
+                if score.relative_usefulness is not None
+                else ""
+            )
             return [f"{said}."]
         case CopiesEvidence(copies=copies, not_measured=why):
             said = "; ".join(f"seed {c.seed}, {c.class_name}: {MEMORIZATION_WORDS[c.verdict]}" for c in copies)
@@ -326,15 +345,23 @@ def rule_words(verdict: Verdict) -> list[str]:
         case _, DifferencesEvidence(best=best, compared=compared) as evidence:
             said = []
             if evidence.controls:
-                said.append(f"The controls are {listed([arm_name(arm) for arm in evidence.controls])}; the best of them by the same score counts.")
+                said.append(
+                    f"The controls are {listed([arm_name(arm) for arm in evidence.controls])}; the best of them by the same score counts."
+                )
             else:
                 said.append("Compared with the arm named last.")
             if missing := evidence.controls_missing:
                 said.append(f"Not run: {listed([arm_name(arm) for arm in missing])}.")
             if verdict.question is Question.RECALL_RISES and verdict.recipes:
                 said.append("Recall alone can be bought with errors on other classes.")
-            ends = "the simultaneous interval of the arm ends" if compared == 1 else f"all simultaneous intervals of {compared} arms end"
-            said.append(f"Yes is said where a difference is above 0 with a Holm-corrected p below {_alpha(best)}, no where {ends} at or below 0, and neither with fewer than three seeds.")
+            ends = (
+                "the simultaneous interval of the arm ends"
+                if compared == 1
+                else f"all simultaneous intervals of {compared} arms end"
+            )
+            said.append(
+                f"Yes is said where a difference is above 0 with a Holm-corrected p below {_alpha(best)}, no where {ends} at or below 0, and neither with fewer than three seeds."
+            )
             return said
         case Question.TEACH_ALONE, _:
             return ["Yes is said where the interval lies above guessing."]
