@@ -179,9 +179,7 @@ def _runs(key: ArmKey, by_seed: ByGenerator, seeds: Sequence[int | None]) -> Run
 def summarize_arms(tested: TestedArms) -> tuple[Summary, ...]:
     """Return the score of each arm by each metric, with an interval over seeds and patients."""
     on_images = {metric: tested.on_images_of(metric) for metric in tested.metrics}
-    found = {
-        (key, metric): on.estimate(metric, key) for key in tested.by_arm for metric, on in on_images.items()
-    }
+    found = {(key, metric): on.estimate(metric, key) for key in tested.by_arm for metric, on in on_images.items()}
     return tuple(
         Summary(
             arm=key,

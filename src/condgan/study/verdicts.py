@@ -71,19 +71,24 @@ def verdicts(
     full = config.full_percent
     recall = recall_of(rare)
     of_rare = [row for row in comparisons if row.family is Family.RARE]
+    run = {summary.arm.arm for summary in summaries if summary.arm.percent == full}
     found = [
         *_differences(
             Question.IMAGES_HELP,
             [row for row in comparisons if row.primary],
             metric=config.primary_metric,
             percent=full,
-            controls=tuple(arm for arm in CONTROLS if any(s.arm.arm == arm and s.arm.percent == full for s in summaries)),
+            controls=tuple(
+                arm for arm in CONTROLS if any(s.arm.arm == arm and s.arm.percent == full for s in summaries)
+            ),
         ),
         *(found for recipe in config.recipes for found in _alone(config, recipe, num_classes, summaries)),
     ]
     for recipe in config.recipes:
         rows = [row for row in of_rare if row.a.recipe == recipe and row.a.percent == full]
-        found += _differences(Question.RECALL_RISES, rows, recipes=(recipe,), metric=recall, class_name=rare, percent=full)
+        found += _differences(
+            Question.RECALL_RISES, rows, recipes=(recipe,), metric=recall, class_name=rare, percent=full
+        )
     for percent in dict.fromkeys(row.a.percent for row in of_rare if row.a.percent != full):
         rows = [row for row in of_rare if row.a.percent == percent]
         found += _differences(Question.RECALL_RISES, rows, metric=recall, class_name=rare, percent=percent)
@@ -94,9 +99,7 @@ def verdicts(
             found += [_copies(recipe, judged), _collapse(recipe, judged)]
     failed = tuple(cell for cell in cells if isinstance(cell, FailedOutcome))
     if failed:
-        found.append(
-            Verdict(question=Question.ALL_TRAINED, answer=Answer.NO, evidence=FailuresEvidence(failed=failed))
-        )
+        found.append(Verdict(question=Question.ALL_TRAINED, answer=Answer.NO, evidence=FailuresEvidence(failed=failed)))
     if len(cells) < planned:
         progress = ProgressEvidence(finished=len(cells), planned=planned)
         found.append(Verdict(question=Question.COMPLETE, answer=Answer.NO, evidence=progress))
@@ -237,9 +240,7 @@ def _collapse(recipe: str, judged: Sequence[JudgeOutcome]) -> Verdict:
     ]
     found.sort(key=lambda one: not one.collapsed)
     answer, reason = (
-        (Answer.YES if found[0].collapsed else Answer.NO, None)
-        if found
-        else (Answer.CANNOT_TELL, Reason.NOT_MEASURED)
+        (Answer.YES if found[0].collapsed else Answer.NO, None) if found else (Answer.CANNOT_TELL, Reason.NOT_MEASURED)
     )
     return Verdict(
         question=Question.COLLAPSED,
