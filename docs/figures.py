@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from condgan.images import image_grid
-from condgan.metrics import Estimate
+from condgan.stats import Estimate
 
 _COUNTERS = ("step", "images_seen", "epoch")
 

@@ -15,7 +15,7 @@ from PIL import Image
 from study_tables import arms_of, name_of
 from torch import Tensor
 
-from condgan.metrics import Estimate
+from condgan.stats import Estimate
 from condgan.study.report import REAL, SAMPLES
 from condgan.study.report_words import Results, Row, cells_of, intervals_name, recall_class
 from condgan.study.summaries import is_synthetic_only

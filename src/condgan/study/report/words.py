@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from condgan.metrics.memorization import MemorizationVerdict
 from condgan.stats import Estimate, Interval, SeedDifference, SeedEstimate
-from condgan.study.arms import CONTROLS
 from condgan.study.results import (
     AloneEvidence,
     Answer,
@@ -19,11 +17,9 @@ from condgan.study.results import (
     CopiesEvidence,
     DifferencesEvidence,
     FailuresEvidence,
-    Family,
     ProgressEvidence,
     Question,
     Reason,
-    Summary,
     Verdict,
     recalled_class,
 )
