@@ -18,7 +18,7 @@ from condgan.metrics.memorization import (
     MemorizationVerdict,
     RemovedDuplicates,
 )
-from condgan.runs import RecipeConfig
+from condgan.runs import CriterionValue, KeptStep, RecipeConfig, TrainingImages
 from condgan.stats import (
     OVERALL_METRICS,
     ClassificationReport,
@@ -40,21 +40,18 @@ from condgan.study.results import (
     ArmKey,
     ClassifierOutcome,
     Comparison,
-    CriterionValue,
     DataDescription,
     DifferencesEvidence,
     FailedOutcome,
     Family,
     GeneratorOutcome,
     JudgeOutcome,
-    KeptStep,
     PartDescription,
     Question,
     Reason,
     Recognition,
     Results,
     Summary,
-    TrainingImages,
     Verdict,
 )
 
