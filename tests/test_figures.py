@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from condgan.metrics import Estimate, classification_report
+from condgan.metrics.classification import classification_report
+from condgan.stats import Estimate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
 

@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -145,7 +145,7 @@ def _reasons(error: BaseException, place: str = "") -> Iterator[str]:
 
 @cache
 def _converter() -> Converter:
-    from cattrs.gen import make_dict_unstructure_fn, override
+    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
     from cattrs.preconf.json import make_converter
 
     converter = make_converter(forbid_extra_keys=True)
@@ -153,11 +153,17 @@ def _converter() -> Converter:
     # what is not finite is written as None
     converter.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))
 
-    def unstructure_fn(cls: Any) -> Callable[[Any], dict[str, Any]]:
-        hidden = {entry.name: override(omit=True) for entry in fields(cls) if not entry.metadata.get("json", True)}
-        return make_dict_unstructure_fn(cls, converter, **hidden)  # type: ignore[arg-type]
+    def hidden(cls: Any) -> dict[str, Any]:
+        entries = fields(cls) if is_dataclass(cls) else ()
+        return {entry.name: override(omit=True) for entry in entries if not entry.metadata.get("json", True)}
 
-    converter.register_unstructure_hook_factory(is_dataclass, unstructure_fn)
+    converter.register_unstructure_hook_factory(
+        lambda cls: bool(hidden(cls)), lambda cls: make_dict_unstructure_fn(cls, converter, **hidden(cls))
+    )
+    converter.register_structure_hook_factory(
+        lambda cls: bool(hidden(cls)),
+        lambda cls: make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **hidden(cls)),
+    )
     return converter
 
 

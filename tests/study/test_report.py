@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condgan.metrics import Estimate
 from condgan.metrics.copying import CopyTest, DataCopying
 from condgan.metrics.diversity import ClassDiversity, Diversity, DiversityReport, MeanWithError
 from condgan.metrics.extractors import ExtractorInfo
@@ -16,6 +15,7 @@ from condgan.metrics.fidelity_report import FidelityComparison, FidelityReport
 from condgan.metrics.membership import MembershipInference
 from condgan.metrics.memorization import ClassMemorization, MemorizationReport
 from condgan.metrics.neighbors import Neighbors
+from condgan.stats import Estimate
 from condgan.study.arms import ARMS, CONTROLS
 from condgan.study.report import RESEARCH_ONLY, write_report
 from condgan.study.report_figures import nice_ticks

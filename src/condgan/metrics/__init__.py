@@ -1,8 +1,7 @@
-"""Measures of classifiers and of images, and their uncertainty."""
+"""Fidelity, diversity and memorization of generated images, each beside real images; `evaluate` measures all three."""
 
-from condgan.metrics.classification import ClassificationReport, ThresholdReport, classification_report
-from condgan.metrics.comparison import delong, holm, mcnemar
 from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test, own_radius
+from condgan.metrics.crossfit import crossfit_extractor
 from condgan.metrics.diversity import (
     ClassDiversity,
     Diversity,
@@ -13,6 +12,7 @@ from condgan.metrics.diversity import (
     ms_ssim,
     ms_ssim_scales,
 )
+from condgan.metrics.evaluation import Evaluation, evaluate
 from condgan.metrics.extractors import (
     CrossFit,
     Extracted,
@@ -61,15 +61,11 @@ from condgan.metrics.neighbors import (
     neighbor_grid,
     relative_distance,
 )
-from condgan.metrics.scores import auroc, best_threshold, confusion_matrix
-from condgan.metrics.seeds import SeedDifference, SeedEstimate, paired_difference, seed_interval
-from condgan.metrics.statistics import Estimate, group_bootstrap, group_weights, percentile_estimate
 
 __all__ = [
     "FIDELITY_METRICS",
     "ClassDiversity",
     "ClassMemorization",
-    "ClassificationReport",
     "CopyTest",
     "CrossFit",
     "DataCopying",
@@ -78,7 +74,7 @@ __all__ = [
     "DiversityReport",
     "DiversitySettings",
     "Duplicates",
-    "Estimate",
+    "Evaluation",
     "Extracted",
     "Extractor",
     "ExtractorInfo",
@@ -96,31 +92,21 @@ __all__ = [
     "PrecisionRecall",
     "RemovedDuplicates",
     "Score",
-    "SeedDifference",
-    "SeedEstimate",
-    "ThresholdReport",
-    "auroc",
     "authenticity",
-    "best_threshold",
     "c_t",
-    "classification_report",
     "clip",
-    "confusion_matrix",
     "copy_test",
-    "delong",
+    "crossfit_extractor",
     "density_coverage",
     "dinov2",
     "diversity_report",
+    "evaluate",
     "fid",
     "fidelity_report",
     "find_duplicates",
-    "group_bootstrap",
-    "group_weights",
-    "holm",
     "inception",
     "inception_score",
     "kid",
-    "mcnemar",
     "membership_inference",
     "memorization_report",
     "module_extractor",
@@ -129,11 +115,8 @@ __all__ = [
     "nearest_neighbors",
     "neighbor_grid",
     "own_radius",
-    "paired_difference",
-    "percentile_estimate",
     "precision_recall",
     "relative_distance",
-    "seed_interval",
     "to_features",
     "weights_hash",
 ]

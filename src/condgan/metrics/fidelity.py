@@ -24,9 +24,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from condgan.functional import precise
 from condgan.metrics.extractors import ExtractorInfo
 from condgan.metrics.neighbors import neighbor_radii, neighbor_radii_among
-from condgan.metrics.statistics import Estimate
+from condgan.stats import Estimate
 
 _BLOCK = 2**24  # distances or kernel values held at once: 128 MiB in float64
 _UNBLOCKED = 10_000  # samples up to which torch-fidelity holds all pairs at once, as it does by default
@@ -340,7 +341,7 @@ def _check_features(name: str, features: Tensor) -> Tensor:
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name} must be finite, got NaN or infinite values. Look at the images and the extractor.")
     # NumPy, in which torch-fidelity computes, has no bfloat16
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return precise(x)
 
 
 def _check_neighborhood(neighborhood: int, *sets: Tensor) -> None:

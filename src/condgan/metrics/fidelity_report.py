@@ -14,6 +14,7 @@ from condgan.metrics.extractors import CrossFit, Extractor, ExtractorInfo, Fold
 from condgan.metrics.fidelity import (
     Deviations,
     Score,
+    Setting,
     combine,
     density_coverage,
     fid,
@@ -28,7 +29,7 @@ from condgan.metrics.fidelity import (
     precision_recall,
 )
 from condgan.metrics.judged import ImagesInfo, check_same_classes
-from condgan.metrics.statistics import Estimate
+from condgan.stats import Estimate
 from condgan.types import JudgedImages
 
 FIDELITY_METRICS = ("kid", "fid", "neighborhoods", "inception_score")
@@ -431,13 +432,17 @@ def _number(names: Tensor) -> Tensor:
 def _average(scores: Sequence[Score]) -> Score:
     """Return the mean of the folds' scores. A setting that differs between them becomes a tuple."""
     first = scores[0]
-    settings = {name: tuple(score.settings[name] for score in scores) for name in first.settings}
+    settings: dict[str, Setting] = {}
+    for name, value in first.settings.items():
+        values = [score.settings[name] for score in scores]
+        numbers = tuple(number for number in values if not isinstance(number, tuple))
+        settings[name] = value if values.count(value) == len(values) else numbers
     return Score(
         first.metric,
         sum(score.value for score in scores) / len(scores),
         sum(score.samples for score in scores),
         first.reference_samples,
         first.extractor,
-        {name: values[0] if values.count(values[0]) == len(values) else values for name, values in settings.items()},
+        settings,
         tuple(dict.fromkeys(note for score in scores for note in score.notes)),
     )

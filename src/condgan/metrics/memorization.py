@@ -16,7 +16,7 @@ from condgan.metrics.extractors import ExtractorInfo, describe, to_features
 from condgan.metrics.judged import ImagesInfo, check_same_classes
 from condgan.metrics.membership import MembershipInference, membership_inference, number_patients, separation
 from condgan.metrics.neighbors import Neighbors, find_duplicates, nearest_neighbors, relative_distance
-from condgan.metrics.statistics import Estimate, group_bootstrap
+from condgan.stats import Estimate, group_bootstrap
 from condgan.types import JudgedImages
 
 _NEIGHBORS = 10

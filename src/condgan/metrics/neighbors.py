@@ -178,7 +178,7 @@ def neighbor_grid(
 
     Examples:
         >>> images = torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8)
-        >>> found = nearest_neighbors(to_features(images[:3]), to_features(images), k=2)
+        >>> found = nearest_neighbors(images[:3].flatten(1), images.flatten(1), k=2)
         >>> neighbor_grid(images[:3], images, found, count=3).shape
         torch.Size([1, 32, 32])
     """

@@ -15,6 +15,7 @@ from condgan.files import from_json, to_json, write_json
 from condgan.metrics.diversity import DiversityReport
 from condgan.metrics.fidelity_report import FidelityReport
 from condgan.metrics.memorization import MemorizationReport, MemorizationVerdict
+from condgan.runs import KeptStep, TrainingImages
 from condgan.stats import ClassificationReport, Interval, SeedDifference, SeedEstimate
 from condgan.study.arms import CONTROLS
 from condgan.study.cells import Kind
@@ -87,38 +88,6 @@ class DataDescription:
 
 
 # Outcomes of cells
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CriterionValue:
-    """The criterion that the kept step was chosen by, after a step."""
-
-    step: int
-    value: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptStep:
-    """Which step's generator was kept.
-
-    Args:
-        step: The step.
-        criterion: What it was chosen by, see `RecipeConfig.keep`; None for the last step.
-        evaluations: Values of the criterion, in order.
-    """
-
-    step: int
-    criterion: str | None = None
-    evaluations: tuple[CriterionValue, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingImages:
-    """The images that a generator was trained on."""
-
-    source: str
-    fingerprint: str
-    class_counts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import fnmatch
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from condgan.classifier.training import Classifier
 from condgan.data.store import ArrayDataset
-from condgan.files import from_json, to_json
 from condgan.images import save_sheet
 from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.evaluation import PRETRAINED, evaluate, make_extractor
 from condgan.metrics.extractors import CrossFit, Extractor
-from condgan.runs import SHOWN, Criterion, GeneratorTraining, Pool, class_kid, in_words, load_generator
+from condgan.runs import SHOWN, Criterion, GeneratorTraining, Pool, RunDescription, class_kid, in_words, load_generator
 from condgan.sampling import class_grid
 from condgan.stats import classification_report
 from condgan.study.arms import ARMS, run_arm, synthetic_labels
@@ -176,12 +175,25 @@ class Study:
             report=report,
         )
 
-    def outcome_of(self, cell: Cell, run: Mapping[str, object]) -> GeneratorOutcome:
+    def outcome_of(self, cell: Cell, run: RunDescription) -> GeneratorOutcome:
         """Return the outcome of a cell from what `train_generator` returned for it."""
-        name, seed = _generator_of(cell)
-        told = {field: run[field] for field in _OF_A_RUN}
-        identity = {"name": cell.name, "percent": cell.percent, "recipe": name, "seed": seed}
-        return from_json(GeneratorOutcome, {**told, **identity, "origin": to_json(provenance(self.device))})
+        recipe, seed = _generator_of(cell)
+        return GeneratorOutcome(
+            name=cell.name,
+            percent=cell.percent,
+            seconds=run.seconds,
+            origin=provenance(self.device),
+            recipe=recipe,
+            seed=seed,
+            steps=run.steps,
+            images_seen=run.images_seen,
+            kept=run.kept,
+            settings=run.settings,
+            generator_parameters=run.generator_parameters,
+            critic_parameters=run.critic_parameters,
+            last_metrics=run.last_metrics,
+            train=run.train,
+        )
 
     def judge(self, cell: Cell) -> JudgeOutcome:
         """Judge as many images of a generator as there are real training images, class by class."""
@@ -444,17 +456,6 @@ def merge(folders: Sequence[str | Path], into: str | Path) -> Path:
 
 
 _SEED_STRIDE = 1000
-_OF_A_RUN = (
-    "steps",
-    "images_seen",
-    "seconds",
-    "kept",
-    "settings",
-    "generator_parameters",
-    "critic_parameters",
-    "last_metrics",
-    "train",
-)
 
 
 def _generator_of(cell: Cell) -> tuple[str, int]:

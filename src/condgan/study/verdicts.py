@@ -78,9 +78,7 @@ def verdicts(
             [row for row in comparisons if row.primary],
             metric=config.primary_metric,
             percent=full,
-            controls=tuple(
-                arm for arm in CONTROLS if any(s.arm.arm == arm and s.arm.percent == full for s in summaries)
-            ),
+            controls=tuple(arm for arm in CONTROLS if arm in run),
         ),
         *(found for recipe in config.recipes for found in _alone(config, recipe, num_classes, summaries)),
     ]
