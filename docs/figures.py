@@ -22,11 +22,12 @@ from PIL import Image
 from torch import Tensor
 
 from condgan.images import image_grid
+from condgan.runs import KeptStep
 from condgan.study.arms import ARMS
 from condgan.study.report import REAL, SAMPLES
 from condgan.study.report.view import ArmView, StudyView, make_view
 from condgan.study.report.words import Found, ends_of, metric_name, side_name
-from condgan.study.results import ArmKey, KeptStep, Results, recalled_class
+from condgan.study.results import ArmKey, Results, recalled_class
 from condgan.types import ImageShape
 
 _COUNTERS = ("step", "images_seen", "epoch")

@@ -68,7 +68,7 @@ def page_body(results: Results, prefix: str, pictures: Collection[str], source: 
         source: Where `results.json` is, in Markdown.
     """
     study = make_view(results)
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = dict.fromkeys(KINDS.values(), 0.0)
     for cell in results.cells:
         seconds[KINDS[cell.of if isinstance(cell, FailedOutcome) else cell.kind]] += cell.seconds
     return _filled(
@@ -136,10 +136,9 @@ def sample_picture(results: Results, prefix: str, pictures: Collection[str]) -> 
 
 def headline(study: StudyView) -> str:
     """Return what the study says in a sentence or two."""
+    main = [verdict for verdict in study.verdicts if verdict.record.question is Question.IMAGES_HELP]
     said = [_scored(study, study.results.config.primary_metric)]
-    said += [
-        f"{v.question} **{capital(v.answer)}**." for v in study.verdicts if v.record.question is Question.IMAGES_HELP
-    ]
+    said += [f"{verdict.question} **{capital(verdict.answer)}**." for verdict in main]
     return " ".join(filter(None, said)) or "No classifier has been tested."
 
 
@@ -162,18 +161,15 @@ def unfinished(study: StudyView) -> list[str]:
     """Say what of the study is missing, and which trainings failed."""
     progress, said = study.progress, []
     if progress.done < progress.planned:
-        missing = ", ".join(f"{count} of the {KINDS[kind]}" for kind, count in progress.missing.items())
-        untouched = [f"`{recipe}`" for recipe in progress.recipes_not_begun] + list(
-            map(arm_name, progress.arms_not_begun)
-        )
         said.append(
-            f"**Unfinished**: {progress.done} of {progress.planned} parts of the study are done; all figures may change."
-            + (
-                f" Missing: {missing}" + (f". Not begun: {'; '.join(untouched)}." if untouched else ".")
-                if missing
-                else ""
-            )
+            f"**Unfinished**: {progress.done} of {progress.planned} parts of the study are done; all figures may "
+            "change."
         )
+        if missing := [f"{count} of the {KINDS[kind]}" for kind, count in progress.missing.items()]:
+            said[0] += f" Missing: {', '.join(missing)}."
+        untouched = [f"`{recipe}`" for recipe in progress.recipes_not_begun]
+        if untouched := untouched + [arm_name(arm) for arm in progress.arms_not_begun]:
+            said[0] += f" Not begun: {'; '.join(untouched)}."
     if failed := study.results.failed:
         names = "; ".join(f"{cell.name}: {cell.error}" for cell in failed)
         said.append(f"**Failed**: {plural(len(failed), 'training')} diverged and are in no score ({names}).")
@@ -314,7 +310,12 @@ def _by_question(study: StudyView) -> dict[str, list[VerdictView]]:
 
 
 def _said(verdict: VerdictView) -> str:
-    return " ".join([f"{capital(verdict.answer)}.", *verdict.findings])
+    answer = f"`{verdict.answer}`" if _names_recipe(verdict) else capital(verdict.answer)
+    return " ".join([f"{answer}.", *verdict.findings])
+
+
+def _names_recipe(verdict: VerdictView) -> bool:
+    return verdict.record.answer in (Answer.FIRST, Answer.SECOND)
 
 
 def _together(group: Sequence[VerdictView]) -> str:
@@ -327,7 +328,7 @@ def _together(group: Sequence[VerdictView]) -> str:
         names = [" or ".join(f"`{name}`" for name in verdict.record.recipes) for verdict in found]
         if not first.recipes:
             said.append(answer)
-        elif first.answer in (Answer.FIRST, Answer.SECOND):
+        elif _names_recipe(found[0]):
             others = [f"against `{name}`" for verdict in found for name in verdict.record.recipes if name != answer]
             said.append(f"`{answer}` ({', '.join(others)})")
         elif first.question is Question.BETTER_RECIPE and len(group) > _MOST_LISTED:

@@ -1,6 +1,6 @@
-"""What is shown of a study: computed from its results, read by the templates of its report and of the documentation.
+"""What is shown of a study: from its results, for the templates of its report and of the documentation's page.
 
-Nothing here knows HTML or Markdown, and numbers stay numbers: templates turn them into text by the functions of `words`.
+There is no HTML or Markdown here, and numbers stay numbers: templates turn them into text by the functions of `words`.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class ArmView:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdView:
-    """Scores of an arm's classifiers at the threshold that was chosen on validation images, one entry per classifier."""
+    """Scores of an arm at the threshold that was chosen on validation images, one entry per classifier."""
 
     key: ArmKey
     thresholds: tuple[float, ...]
