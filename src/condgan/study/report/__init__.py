@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from condgan.files import to_json, write_whole
 from condgan.metrics.diversity import MeanWithError
@@ -27,8 +27,6 @@ RESEARCH_ONLY = "For research only. Nothing in this report may be used to diagno
 REAL, SAMPLES, NEIGHBORS = "real.png", "samples.png", "neighbors.png"
 """Pictures: sheets of images, one row per class, real ones in the study's folder, generated ones in that of their
 generator; there too suspicious generated images, each beside its nearest training images."""
-
-Argument, Value = TypeVar("Argument"), TypeVar("Value")
 
 
 def write_report(results: Results, folder: str | os.PathLike[str], *, real_images: bool = True) -> Path:
@@ -131,7 +129,7 @@ def filters() -> dict[str, Callable[..., object]]:
     }
 
 
-def _call(argument: Argument, function: Callable[[Argument], Value]) -> Value:
+def _call(argument: object, function: Callable[[object], object]) -> object:
     return function(argument)
 
 

@@ -22,16 +22,14 @@ class Mark:
     Args:
         label: What it is the value of.
         value: The value.
-        low: Lower end of its interval; None where there is no interval.
-        high: Upper end likewise.
+        interval: The ends of its interval, if there is one.
         series: Number of its colour and shape; 0 for controls, `REFERENCE` for a dashed line.
         note: Small print after the number.
     """
 
     label: str
     value: float
-    low: float | None
-    high: float | None
+    interval: tuple[float, float] | None
     series: int = 0
     note: str = ""
 
@@ -57,15 +55,13 @@ class PlacedMark:
     Args:
         mark: The mark.
         x: Place of the value across.
-        low: Place of the lower end, across in a dot chart, down in a panel; None without an interval.
-        high: Place of the upper end likewise.
+        bar: Places of the ends of its interval, across in a dot chart, down in a panel.
         y: Place of the value down, of a panel.
     """
 
     mark: Mark
     x: float
-    low: float | None
-    high: float | None
+    bar: tuple[float, float] | None
     y: float = 0.0
 
 
@@ -130,12 +126,12 @@ def dot_chart(
         limits: The ends of what the values can be; bars are cut there, their numbers are not.
 
     Examples:
-        >>> chart = dot_chart("AUROC", {"controls": [Mark("real", 0.9, 0.8, 1.1)]}, caption="", limits=(0, 1))
-        >>> [tick.value for tick in chart.ticks], chart.groups[0][1][0].high
-        ([0.8, 0.85, 0.9, 0.95, 1.0], 98.0)
+        >>> chart = dot_chart("AUROC", {"controls": [Mark("real", 0.9, (0.8, 1.1))]}, caption="", limits=(0, 1))
+        >>> [tick.value for tick in chart.ticks], chart.groups[0][1][0].bar
+        ([0.8, 0.85, 0.9, 0.95, 1.0], (2.0, 98.0))
     """
     marks = [mark for group in groups.values() for mark in group]
-    ends = [end for mark in marks for end in (mark.low, mark.high, mark.value) if end is not None]
+    ends = [end for mark in marks for end in (mark.value, *(mark.interval or ()))]
     within = [_clip(end, *limits) for end in ends + ([reference[0]] if reference else [])]
     ticks = nice_ticks(min(within), max(within))
     scale = _scale(ticks[0], ticks[-1], 2, 98)
@@ -144,9 +140,7 @@ def dot_chart(
         return scale(_clip(value, *limits))
 
     def placed(mark: Mark) -> PlacedMark:
-        return PlacedMark(
-            mark, place(mark.value), *(None if end is None else place(end) for end in (mark.low, mark.high))
-        )
+        return PlacedMark(mark, place(mark.value), _bar(mark, place))
 
     return DotChart(
         title,
@@ -176,7 +170,7 @@ def line_panel(
             PlacedMark(
                 mark,
                 round(across(math.log(percent)) + shift, 2),
-                *(None if end is None else down(_clip(end)) for end in (mark.low, mark.high)),
+                _bar(mark, lambda value: down(_clip(value))),
                 down(_clip(mark.value)),
             )
             for percent, mark in sorted(points, key=lambda point: point[0])
@@ -218,6 +212,10 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     step = next(smallest * factor for factor in (1, 2, 5, 10, 20) if span / (smallest * factor) <= most - 1)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(place * step, 12) for place in range(first, last + 1)]
+
+
+def _bar(mark: Mark, place: Callable[[float], float]) -> tuple[float, float] | None:
+    return None if mark.interval is None else (place(mark.interval[0]), place(mark.interval[1]))
 
 
 def _scale(low: float, high: float, first: float, last: float) -> Callable[[float], float]:

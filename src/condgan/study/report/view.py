@@ -1,6 +1,6 @@
-"""What is shown of a study: computed from its results, read by the templates of its report and of the documentation.
+"""What is shown of a study: from its results, for the templates of its report and of the documentation's page.
 
-Nothing here knows HTML or Markdown, and numbers stay numbers: templates turn them into text by the functions of `words`.
+There is no HTML or Markdown here, and numbers stay numbers: templates turn them into text by the functions of `words`.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from condgan.metrics.extractors import ExtractorInfo
-from condgan.metrics.fidelity_report import FidelityComparison
-from condgan.metrics.memorization import MemorizationVerdict
+from condgan.metrics.diversity import DiversityReport
+from condgan.metrics.fidelity_report import FidelityComparison, FidelityReport
+from condgan.metrics.memorization import MemorizationReport, MemorizationVerdict
 from condgan.stats import SeedCounts, ThresholdReport
 from condgan.study.cells import Cell, Kind, make_cells
 from condgan.study.report.charts import REFERENCE, DotChart, LinePanel, Mark, dot_chart, line_panel
@@ -135,7 +136,7 @@ class ArmView:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdView:
-    """Scores of an arm's classifiers at the threshold that was chosen on validation images, one entry per classifier."""
+    """Scores of an arm at the threshold that was chosen on validation images, one entry per classifier."""
 
     key: ArmKey
     thresholds: tuple[float, ...]
@@ -247,7 +248,7 @@ class StudyView:
         results: The records, of which much is shown as it is.
         progress: How far it has come.
         verdicts: Answers in words, the most important first.
-        recipes: Recipes of which there is something, in order; the first has series 1 of the charts.
+        recipes: All recipes in the order of the configuration; the first has series 1 of the charts.
         metrics: Metrics that were measured, in the order of tables.
         arms: Arms with all patients.
         swept_arms: Arms at each smaller percentage.
@@ -310,9 +311,7 @@ def make_view(results: Results) -> StudyView:
     """Return what is shown of a study."""
     full = max((summary.arm.percent for summary in results.summaries), default=results.config.full_percent)
     shown = [summary for summary in results.summaries if summary.arm.percent == full]
-    begun = {cell.recipe for cell in (*results.generators, *results.judged, *results.classifiers)}
-    begun |= {summary.arm.recipe for summary in results.summaries}
-    recipes = tuple(recipe for recipe in results.config.recipes if recipe in begun)
+    recipes = tuple(results.config.recipes)
     smaller = sorted({summary.arm.percent for summary in results.summaries} - {full}, reverse=True)
     measured = dict.fromkeys(summary.metric for summary in shown)
     metrics = [*(name for name in METRIC_NAMES if name in measured), *filter(recalled_class, measured)]
@@ -355,22 +354,23 @@ def seeds_of(counts: SeedCounts) -> str:
     return " x ".join([*generators, plural(counts.classifiers, "classifier seed")])
 
 
-def grounds(cells: Iterable[JudgedView], part: str) -> str:
-    """Say what features the figures of `fidelity`, `diversity` or `memorization` were measured on, with which seeds."""
+def grounds(cells: Iterable[JudgedView], part: Literal["fidelity", "diversity", "memorization"]) -> str:
+    """Say what features the figures of a part were measured on, with which seeds."""
     said: dict[str, None] = {}
     for cell in cells:
-        report = getattr(cell.record, part)
+        record = cell.record
+        report = {"fidelity": record.fidelity, "diversity": record.diversity, "memorization": record.memorization}[part]
         if report is not None:
-            said[_ground(report.extractor, report.settings)] = None
+            said[_ground(report)] = None
     return " ".join(said)
 
 
-def _ground(extractor: ExtractorInfo, settings: dict[str, object]) -> str:
-    said = f"Features: {extractor.name}, weights {extractor.weights_hash}, resize: {extractor.resize}"
-    folds = settings.get("folds")
-    if isinstance(folds, int) and folds > 1:
-        said += f", cross-fitted in {folds} folds of patients"
-    return f"{said}; seed of the measurement {settings.get('seed', 'unknown')}."
+def _ground(report: FidelityReport | DiversityReport | MemorizationReport) -> str:
+    found = report.extractor
+    said = f"Features: {found.name}, weights {found.weights_hash}, resize: {found.resize}"
+    if isinstance(report, FidelityReport) and report.settings.folds > 1:
+        said += f", cross-fitted in {report.settings.folds} folds of patients"
+    return f"{said}; seed of the measurement {report.settings.seed}."
 
 
 def _progress(results: Results) -> Progress:
@@ -416,8 +416,7 @@ def _thresholds(results: Results, percent: float) -> tuple[ThresholdView, ...]:
 
 
 def _mark(label: str, found: Found, series: int, note: str = "") -> Mark:
-    ends = ends_of(found)
-    return Mark(label, found.value, *(ends or (None, None)), series, note)
+    return Mark(label, found.value, ends_of(found), series, note)
 
 
 def _series(recipes: Sequence[str], recipe: str | None) -> int:

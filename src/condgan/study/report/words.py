@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from condgan.metrics.memorization import MemorizationVerdict
 from condgan.stats import Estimate, Interval, SeedDifference, SeedEstimate
@@ -143,7 +143,7 @@ def p_value(value: float | None) -> str:
 
 def ends_of(found: Found) -> tuple[float, float] | None:
     """Return the ends of an interval, or None where there is none."""
-    ends = found if isinstance(found, Estimate) else found.interval
+    ends = found.interval if isinstance(found, SeedEstimate | SeedDifference) else found
     return None if ends is None or math.isnan(ends.low) or math.isnan(ends.high) else (ends.low, ends.high)
 
 
@@ -225,10 +225,10 @@ def is_figure(text: object) -> bool:
 MEMORIZATION_WORDS = {
     MemorizationVerdict.COPIES: "copies training images",
     MemorizationVerdict.PATIENTS_RECOGNIZED: "training patients can be recognized",
-    MemorizationVerdict.NO_SIGN: "no sign of copying",
     MemorizationVerdict.CANNOT_TELL: "cannot tell: too few images",
+    MemorizationVerdict.NO_SIGN: "no sign of copying",
 }
-"""What is said of the images of a class."""
+"""What is said of the images of a class, the gravest first."""
 
 _ANSWERS = {
     Answer.YES: "yes",
@@ -238,7 +238,6 @@ _ANSWERS = {
 }
 _REASONS = {
     Reason.FEW_SEEDS: "fewer than three seeds",
-    Reason.WITHIN_CHANCE: "it may be chance",
     Reason.BELOW_GUESSING: "it does worse than guessing",
     Reason.NOT_MEASURED: "it was not measured",
     Reason.TOO_FEW_IMAGES: "too few images",
@@ -264,7 +263,10 @@ def question_words(verdict: Verdict, recipes: Sequence[str] | None = None) -> st
         case Question.RECALL_RISES if names:
             return f"Do the images of {names[0]} raise the recall of {verdict.class_name}?"
         case Question.RECALL_RISES:
-            return f"With {verdict.percent:g} % of the patients of {verdict.class_name}: do generated images raise its recall?"
+            return (
+                f"With {verdict.percent:g} % of the patients of {verdict.class_name}: do generated images raise its "
+                "recall?"
+            )
         case Question.BETTER_RECIPE:
             return f"Which images teach more, alone and by {metric}: {names[0]} or {names[1]}?"
         case Question.COPIES:
@@ -281,42 +283,54 @@ def answer_words(verdict: Verdict) -> str:
     """Return the answer of a verdict, with its reason."""
     if verdict.answer in (Answer.FIRST, Answer.SECOND):
         return verdict.recipes[0 if verdict.answer is Answer.FIRST else 1]
-    if verdict.question is Question.TEACH_ALONE and verdict.reason is Reason.WITHIN_CHANCE:
-        return "not distinguishable from guessing"
-    said, why = _ANSWERS[verdict.answer], verdict.reason and _REASONS[verdict.reason]
-    evidence = verdict.evidence
+    if verdict.question is Question.TEACH_ALONE:
+        return _alone_words(verdict)
+    said, evidence = _ANSWERS[verdict.answer], verdict.evidence
+    why = None if verdict.reason in (None, Reason.WITHIN_CHANCE) else _REASONS[verdict.reason]
     if isinstance(evidence, CollapseEvidence) and verdict.answer is Answer.YES:
-        classes: dict[int, list[str]] = {}
-        for found in evidence.classes:
-            if found.collapsed:
-                classes.setdefault(found.seed, []).append(found.class_name)
-        why = "; ".join(f"seed {seed} ({', '.join(names)})" for seed, names in classes.items())
+        why = _by_seed((one.seed, one.class_name) for one in evidence.classes if one.collapsed)
     if isinstance(evidence, FailuresEvidence):
         why = f"{len(evidence.failed)} diverged"
-    return f"{said}: {why}" if why and verdict.reason is not Reason.WITHIN_CHANCE else said
+    return f"{said}: {why}" if why else said
+
+
+def _alone_words(verdict: Verdict) -> str:
+    """Return what is answered to whether a recipe's images alone teach the classes."""
+    if verdict.reason is Reason.WITHIN_CHANCE:
+        return "not distinguishable from guessing"
+    if (
+        verdict.reason is Reason.FEW_SEEDS
+        and verdict.answer is not Answer.CANNOT_TELL
+        and isinstance(verdict.evidence, AloneEvidence)
+    ):
+        said = "it does worse than guessing" if verdict.answer is Answer.NO else ""
+        seeds = plural(verdict.evidence.score.estimate.counts.generators or 0, "generator seed")
+        return ", ".join(filter(None, [_ANSWERS[verdict.answer] + (f": {said}" if said else ""), f"for {seeds} only"]))
+    return _ANSWERS[verdict.answer] + (f": {_REASONS[verdict.reason]}" if verdict.reason else "")
 
 
 def finding_words(verdict: Verdict) -> list[str]:
-    """Return what an answer rests on, a sentence each."""
+    """Return what an answer rests on, a sentence each. Arms have their names in `results.json`."""
     match verdict.evidence:
         case DifferencesEvidence(best=best, compared=compared):
-            start = "Best arm: " if compared > 1 else ""
-            return [f"{start}{difference_words(best)}."]
+            return [f"{'Best arm: ' if compared > 1 else ''}{_difference(best)}."]
         case AloneEvidence(score=score, guessing=guess, real=real):
-            said = f"{capital(METRIC_WORDS.get(score.metric, score.metric))} of {arm_name(score.arm.arm)}: {interval(score.estimate)}"
-            said += f"; guessing: {number(guess)}"
-            said += f"; real images: {interval(real.estimate)}" if real else ""
-            said += (
-                f"; relative usefulness: {number(score.relative_usefulness, 2)}"
-                if score.relative_usefulness is not None
-                else ""
-            )
-            return [f"{said}."]
+            said = [f"{METRIC_NAMES.get(score.metric, score.metric)} of {score.arm.arm}: {interval(score.estimate)}"]
+            said.append(f"guessing: {number(guess)}")
+            if real is not None:
+                said.append(f"real images: {interval(real.estimate)}")
+            if score.relative_usefulness is not None:
+                said.append(f"relative usefulness: {number(score.relative_usefulness, 2)}")
+            return [f"{'; '.join(said)}."]
         case CopiesEvidence(copies=copies, not_measured=why):
-            said = "; ".join(f"seed {c.seed}, {c.class_name}: {MEMORIZATION_WORDS[c.verdict]}" for c in copies)
-            return [f"{capital(said)}."] if said else list(why)
+            found = [
+                f"{capital(said)}: {_by_seed((one.seed, one.class_name) for one in copies if one.verdict is kind)}."
+                for kind, said in MEMORIZATION_WORDS.items()
+                if any(one.verdict is kind for one in copies)
+            ]
+            return found or list(why)
         case CollapseEvidence(classes=classes, not_measured=why):
-            return [f"Seed {c.seed}, {c.class_name}: {c.explanation}" for c in classes] or list(why)
+            return [f"Seed {one.seed}, {one.class_name}: {one.explanation}" for one in classes] or list(why)
         case FailuresEvidence(failed=failed):
             return [f"{'; '.join(f'{cell.name}: {cell.error}' for cell in failed)}."]
         case ProgressEvidence(finished=finished, planned=planned):
@@ -328,27 +342,20 @@ def rule_words(verdict: Verdict) -> list[str]:
     match verdict.question, verdict.evidence:
         case Question.BETTER_RECIPE, DifferencesEvidence(best=best):
             return [f"A recipe is named where the Holm-corrected p is below {_alpha(best)}; seeds count as chance."]
-        case _, DifferencesEvidence(best=best, compared=compared) as evidence:
-            said = []
-            if evidence.controls:
-                said.append(
-                    f"The controls are {listed([arm_name(arm) for arm in evidence.controls])}; the best of them by the same score counts."
-                )
-            else:
-                said.append("Compared with the arm named last.")
+        case _, DifferencesEvidence(best=best, compared=compared, controls=controls) as evidence:
+            said = ["Compared with the arm named last."]
+            if controls:
+                said = [f"The controls are {', '.join(controls)}; the best of them by the same score counts."]
             if missing := evidence.controls_missing:
-                said.append(f"Not run: {listed([arm_name(arm) for arm in missing])}.")
+                said.append(f"Not run: {', '.join(missing)}.")
             if verdict.question is Question.RECALL_RISES and verdict.recipes:
                 said.append("Recall alone can be bought with errors on other classes.")
-            ends = (
-                "the simultaneous interval of the arm ends"
-                if compared == 1
-                else f"all simultaneous intervals of {compared} arms end"
-            )
-            said.append(
-                f"Yes is said where a difference is above 0 with a Holm-corrected p below {_alpha(best)}, no where {ends} at or below 0, and neither with fewer than three seeds."
-            )
-            return said
+            every = f"all simultaneous intervals of {compared} arms end" if compared > 1 else "its interval ends"
+            return [
+                *said,
+                f"Yes is said where a difference is above 0 with a Holm-corrected p below {_alpha(best)}, no where "
+                f"{every} at or below 0, and neither with fewer than three seeds.",
+            ]
         case Question.TEACH_ALONE, _:
             return ["Yes is said where the interval lies above guessing."]
         case Question.COPIES, CopiesEvidence(copies=copies) if copies:
@@ -359,10 +366,18 @@ def rule_words(verdict: Verdict) -> list[str]:
             return []
 
 
-def difference_words(row: Comparison) -> str:
-    """Return a comparison in words, with its interval and corrected p value."""
-    said = f"{side_name(row.a)} minus {side_name(row.b)}: {interval(row.difference, signed)}"
-    return said + ("" if row.p_holm is None else f", Holm-corrected p {row.p_holm:.2g}")
+def _difference(row: Comparison) -> str:
+    a, b = (f"{arm.recipe}: {arm.arm}" if arm.recipe else arm.arm for arm in (row.a, row.b))
+    corrected = "" if row.p_holm is None else f", Holm-corrected p {row.p_holm:.2g}"
+    return f"{a} minus {b}: {interval(row.difference, signed)}{corrected}"
+
+
+def _by_seed(found: Iterable[tuple[int, str]]) -> str:
+    """Return classes of generators, those of one seed together."""
+    classes: dict[int, list[str]] = {}
+    for seed, name in found:
+        classes.setdefault(seed, []).append(name)
+    return "; ".join(f"seed {seed} ({', '.join(names)})" for seed, names in classes.items())
 
 
 def _alpha(row: Comparison) -> str:
