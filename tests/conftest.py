@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import condgan as cg
+from condgan.data import ChestPhantom
 
 torch.set_num_threads(1)  # the tests are small: more threads only wait for each other
 
@@ -111,3 +112,35 @@ def load(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     yield load
     for path in folder.glob("[!_]*.py"):
         sys.modules.pop(path.stem, None)
+
+
+class TinyClassifier(nn.Module):
+    """Stands in for the ResNet-18, whose optimizer alone takes a tenth of a second a step."""
+
+    stem = "none"
+
+    def __init__(self, in_channels, num_classes):
+        super().__init__()
+        layers = nn.Conv2d(in_channels, 8, 3, stride=2), nn.BatchNorm2d(8, momentum=0.5), nn.ReLU(), nn.Flatten()
+        self.backbone = nn.Sequential(*layers)
+        self.head = nn.Linear(8 * 7 * 7, num_classes)
+
+    def forward(self, x):
+        return self.head(self.backbone(x))
+
+
+@pytest.fixture
+def tiny_classifier(monkeypatch):
+    def build(image_shape, num_classes, *, seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return TinyClassifier(image_shape[0], num_classes)
+
+    monkeypatch.setattr("condgan.classifier.training.build_network", build)
+
+
+@pytest.fixture(scope="session")
+def phantoms():
+    """Training, validation and test images of 16 pixels, no patient in two of them."""
+    draw = {"classes": 2, "image_shape": (1, 16, 16), "difficulty": 0.0}
+    return tuple(ChestPhantom(counts, seed=seed, **draw) for seed, counts in enumerate([(24, 40), (12, 12), (20, 30)]))

@@ -216,9 +216,9 @@ def test_bad_calls_are_refused():
         augment(x[0], draws)
     with pytest.raises(ValueError, match=r"x must be floating-point images.*got torch.uint8"):
         augment(x.to(torch.uint8), draws)
-    with pytest.raises(ValueError, match="draws must hold 3 rows of 'brightness', one an image, got 4 rows"):
+    with pytest.raises(ValueError, match="draws must hold 3 rows of 'brightness', one per image, got 4 rows"):
         augment(x[:3], draws)
-    with pytest.raises(ValueError, match="draws must hold 4 rows of 'cutout', one an image, got none"):
+    with pytest.raises(ValueError, match="draws must hold 4 rows of 'cutout', one per image, got none"):
         augment(x, {"brightness": draws["brightness"]})
     with pytest.raises(ValueError, match=r"images of shape \(C, H, W\), got the sample shape \(7,\)"):
         augment.draw(4, (7,), rng=rng(), device=CPU)

@@ -57,6 +57,48 @@ def test_every_recipe_takes_networks_and_vectors(name, point_networks):
         RECIPES[name](data, generator=generator)
 
 
+@pytest.mark.parametrize("networks", ["dcgan", "resnet"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_on_either_family_of_networks(name, networks):
+    data = make_data()
+    trainer = RECIPES[name](data, networks=networks, base_channels=2, device="cpu")
+    trainer.fit(data, steps=1, batch_size=4)
+    generator, critic = trainer.networks.generator, trainer.networks.critic
+    family = {"dcgan": "DCGAN", "resnet": "ResNet"}[networks]
+    assert type(generator).__name__ == f"{family}Generator"
+    assert type(critic).__name__.endswith(f"{family}Critic")
+    own = RECIPES[name](data, base_channels=2, device="cpu").networks.critic
+    assert critic.score_needs_labels == own.score_needs_labels
+    assert ("class_head" in dict(critic.named_children())) == ("class_head" in dict(own.named_children()))
+    if trainer.terms.critic_regularizers or networks == "resnet":
+        assert not has_batch_statistics(critic)
+    else:
+        assert has_batch_statistics(critic)
+
+
+def test_networks_of_the_other_family_are_those_that_one_would_make_by_hand():
+    made = {
+        "acwgan_gp": ("dcgan", cg.DCGANGenerator, {"conditioning": "batch_norm"}, cg.ACDCGANCritic),
+        "acgan": ("resnet", cg.ResNetGenerator, {}, cg.ACResNetCritic),
+    }
+    shape = {"num_classes": 2, "image_shape": (1, 28, 28), "base_channels": 2}
+    for name, (networks, generator_class, options, critic_class) in made.items():
+        trainer = RECIPES[name](make_data(), networks=networks, base_channels=2, device="cpu", seed=5)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            by_hand = generator_class(**shape, **options), critic_class(**shape)
+        for network, expected in zip((trainer.networks.generator, trainer.networks.critic), by_hand, strict=True):
+            assert network.config == expected.config
+            for one, other in zip(network.parameters(), expected.parameters(), strict=True):
+                assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_unknown_networks_are_refused(name):
+    with pytest.raises(ValueError, match=r"networks must be .*got 'resnets'. Did you mean 'resnet'\?"):
+        RECIPES[name](make_data(), networks="resnets")
+
+
 @pytest.mark.parametrize(("side", "weight"), [(32, 0.05), (64, 0.2)])
 def test_small_data_is_what_its_documentation_says(side, weight):
     trainer = recipes.small_data(make_data((1, side, side)), base_channels=2, device="cpu")

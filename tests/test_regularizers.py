@@ -7,8 +7,44 @@ from hypothesis import strategies as st
 from torch import nn
 
 from condgan import functional
-from condgan.regularizers import R1, R2, DraganPenalty, GradientPenalty
-from condgan.types import CriticBatch, CriticOutput, CriticRegularizer, StepInputs
+from condgan.regularizers import R1, R2, CriticRegularizer, DraganPenalty, GeneratorRegularizer, GradientPenalty
+from condgan.types import CriticBatch, CriticOutput, StepInputs
+
+
+class Constant(CriticRegularizer):
+    def penalty(self, critic, batch):
+        return torch.tensor(3.0)
+
+
+class ConstantOfGenerator(GeneratorRegularizer):
+    def penalty(self, generator, batch):
+        return torch.tensor(3.0)
+
+
+@pytest.mark.parametrize("regularizer", [Constant, ConstantOfGenerator])
+class TestRegularizers:
+    def test_weight_and_laziness_multiply(self, regularizer):
+        assert regularizer(0.5, every=4)(None, None) == 6.0
+        assert regularizer(0.0)(None, None) == 0.0
+        assert "weight=0.5, every=4" in repr(regularizer(0.5, every=4))
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"weight": -1.0}, "weight must be at least 0, got -1"),
+            ({"weight": float("nan")}, "weight must be at least 0, got nan"),
+            ({"weight": 1.0, "every": 0}, "every must be at least 1"),
+        ],
+    )
+    def test_wrong_values_are_refused(self, regularizer, wrong, message):
+        with pytest.raises(ValueError, match=message):
+            regularizer(**wrong)
+
+
+@pytest.mark.parametrize("base", [CriticRegularizer, GeneratorRegularizer])
+def test_a_regularizer_without_penalty_is_not_silent(base):
+    with pytest.raises(NotImplementedError):
+        base(1.0)(None, None)
 
 
 class SmallCritic(nn.Module):
@@ -91,7 +127,7 @@ class RegularizerTester:
     def test_batch_normalization_is_refused(self):
         critic = SmallCritic(nn.BatchNorm2d(4))
         batch = make_batch(critic)
-        with pytest.raises(ValueError, match=r"normalize is a BatchNorm2d in training mode.*Use nn.GroupNorm"):
+        with pytest.raises(ValueError, match=r"normalize is a BatchNorm2d in training mode.*batch_norm=False"):
             self.make()(critic, batch)
         assert self.make()(critic.eval(), batch).isfinite()
         critic = SmallCritic(nn.GroupNorm(2, 4))
@@ -169,7 +205,7 @@ class TestR2(TestR1):
     regularizer_class = R2
 
     def expected(self, critic, batch):
-        return functional.r2(critic, batch.x_fake, batch.y_fake)
+        return functional.r1(critic, batch.x_fake, batch.y_fake)
 
 
 @settings(deadline=None, max_examples=20)

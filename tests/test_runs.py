@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import types
 
 import pytest
@@ -7,10 +6,7 @@ import torch
 
 from condgan.data import ArrayDataset
 from condgan.metrics.extractors import module_extractor
-from condgan.runs import KeepBest, RecipeConfig, class_kid, load_generator, train_generator
-from condgan.study.cells import make_cells
-from condgan.study.config import StudyConfig
-from condgan.study.study import Study
+from condgan.runs import KeepBest, RecipeConfig, class_kid, load_generator, load_run, train_generator
 
 TINY = RecipeConfig(recipe="acgan", steps=6, batch_size=8, base_channels=4, keep="best_kid", evaluations=3)
 
@@ -50,7 +46,7 @@ def test_wrong_classes_and_collapse_are_worse_than_the_right_thing(criterion):
     assert swapped > 1
 
 
-def test_the_best_look_is_kept(tmp_path):
+def test_the_best_evaluation_is_kept(tmp_path):
     saved = []
     trainer = types.SimpleNamespace(
         state=types.SimpleNamespace(step=0),
@@ -67,58 +63,38 @@ def test_the_best_look_is_kept(tmp_path):
     trainer.state.step = 8
     again.on_step_end(trainer)
     assert (again.step, len(saved)) == (4, 2)
-    assert [look["step"] for look in again.evaluations] == [2, 4, 6, 8]
+    assert [entry.step for entry in again.evaluations] == [2, 4, 6, 8]
 
 
 def test_training_leaves_the_kept_generator(phantoms, tmp_path):
-    """The second look is the best by decree; its generator is that of a run that ends there."""
+    """The second evaluation is the best by decree; its generator is that of a run that ends there."""
     train = phantoms[0]
 
     def decree(trainer):
         return abs(trainer.state.step - 4)
 
     run = train_generator(TINY, train, tmp_path / "kept", criterion=decree, precision="fp32", device="cpu")
-    assert run["kept"]["step"] == 4
-    assert [look["step"] for look in run["kept"]["evaluations"]] == [2, 4, 6]
+    assert run.kept.step == 4
+    assert [entry.step for entry in run.kept.evaluations] == [2, 4, 6]
+    assert run.kept.criterion == "best_kid"
+    assert load_run(tmp_path / "kept") == run
     shorter = dataclasses.replace(TINY, steps=4, keep="last")
     train_generator(shorter, train, tmp_path / "short", precision="fp32", device="cpu")
     kept, short = (load_generator(tmp_path / name).state_dict() for name in ("kept", "short"))
     assert all(torch.equal(kept[name], short[name]) for name in kept)
+    with pytest.raises(FileNotFoundError, match=r"run\.json"):
+        load_run(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="needs a criterion"):
         train_generator(TINY, train, tmp_path / "other", device="cpu")
 
 
-def test_looking_does_not_change_the_training(phantoms, tmp_path):
+def test_evaluations_do_not_change_the_training(phantoms, tmp_path):
     last = dataclasses.replace(TINY, keep="last")
-    looked = train_generator(
+    evaluated = train_generator(
         TINY, phantoms[0], tmp_path / "a", criterion=lambda t: -t.state.step, precision="fp32", device="cpu"
     )
     plain = train_generator(last, phantoms[0], tmp_path / "b", precision="fp32", device="cpu")
-    assert looked["last_metrics"] == plain["last_metrics"]
-
-
-@pytest.mark.usefixtures("tiny_classifier")
-def test_a_study_selects_on_validation_images(small_config, phantoms, tmp_path):
-    config = small_config(recipes={"acgan": TINY}, arms=("real", "synthetic_1x"), classifier_seeds=1)
-    (gan,) = (cell for cell in make_cells(config) if cell.kind == "gan")
-    assert gan.needs == ("classifier-real-c0-p100",)
-    study = Study(config, *phantoms, tmp_path / "study", device="cpu")
-    assert study.run()
-    outcome = json.loads((tmp_path / "study" / "cells" / f"{gan.name}.json").read_text())
-    looks = outcome["kept"]["evaluations"]
-    assert outcome["kept"]["step"] == min(looks, key=lambda look: look["value"])["step"]
-    assert study.folder.test_evaluations() == {"acgan/synthetic_1x": 1, "real": 1}
-
-
-def test_a_study_that_selects_needs_a_control(small_config):
-    with pytest.raises(ValueError, match="Add 'real', or keep the last step"):
-        small_config(recipes={"acgan": TINY}, arms=("synthetic_1x",))
-
-
-def test_the_choice_survives_json(small_config):
-    plan_of = dataclasses.replace(TINY, auxiliary={"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.2})
-    config = small_config(recipes={"acgan": plan_of})
-    assert StudyConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
+    assert evaluated.last_metrics == plain.last_metrics
 
 
 @pytest.mark.parametrize(
@@ -126,9 +102,11 @@ def test_the_choice_survives_json(small_config):
     [
         ({"keep": "best"}, "Did you mean 'best_kid'"),
         ({"evaluations": 0}, "evaluations must be at least 1"),
+        ({"networks": "resnets"}, "Did you mean 'resnet'"),
+        ({"options": {"ema_decai": 0.9}}, "Did you mean 'ema_decay'"),
         ({"auxiliary": {"fake": 1.0}}, "auxiliary must be among fake_weight"),
     ],
 )
-def test_wrong_plans_are_refused(changes, message):
+def test_wrong_configurations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **changes)

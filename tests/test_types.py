@@ -1,20 +1,18 @@
 from __future__ import annotations
 
-from typing import Any
+import inspect
 
 import pytest
 import torch
-from torch import Tensor
 
 import condgan as cg
+from condgan import augmentation, losses, regularizers
 from condgan.types import (
     AdversarialLoss,
     AuxiliaryLoss,
     CriticBatch,
     CriticOutput,
-    CriticRegularizer,
     GeneratorBatch,
-    GeneratorRegularizer,
     StepInputs,
 )
 
@@ -37,49 +35,31 @@ def test_split_keeps_the_graph() -> None:
     assert score.grad.tolist() == [0, 2, 2, 2]
 
 
-class Constant(CriticRegularizer):
-    def penalty(self, critic: Any, batch: Any) -> Tensor:
-        return torch.tensor(3.0)
-
-
-class ConstantOfGenerator(GeneratorRegularizer):
-    def penalty(self, generator: Any, batch: Any) -> Tensor:
-        return torch.tensor(3.0)
-
-
-@pytest.mark.parametrize("regularizer", [Constant, ConstantOfGenerator])
-class TestRegularizers:
-    def test_weight_and_laziness_multiply(self, regularizer: type[Constant | ConstantOfGenerator]) -> None:
-        assert regularizer(0.5, every=4)(None, None) == 6.0
-        assert regularizer(0.0)(None, None) == 0.0
-        assert "weight=0.5, every=4" in repr(regularizer(0.5, every=4))
-
-    @pytest.mark.parametrize(
-        ("wrong", "message"),
-        [
-            ({"weight": -1.0}, "weight must be at least 0, got -1"),
-            ({"weight": 1.0, "every": 0}, "every must be at least 1"),
-        ],
-    )
-    def test_wrong_values_are_refused(
-        self, regularizer: type[Constant | ConstantOfGenerator], wrong: dict[str, Any], message: str
-    ) -> None:
-        with pytest.raises(ValueError, match=message):
-            regularizer(**wrong)
-
-
-@pytest.mark.parametrize("base", [CriticRegularizer, GeneratorRegularizer])
-def test_a_regularizer_without_penalty_is_not_silent(base: type[CriticRegularizer | GeneratorRegularizer]) -> None:
-    with pytest.raises(NotImplementedError):
-        base(1.0)(None, None)
-
-
 def test_protocols_tell_the_losses_of_the_library_apart() -> None:
     adversarial = [cg.MinimaxLoss(), cg.HingeLoss(), cg.WassersteinLoss(), cg.LeastSquaresLoss(), cg.RelativisticLoss()]
     assert all(isinstance(loss, AdversarialLoss) for loss in adversarial)
     assert isinstance(cg.AuxiliaryClassifierLoss(), AuxiliaryLoss)
     assert not isinstance(cg.AuxiliaryClassifierLoss(), AdversarialLoss)
     assert not isinstance(cg.GradientPenalty(), (AdversarialLoss, AuxiliaryLoss))
+
+
+TERMS = [
+    value
+    for module in (augmentation, losses, regularizers)
+    for name, value in vars(module).items()
+    if inspect.isclass(value) and value.__module__ == module.__name__ and not name.startswith("_")
+]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_terms_take_their_first_argument_by_position_and_the_rest_by_name(term: type) -> None:
+    first, *rest = inspect.signature(term).parameters.values()
+    value = "brightness" if term is cg.DiffAugment else 2.0
+    assert repr(term(value)) == repr(term(**{first.name: value}))
+    assert getattr(term(value), first.name) == value
+    assert {parameter.kind for parameter in rest} <= {inspect.Parameter.KEYWORD_ONLY}
+    with pytest.raises(TypeError, match="positional argument"):
+        term(value, 1)
 
 
 @pytest.mark.parametrize("record", [StepInputs, CriticBatch, GeneratorBatch])

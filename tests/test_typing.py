@@ -23,7 +23,8 @@ from typing_extensions import override
 
 import condgan as cg
 from condgan.data import ArrayDataset
-from condgan.types import CriticBatch, CriticRegularizer
+from condgan.regularizers import CriticRegularizer
+from condgan.types import CriticBatch
 
 
 class MyGenerator(cg.Generator):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from condgan.types import AugmentationDraws
 
-__all__ = ["DiffAugment"]
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DiffAugment:
     r"""The differentiable augmentations of Zhao et al. for real and generated images alike.
 
@@ -43,7 +41,7 @@ class DiffAugment:
         ValueError: If `policy` is empty, repeats a name or holds an unknown one, or a ratio is outside [0, 1].
 
     Examples:
-        >>> augment = DiffAugment(policy="brightness,translation")
+        >>> augment = DiffAugment("brightness,translation")
         >>> x = torch.rand(4, 1, 28, 28) * 2 - 1
         >>> rng = torch.Generator().manual_seed(0)
         >>> draws = augment.draw(4, (1, 28, 28), rng=rng, device=x.device)
@@ -55,6 +53,7 @@ class DiffAugment:
     """
 
     policy: str = "brightness,contrast,translation,cutout"
+    _: KW_ONLY
     translation_ratio: float = 0.125
     cutout_ratio: float = 0.5
 
@@ -151,7 +150,7 @@ class DiffAugment:
             if name not in draws or len(draws[name]) != len(x):
                 got = f"{len(draws[name])} rows" if name in draws else "none"
                 raise ValueError(
-                    f"draws must hold {len(x)} rows of {name!r}, one an image, got {got}. Draw them with this "
+                    f"draws must hold {len(x)} rows of {name!r}, one per image, got {got}. Draw them with this "
                     "augmentation's draw(len(x), x.shape[1:], rng=rng, device=x.device)."
                 )
             x = _OPERATIONS[name](self, x, draws[name])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -17,8 +19,10 @@ import numpy as np
 if TYPE_CHECKING:
     from cattrs import Converter
 
-Config = TypeVar("Config")
 Record = TypeVar("Record")
+
+NOT_IN_JSON: Mapping[str, bool] = MappingProxyType({"json": False})
+"""Metadata of a dataclass field that `to_json` leaves out: it needs a default, which `from_json` gives it."""
 
 
 @contextmanager
@@ -101,21 +105,66 @@ def from_json(cls: type[Record], content: Any) -> Record:
         >>> from_json(RecipeConfig, {"recipe": "acgan", "stepps": 10})
         Traceback (most recent call last):
             ...
-        ValueError: RecipeConfig cannot be read: extra fields found (stepps) @ $.
+        ValueError: RecipeConfig cannot be read: unknown key 'stepps', did you mean 'steps'?
     """
-    from cattrs import ClassValidationError, IterableValidationError, transform_error
+    from cattrs import BaseValidationError
 
     try:
         return _converter().structure(content, cls)
-    except (ClassValidationError, IterableValidationError) as error:
-        raise ValueError(f"{cls.__name__} cannot be read: {'; '.join(transform_error(error))}.") from error
+    except BaseValidationError as error:
+        raise ValueError(f"{cls.__name__} cannot be read: {'; '.join(_reasons(error))}") from error
+
+
+def _reasons(error: BaseException, place: str = "") -> Iterator[str]:
+    """Say what is wrong, and where, in each of the errors that cattrs found."""
+    from cattrs import BaseValidationError, ForbiddenExtraKeysError
+    from cattrs.errors import AttributeValidationNote, IterableValidationNote
+
+    if isinstance(error, BaseValidationError):
+        for inner in error.exceptions:
+            where = place
+            for note in getattr(inner, "__notes__", ()):
+                if isinstance(note, AttributeValidationNote):
+                    where = f"{place}.{note.name}".lstrip(".")
+                elif isinstance(note, IterableValidationNote):
+                    where = f"{place}[{note.index!r}]"
+            yield from _reasons(inner, where)
+        return
+    at = f"{place}: " if place else ""
+    if isinstance(error, ForbiddenExtraKeysError):
+        known = [entry.name for entry in fields(error.cl)]
+        for name in sorted(error.extra_fields):
+            near = difflib.get_close_matches(name, known, 1)
+            yield f"{at}unknown key {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    elif isinstance(error, KeyError):
+        name = str(error.args[0])
+        yield f"{place} is missing" if place.endswith(name) else f"{at}unknown {name!r}"
+    else:
+        yield f"{at}{error}"
 
 
 @cache
 def _converter() -> Converter:
+    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
     from cattrs.preconf.json import make_converter
 
-    return make_converter(forbid_extra_keys=True)
+    converter = make_converter(forbid_extra_keys=True)
+    converter.register_structure_hook_func(lambda cls: cls is object, lambda value, _: value)  # settings of any kind
+    # what is not finite is written as None
+    converter.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))
+
+    def hidden(cls: Any) -> dict[str, Any]:
+        entries = fields(cls) if is_dataclass(cls) else ()
+        return {entry.name: override(omit=True) for entry in entries if not entry.metadata.get("json", True)}
+
+    converter.register_unstructure_hook_factory(
+        lambda cls: bool(hidden(cls)), lambda cls: make_dict_unstructure_fn(cls, converter, **hidden(cls))
+    )
+    converter.register_structure_hook_factory(
+        lambda cls: bool(hidden(cls)),
+        lambda cls: make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **hidden(cls)),
+    )
+    return converter
 
 
 def check_names(role: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -142,17 +191,3 @@ def check_count(name: str, value: int) -> None:
     """
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}.")
-
-
-def from_fields(cls: type[Config], role: str, content: Mapping[str, Any]) -> Config:
-    """Make a dataclass from its fields by name, as they are read from a file.
-
-    Raises:
-        ValueError: If a name is unknown, with near names, or a field without default is missing.
-    """
-    known = [entry.name for entry in fields(cls)]  # type: ignore[arg-type]  # a dataclass
-    check_names(f"keys of {role}", content, known)
-    try:
-        return cls(**content)
-    except TypeError as error:
-        raise ValueError(f"{role} lacks something: {error}.") from error

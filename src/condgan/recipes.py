@@ -1,18 +1,24 @@
 """One function for each published method: networks, terms and optimizers, put together as a `Trainer`.
 
-Every recipe takes the data set that will be fitted, which gives shape and classes. Networks given as `generator` and
-`critic` replace the recipe's own (both of the data's shape and classes), so that a recipe also runs on vectors with
-small networks of yours. Further keywords go to the `Trainer` and override the recipe's. The initial weights depend on
-`seed` alone and leave PyTorch's default generator as it was.
+Every recipe takes the data set that will be fitted, which gives shape and classes, and
+
+- `networks`: the family of its networks, `"dcgan"` or `"resnet"`; by default that of the paper. Two recipes on the same
+  family differ in their losses only;
+- `base_channels`: the width of these networks;
+- `generator`, `critic`: your own networks instead (both of the data's shape and classes), so that a recipe also runs on
+  vectors;
+- further keywords of the `Trainer`, which override the recipe's.
+
+The initial weights depend on `seed` only, and making them does not advance PyTorch's default random generator.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable
-from typing import Any
-
-import torch
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, get_args
 
 from condgan.augmentation import DiffAugment
 from condgan.losses import AuxiliaryClassifierLoss, MinimaxLoss, RelativisticLoss, WassersteinLoss
@@ -20,17 +26,23 @@ from condgan.networks import (
     ACDCGANCritic,
     ACResNetCritic,
     ConcatenationDCGANCritic,
+    ConcatenationResNetCritic,
     Critic,
     DCGANCritic,
     DCGANGenerator,
     Generator,
     ProjectionDCGANCritic,
+    ProjectionResNetCritic,
     ResNetCritic,
     ResNetGenerator,
 )
+from condgan.networks.base import Conditioning, seeded_weights
 from condgan.regularizers import R1, R2, GradientPenalty
 from condgan.training import OptimizerConfig, Trainer
-from condgan.types import ImageShape, LabelledData
+from condgan.types import LabelledData
+
+NetworkFamily = Literal["dcgan", "resnet"]
+"""DCGAN's small and fast networks, or residual ones."""
 
 _DCGAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.5, 0.999))
 _WGAN_GP_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.9))
@@ -39,6 +51,7 @@ _WGAN_GP_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.9))
 def dcgan(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "dcgan",
     base_channels: int = 64,
     generator: Generator | None = None,
     critic: Critic | None = None,
@@ -53,9 +66,8 @@ def dcgan(
     """
     return _trainer(
         data,
-        generator,
-        critic,
-        _dcgan_networks(DCGANCritic, None, base_channels),
+        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic, batch_norm=True),
+        (generator, critic),
         trainer_options,
         loss=MinimaxLoss(),
         generator_optimizer=_DCGAN_ADAM,
@@ -66,6 +78,7 @@ def dcgan(
 def cgan(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "dcgan",
     base_channels: int = 64,
     generator: Generator | None = None,
     critic: Critic | None = None,
@@ -81,9 +94,15 @@ def cgan(
     """
     return _trainer(
         data,
-        generator,
-        critic,
-        _dcgan_networks(ConcatenationDCGANCritic, data.num_classes, base_channels),
+        _OwnNetworks(
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=ConcatenationDCGANCritic,
+            resnet=ConcatenationResNetCritic,
+            batch_norm=True,
+        ),
+        (generator, critic),
         trainer_options,
         loss=MinimaxLoss(),
         generator_optimizer=_DCGAN_ADAM,
@@ -95,6 +114,7 @@ def cgan(
 def acgan(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "dcgan",
     base_channels: int = 64,
     generator: Generator | None = None,
     critic: Critic | None = None,
@@ -111,16 +131,17 @@ def acgan(
     Deviations: the generator maximizes $\log\sigma(D(\tilde x))$, as is usual, instead of
     minimizing $L_S$ (pass `loss=MinimaxLoss(saturating=True)` for the letter of the paper); resize-convolutions for
     transposed ones; an averaged generator on the side; no dropout in the critic, where the paper has 0.5: on chest
-    X-rays at 32 pixels a critic of this width with it let the generator collapse to one image a class.
+    X-rays at 32 pixels a critic of this width with it let the generator collapse to one image per class.
 
     References:
         Odena et al. 2017, arXiv:1610.09585.
     """
     return _trainer(
         data,
-        generator,
-        critic,
-        _dcgan_networks(ACDCGANCritic, data.num_classes, base_channels),
+        _OwnNetworks(
+            networks, base_channels, data.num_classes, dcgan=ACDCGANCritic, resnet=ACResNetCritic, batch_norm=True
+        ),
+        (generator, critic),
         trainer_options,
         loss=MinimaxLoss(),
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=1.0, generator_weight=1.0),
@@ -133,6 +154,7 @@ def acgan(
 def wgan_gp(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "resnet",
     base_channels: int = 64,
     generator: Generator | None = None,
     critic: Critic | None = None,
@@ -150,9 +172,8 @@ def wgan_gp(
     """
     return _trainer(
         data,
-        generator,
-        critic,
-        _resnet_networks(ResNetCritic, None, base_channels),
+        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic),
+        (generator, critic),
         trainer_options,
         **_wgan_gp_terms(),
     )
@@ -161,6 +182,7 @@ def wgan_gp(
 def acwgan_gp(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "resnet",
     base_channels: int = 64,
     generator: Generator | None = None,
     critic: Critic | None = None,
@@ -184,9 +206,8 @@ def acwgan_gp(
     """
     return _trainer(
         data,
-        generator,
-        critic,
-        _resnet_networks(ACResNetCritic, data.num_classes, base_channels),
+        _OwnNetworks(networks, base_channels, data.num_classes, dcgan=ACDCGANCritic, resnet=ACResNetCritic),
+        (generator, critic),
         trainer_options,
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1),
         label_law="paired",
@@ -197,6 +218,7 @@ def acwgan_gp(
 def small_data(
     data: LabelledData,
     *,
+    networks: NetworkFamily = "dcgan",
     base_channels: int = 32,
     penalty_weight: float | None = None,
     generator: Generator | None = None,
@@ -211,16 +233,17 @@ def small_data(
 
     Each generated image is compared with a real one of its class. The critic has a projection head and no norm, the
     generator conditional batch norm. Real images are drawn class by class in equal numbers, whatever their counts.
-    Real and generated images pass `DiffAugment(policy="translation,cutout")` in front of the critic, without changes
+    Real and generated images pass `DiffAugment("translation,cutout")` in front of the critic, without changes
     of brightness and contrast, which carry the class of a radiograph. Adam(2e-4, 0, 0.9); an averaged generator of
     decay 0.99, for trainings of some thousand steps; bfloat16. Batches of 32 suffice:
     `fit(data, steps=4_500, batch_size=32)`.
 
-    The parts are those of R3GAN on DCGAN's small networks; the combination is our own. Samples that are no images are
-    not augmented.
+    The parts are those of R3GAN on DCGAN's small networks; the combination is our own. Samples that are not
+    images are not augmented.
 
     Args:
         data: The data set to be fitted.
+        networks: Family of the networks.
         base_channels: Width of the networks.
         penalty_weight: Coefficient $\gamma$ of both penalties. By default 0.05 for 32 x 32 pixels, and in proportion
             to the number of pixels: at twice the height and width the gradient is a quarter in each of four times as
@@ -237,24 +260,16 @@ def small_data(
     images = len(data.image_shape) == 3
     pixels = math.prod(data.image_shape[1:]) if images else 32**2
     weight = 0.05 * pixels / 32**2 if penalty_weight is None else penalty_weight
-
-    def make_networks(shape: ImageShape) -> tuple[Generator, Critic]:
-        options: dict[str, Any] = {
-            "num_classes": data.num_classes,
-            "image_shape": shape,
-            "base_channels": base_channels,
-        }
-        return DCGANGenerator(conditioning="batch_norm", **options), ProjectionDCGANCritic(**options)
-
     return _trainer(
         data,
-        generator,
-        critic,
-        make_networks,
+        _OwnNetworks(
+            networks, base_channels, data.num_classes, dcgan=ProjectionDCGANCritic, resnet=ProjectionResNetCritic
+        ),
+        (generator, critic),
         trainer_options,
         loss=RelativisticLoss(),
         regularizers=[R1(weight), R2(weight)],
-        augment=DiffAugment(policy="translation,cutout") if images else None,
+        augment=DiffAugment("translation,cutout") if images else None,
         generator_optimizer=_WGAN_GP_ADAM,
         critic_optimizer=_WGAN_GP_ADAM,
         ema_decay=0.99,
@@ -276,7 +291,7 @@ CONDITIONAL = tuple(name for name in RECIPES if name not in ("dcgan", "wgan_gp")
 def _wgan_gp_terms() -> dict[str, Any]:
     return {
         "loss": WassersteinLoss(),
-        "regularizers": [GradientPenalty(weight=10.0)],
+        "regularizers": [GradientPenalty(10.0)],
         "critic_steps": 5,
         "generator_optimizer": _WGAN_GP_ADAM,
         "critic_optimizer": _WGAN_GP_ADAM,
@@ -285,44 +300,64 @@ def _wgan_gp_terms() -> dict[str, Any]:
     }
 
 
-_MakeNetworks = Callable[[ImageShape], tuple[Generator, Critic]]
+@dataclass(frozen=True)
+class _OwnNetworks:
+    """The networks of a recipe, in either family.
 
+    Args:
+        family: The family that is asked for.
+        base_channels: Width of both networks.
+        num_classes: Classes K, or None without classes.
+        dcgan: The critic in the family "dcgan".
+        resnet: The critic in the family "resnet".
+        batch_norm: Make the DCGANs as their paper does: batch norm in the critic, a class embedding joined with `z`.
+            Otherwise, as under a gradient penalty, the critic has no norm, and the generator conditional batch norms.
+    """
 
-def _dcgan_networks(critic: type[DCGANCritic], num_classes: int | None, base_channels: int) -> _MakeNetworks:
-    def make(shape: ImageShape) -> tuple[Generator, Critic]:
-        options: dict[str, Any] = {"num_classes": num_classes, "image_shape": shape, "base_channels": base_channels}
-        return DCGANGenerator(**options), critic(batch_norm=True, **options)
+    family: NetworkFamily
+    base_channels: int
+    num_classes: int | None
+    _: KW_ONLY
+    dcgan: type[DCGANCritic]
+    resnet: type[ResNetCritic]
+    batch_norm: bool = False
 
-    return make
+    def __post_init__(self) -> None:
+        known = get_args(NetworkFamily)
+        if self.family not in known:
+            near = difflib.get_close_matches(self.family, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"networks must be one of {', '.join(known)}, got {self.family!r}.{hint}")
 
-
-def _resnet_networks(critic: type[ResNetCritic], num_classes: int | None, base_channels: int) -> _MakeNetworks:
-    def make(shape: ImageShape) -> tuple[Generator, Critic]:
-        options: dict[str, Any] = {"num_classes": num_classes, "image_shape": shape, "base_channels": base_channels}
-        return ResNetGenerator(**options), critic(**options)
-
-    return make
+    def make(self, shape: tuple[int, ...], seed: int) -> tuple[Generator, Critic]:
+        if len(shape) != 3:
+            raise ValueError(
+                f"the recipe's own networks are for images of shape (C, H, W), got samples of shape {shape}. "
+                "Pass your own generator and critic."
+            )
+        options: dict[str, Any] = {
+            "num_classes": self.num_classes,
+            "image_shape": shape,
+            "base_channels": self.base_channels,
+        }
+        with seeded_weights(seed):
+            if self.family == "resnet":
+                return ResNetGenerator(**options), self.resnet(**options)
+            conditioning: Conditioning = "concatenation" if self.batch_norm else "batch_norm"
+            generator = DCGANGenerator(conditioning=conditioning, **options)
+            return generator, self.dcgan(batch_norm=self.batch_norm, **options)
 
 
 def _trainer(
     data: LabelledData,
-    generator: Generator | None,
-    critic: Critic | None,
-    make_networks: _MakeNetworks,
+    own: _OwnNetworks,
+    given: tuple[Generator | None, Critic | None],
     options: dict[str, Any],
     **defaults: Any,
 ) -> Trainer:
+    generator, critic = given
     if generator is None or critic is None:
-        shape = tuple(data.image_shape)
-        if len(shape) != 3:
-            raise ValueError(
-                f"the recipe's own networks are for images of shape (C, H, W), got samples of shape {shape}. "
-                "Pass a generator and a critic of yours."
-            )
-        with torch.random.fork_rng(devices=[]):
-            # The generator of the CPU alone, unlike torch.manual_seed.
-            torch.default_generator.manual_seed(options.get("seed", 0))
-            own_generator, own_critic = make_networks((shape[0], shape[1], shape[2]))
+        own_generator, own_critic = own.make(tuple(data.image_shape), options.get("seed", 0))
         generator = own_generator if generator is None else generator
         critic = own_critic if critic is None else critic
     return Trainer(generator, critic, **{**defaults, **options})

@@ -1,4 +1,4 @@
-"""Weighted penalties on the gradient of the critic with respect to its input."""
+"""Weighted penalties on a critic or a generator: what they all are, and those on the critic's input gradient."""
 
 from __future__ import annotations
 
@@ -6,12 +6,91 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from condgan import functional
-from condgan.types import CriticBatch, CriticOutput, CriticRegularizer
+from condgan.nn.layers import batch_norms
+from condgan.types import CriticBatch, CriticOutput, GeneratorBatch
 
-__all__ = ["R1", "R2", "DraganPenalty", "GradientPenalty"]
+
+class _Regularizer(nn.Module):
+    def __init__(self, weight: float, *, every: int = 1) -> None:
+        super().__init__()
+        if not weight >= 0:
+            raise ValueError(f"weight must be at least 0, got {weight}.")
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}.")
+        self.weight = weight
+        self.every = every
+
+    def extra_repr(self) -> str:
+        return f"weight={self.weight}, every={self.every}"
+
+
+class CriticRegularizer(_Regularizer):
+    """A penalty on the critic: `reg(critic, batch)` returns the scalar `weight * every * penalty(critic, batch)`.
+
+    Subclass it and define `penalty`; state belongs in buffers, which the trainer moves and saves.
+
+    Args:
+        weight: Coefficient of the penalty, at least 0.
+        every: Apply it every `every` critic steps only (lazy regularization); the weight is multiplied by it.
+
+    Raises:
+        ValueError: If `weight` is negative or `every` less than 1; when called, if the penalty is `per_sample` and
+            the critic has batch normalization in training mode.
+    """
+
+    needs_pairs: ClassVar[bool] = False
+    """Whether it mixes each real image with the fake one of the same row, which must then share its class."""
+    per_sample: ClassVar[bool] = False
+    """Whether it takes gradients of each score with respect to its own image, which batch norm in a critic forbids."""
+    needs_noise: ClassVar[bool] = False
+    """Whether it reads `batch.inputs.noise`."""
+
+    def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
+        """Return the unweighted penalty, a scalar."""
+        raise NotImplementedError
+
+    def forward(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
+        """Return the weighted penalty, a scalar."""
+        self.check_critic(critic)
+        return self.weight * self.every * self.penalty(critic, batch)
+
+    def check_critic(self, critic: Callable[..., CriticOutput]) -> None:
+        """Check that the penalty is defined for a critic; the `Trainer` does so before training.
+
+        Raises:
+            ValueError: If the penalty is `per_sample` and the critic has batch normalization in training mode.
+        """
+        if not self.per_sample or not isinstance(critic, nn.Module):
+            return
+        for name, norm in batch_norms(critic):
+            if norm.training:
+                raise ValueError(
+                    f"{type(self).__name__} is defined for each sample alone, but {type(critic).__name__} normalizes "
+                    f"over the batch: {name or 'it'} is a {type(norm).__name__} in training mode. Use a critic without "
+                    "batch norm (batch_norm=False), or one with nn.GroupNorm or spectral normalization."
+                )
+
+
+class GeneratorRegularizer(_Regularizer):
+    """A penalty on the generator: `reg(generator, batch)` returns the scalar `weight * every * penalty(...)`.
+
+    Args:
+        weight: Coefficient of the penalty, at least 0.
+        every: Apply it every `every` generator steps only; the weight is multiplied by it.
+
+    Raises:
+        ValueError: If `weight` is negative or `every` less than 1.
+    """
+
+    def penalty(self, generator: Callable[..., Tensor], batch: GeneratorBatch) -> Tensor:
+        """Return the unweighted penalty, a scalar."""
+        raise NotImplementedError
+
+    def forward(self, generator: Callable[..., Tensor], batch: GeneratorBatch) -> Tensor:
+        """Return the weighted penalty, a scalar."""
+        return self.weight * self.every * self.penalty(generator, batch)
 
 
 class GradientPenalty(CriticRegularizer):
@@ -20,13 +99,13 @@ class GradientPenalty(CriticRegularizer):
     $$\lambda\, \mathbb{E}\,(\lVert \nabla_{\hat x} D(\hat x, y) \rVert_2 - k)^2, \qquad
     \hat x = \epsilon x + (1 - \epsilon) \tilde x$$
 
-    with one $\epsilon$ a sample and the label of the pair: both images of a row must be of one class.
+    with one $\epsilon$ per sample and the label of the pair: both images of a row must be of one class.
 
     Args:
         weight: Coefficient $\lambda$ of the penalty, at least 0.
         target: Norm $k$ to attain, at least 0.
         one_sided: Penalize norms above the target only.
-        every: Apply in every so many critic steps only; the weight is multiplied by it.
+        every: Apply it every `every` critic steps only; the weight is multiplied by it.
 
     Raises:
         ValueError: If `weight` or `target` is negative or `every` less than 1; when called, if the critic has batch
@@ -45,12 +124,12 @@ class GradientPenalty(CriticRegularizer):
 
     def __init__(self, weight: float = 10.0, *, target: float = 1.0, one_sided: bool = False, every: int = 1) -> None:
         super().__init__(weight, every=every)
-        self.target = _checked_target(target)
+        functional.check_target(target)
+        self.target = target
         self.one_sided = one_sided
 
     def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
         """Return the unweighted penalty, a scalar."""
-        _reject_batch_statistics(critic)
         return functional.gradient_penalty(
             critic,
             batch.x,
@@ -72,14 +151,14 @@ class DraganPenalty(CriticRegularizer):
     $$\lambda\, \mathbb{E}\,(\lVert \nabla_{\hat x} D(\hat x, y) \rVert_2 - k)^2, \qquad
     \hat x = x + \epsilon\, c\, \mathrm{std}(x)\, \delta, \qquad \delta \sim \mathcal{N}(0, I)$$
 
-    `condgan.functional.dragan_penalty` says where the paper and its code differ. The standard deviation is that of
-    the batch at hand, which is smaller than the global one in accumulation and on several processes.
+    `condgan.functional.dragan_penalty` documents where the paper and its code differ. The standard deviation is that of
+    the batch on this process, which is smaller than that of a batch over all processes.
 
     Args:
         weight: Coefficient $\lambda$ of the penalty, at least 0.
         scale: Coefficient $c$ of the perturbation.
         target: Norm $k$ to attain, at least 0.
-        every: Apply in every so many critic steps only; the weight is multiplied by it.
+        every: Apply it every `every` critic steps only; the weight is multiplied by it.
 
     Raises:
         ValueError: If `weight` or `target` is negative or `every` less than 1; when called, if the batch has no noise
@@ -99,11 +178,11 @@ class DraganPenalty(CriticRegularizer):
     def __init__(self, weight: float = 10.0, *, scale: float = 0.5, target: float = 1.0, every: int = 1) -> None:
         super().__init__(weight, every=every)
         self.scale = scale
-        self.target = _checked_target(target)
+        functional.check_target(target)
+        self.target = target
 
     def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
         """Return the unweighted penalty, a scalar."""
-        _reject_batch_statistics(critic)
         if batch.inputs.noise is None:
             raise ValueError(
                 f"DraganPenalty needs batch.inputs.noise of shape {tuple(batch.x.shape)}, got None. Draw standard "
@@ -131,7 +210,7 @@ class R1(CriticRegularizer):
 
     Args:
         weight: Coefficient $\gamma$; the half is part of the penalty.
-        every: Apply in every so many critic steps only; the weight is multiplied by it.
+        every: Apply it every `every` critic steps only; the weight is multiplied by it.
 
     Raises:
         ValueError: If `weight` is negative or `every` less than 1; when called, if the critic has batch normalization
@@ -149,7 +228,6 @@ class R1(CriticRegularizer):
 
     def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
         """Return the unweighted penalty, a scalar."""
-        _reject_batch_statistics(critic)
         return functional.r1(critic, batch.x, batch.y)
 
 
@@ -160,7 +238,7 @@ class R2(CriticRegularizer):
 
     Args:
         weight: Coefficient $\gamma$; the half is part of the penalty.
-        every: Apply in every so many critic steps only; the weight is multiplied by it.
+        every: Apply it every `every` critic steps only; the weight is multiplied by it.
 
     Raises:
         ValueError: If `weight` is negative or `every` less than 1; when called, if the critic has batch normalization
@@ -178,23 +256,4 @@ class R2(CriticRegularizer):
 
     def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
         """Return the unweighted penalty, a scalar."""
-        _reject_batch_statistics(critic)
-        return functional.r2(critic, batch.x_fake, batch.y_fake)
-
-
-def _checked_target(target: float) -> float:
-    if not target >= 0:
-        raise ValueError(f"target must be at least 0, the smallest norm there is, got {target}.")
-    return target
-
-
-def _reject_batch_statistics(critic: Callable[..., CriticOutput]) -> None:
-    if not isinstance(critic, nn.Module):
-        return
-    for name, module in critic.named_modules():
-        if isinstance(module, _BatchNorm) and module.training:
-            raise ValueError(
-                f"A gradient penalty needs a critic that scores each image on its own, but {name or 'the critic'} is "
-                f"a {type(module).__name__} in training mode, which mixes the batch. Use nn.GroupNorm, "
-                "spectral normalization or no normalization in the critic."
-            )
+        return functional.r1(critic, batch.x_fake, batch.y_fake)

@@ -1,4 +1,4 @@
-"""Generators of a study: trained so that a killed run goes on, kept as files, drawn from again and again."""
+"""Runs: a generator trained into a folder, so that a killed run goes on, and drawn from again and again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -19,27 +19,37 @@ from condgan import networks
 from condgan.augmentation import DiffAugment
 from condgan.classifier.network import Precision
 from condgan.data.store import ArrayDataset
-from condgan.files import check_count, check_names, write_json
+from condgan.files import as_json, check_count, check_names, from_json, to_json, write_json
 from condgan.images import save_sheet, to_uint8
 from condgan.losses import AuxiliaryClassifierLoss
 from condgan.metrics.extractors import Extractor
 from condgan.metrics.fidelity import kid
-from condgan.networks import ACDCGANCritic, ACResNetCritic, Critic, DCGANGenerator, Generator, ResNetGenerator
+from condgan.networks import Generator
 from condgan.recipes import CONDITIONAL, RECIPES
 from condgan.sampling import class_grid, sample
 from condgan.training import Callback, Checkpoint, JSONLLogger, Trainer
 from condgan.training.engines import EngineName
 
-NETWORKS = ("recipe", "dcgan", "resnet")
-KEPT = ("last", "best_kid")
-_OWN = {"data", "trainer_options", "generator", "critic", "base_channels", "augment", "auxiliary"}
+Networks = Literal["recipe", "dcgan", "resnet"]
+Kept = Literal["last", "best_kid"]
+SHOWN = 8
+"""Images of each class on a sheet of samples."""
+
+Criterion = Callable[[Trainer], float]
+"""Tells how far the averaged generator of a trainer is from what is wanted; smaller is better."""
+
+_OWN = {"data", "trainer_options", "generator", "critic", "networks", "base_channels", "augment", "auxiliary"}
 _OWN |= {"precision", "engine", "device", "seed", "callbacks"}
 _AUXILIARY_WEIGHTS = ("real_weight", "fake_weight", "generator_weight")
+_CHUNK = 256
+_CHECKPOINTS, _ROWS = 20, 200
+_SECONDS_BETWEEN_REPORTS = 30.0
+_MOST = 200  # images of a class that an evaluation of `class_kid` compares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeConfig:
-    """How the generators of one entry of a study are trained.
+    """How a generator is trained: a recipe, its networks and sizes.
 
     Args:
         recipe: Name of a conditional recipe.
@@ -47,15 +57,15 @@ class RecipeConfig:
         batch_size: Images of a critic step.
         generator_batch_size: Images of a generator step; by default `batch_size`.
         networks: `"recipe"` for those of its paper, else `"dcgan"` or `"resnet"`: two recipes on the same networks
-            differ in their losses alone.
-        base_channels: Width of the networks; None for the default of the recipe or of the networks that it gets.
+            differ in their losses only.
+        base_channels: Width of the networks; None for the recipe's default.
         augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for the
             recipe's own, if it has any.
         auxiliary: Weights of the `AuxiliaryClassifierLoss` in place of the recipe's, such as
             `{"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.2}`; None for the recipe's.
-        keep: Which step's generator is kept: `"last"`, or `"best_kid"`, the one of the smallest KID on the validation
-            images, class by class, in the features of a classifier of real images (see
-            `condgan.runs.class_kid`). The latter makes use of real images that are not trained on.
+        keep: Which step's generator is kept: `"last"`, or `"best_kid"`, the one of the smallest KID on validation
+            images, class by class, in the features of a classifier of real images (see `class_kid`). The latter uses
+            real images that are not trained on.
         evaluations: How often the criterion is computed for that, at even distances, the last step included.
         options: Further keywords of the recipe and of the `Trainer`, numbers and strings only, such as
             `{"ema_decay": 0.9}`.
@@ -64,83 +74,113 @@ class RecipeConfig:
         ValueError: If a name is unknown or a number is out of range.
     """
 
-    recipe: str
+    recipe: str = "acwgan_gp"
     steps: int = 20_000
     batch_size: int = 64
     generator_batch_size: int | None = None
-    networks: str = "recipe"
+    networks: Networks = "recipe"
     base_channels: int | None = None
     augment: str | None = None
-    auxiliary: dict[str, Any] | None = None
-    keep: str = "last"
+    auxiliary: dict[str, float] | None = None
+    keep: Kept = "last"
     evaluations: int = 10
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, bool | int | float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_names("recipe", [self.recipe], CONDITIONAL)
-        check_names("networks", [self.networks], NETWORKS)
+        check_names("networks", [self.networks], get_args(Networks))
         check_names("auxiliary", self.auxiliary or {}, _AUXILIARY_WEIGHTS)
-        check_names("keep", [self.keep], KEPT)
+        check_names("keep", [self.keep], get_args(Kept))
         check_names("options", self.options, _options_of(self.recipe))
         for name in ("steps", "batch_size", "base_channels", "evaluations"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
 
 
-SHOWN = 8
-"""Images of each class on a sheet of samples."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriterionValue:
+    """The criterion that the kept step is chosen by, after a step."""
 
-_CHUNK = 256
-_CHECKPOINTS, _ROWS = 20, 200
-_SECONDS_BETWEEN_REPORTS = 30.0
-_OWN_NETWORKS = {"cgan": "dcgan", "acgan": "dcgan", "acwgan_gp": "resnet", "small_data": "dcgan"}
-_OTHER_NETWORKS: dict[tuple[str, str], Callable[..., tuple[Generator, Critic]]] = {
-    ("acwgan_gp", "dcgan"): lambda **shape: (
-        DCGANGenerator(conditioning="batch_norm", **shape),
-        ACDCGANCritic(**shape),
-    ),
-    ("acgan", "resnet"): lambda **shape: (ResNetGenerator(**shape), ACResNetCritic(**shape)),
-}
+    step: int
+    value: float
 
 
-def make_trainer(
-    plan: RecipeConfig,
-    data: ArrayDataset,
-    *,
-    seed: int = 0,
-    precision: Precision = "bf16",
-    engine: EngineName = "auto",
-    device: torch.device | str | None = None,
-    callbacks: tuple[Callback, ...] = (),
-) -> Trainer:
-    """Make the trainer of a plan; `seed` governs initial weights and all draws.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptStep:
+    """Which step's generator was kept.
+
+    Args:
+        step: The step.
+        criterion: What it was chosen by, see `RecipeConfig.keep`; None for the last step.
+        evaluations: Values of the criterion, in order.
+    """
+
+    step: int
+    criterion: str | None = None
+    evaluations: tuple[CriterionValue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingImages:
+    """The images that a generator was trained on.
+
+    Args:
+        source: What they are.
+        fingerprint: A digest of their content.
+        class_counts: Number of images of each class.
+    """
+
+    source: str
+    fingerprint: str
+    class_counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDescription:
+    """What was trained: the content of `run.json`.
+
+    Args:
+        recipe: Name of the recipe.
+        class_names: Names of the classes.
+        steps: Generator updates.
+        images_seen: Real images that the critic has seen.
+        seconds: Time of training, interruptions left out.
+        kept: The step whose generator was kept.
+        settings: Everything the trainer was made of, see `Trainer.settings`.
+        generator_parameters: Number of weights of the generator.
+        critic_parameters: Number of weights of the critic.
+        last_metrics: Losses of the last step that was logged.
+        train: The training images.
+    """
+
+    recipe: str
+    class_names: tuple[str, ...]
+    steps: int
+    images_seen: int
+    seconds: float
+    kept: KeptStep
+    settings: dict[str, object]
+    generator_parameters: int
+    critic_parameters: int
+    last_metrics: dict[str, float]
+    train: TrainingImages
+
+
+def load_run(folder: str | Path) -> RunDescription:
+    """Read the description that `train_generator` left in a folder.
 
     Raises:
-        ValueError: If the recipe does not exist on the networks that the plan asks for.
+        FileNotFoundError: If there is none.
+        ValueError: If it cannot be read.
     """
-    width = {} if plan.base_channels is None else {"base_channels": plan.base_channels}
-    options: dict[str, Any] = {**width}
-    if plan.networks not in ("recipe", _OWN_NETWORKS.get(plan.recipe)):
-        if (plan.recipe, plan.networks) not in _OTHER_NETWORKS:
-            have = sorted({n for r, n in _OTHER_NETWORKS if r == plan.recipe} | {"recipe"})
-            raise ValueError(f"networks of {plan.recipe} must be among {', '.join(have)}, got {plan.networks!r}.")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the generator of the CPU alone, unlike torch.manual_seed
-            generator, critic = _OTHER_NETWORKS[plan.recipe, plan.networks](
-                num_classes=data.num_classes, image_shape=data.image_shape, **width
-            )
-        options |= {"generator": generator, "critic": critic}
-    if plan.augment is not None:
-        options["augment"] = DiffAugment(policy=plan.augment)
-    if plan.auxiliary is not None:
-        options["auxiliary"] = AuxiliaryClassifierLoss(**plan.auxiliary)
-    options |= {**plan.options, "seed": seed, "precision": precision, "engine": engine, "device": device}
-    options["callbacks"] = callbacks
-    return RECIPES[plan.recipe](data, **options)
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} must be the folder of a trained generator, and has no run.json.")
+    return from_json(RunDescription, json.loads(path.read_text(encoding="utf-8")))
 
 
 def train_generator(
-    plan: RecipeConfig,
+    config: RecipeConfig,
     data: ArrayDataset,
     folder: str | Path,
     *,
@@ -150,18 +190,18 @@ def train_generator(
     device: torch.device | str | None = None,
     deadline: float = math.inf,
     report: Callable[[str], None] | None = None,
-) -> dict[str, Any] | None:
+) -> RunDescription | None:
     """Train a generator, or go on with it, and leave it in a folder.
 
-    The folder then holds `generator` (the averaged one, see `Generator.from_pretrained`), `samples.png` (one row a
-    class), `curve.json` (metrics over the steps), `run.json` (what is returned) and `checkpoints`. A call that was cut
-    off goes on from the newest checkpoint, and ends as if it had not been.
+    The folder then holds `generator` (the averaged one, see `load_generator`), `samples.png` (one row per class),
+    `curve.json` (metrics over the steps), `run.json` (what is returned, see `load_run`) and `checkpoints`. A call that
+    was interrupted goes on from the newest checkpoint, and ends as if it had not been.
 
     Args:
-        plan: Recipe, networks and sizes.
+        config: Recipe, networks and sizes.
         data: Training images.
         folder: Where everything goes.
-        criterion: What the kept step is chosen by, for a plan that does not keep the last one.
+        criterion: What the kept step is chosen by, for a configuration that does not keep the last one.
         seed: Seed of initial weights and all draws.
         precision: Arithmetic of the passes.
         device: Where to train.
@@ -169,14 +209,14 @@ def train_generator(
         report: Called with a line of text from time to time.
 
     Returns:
-        What was trained, ready for JSON; None if the deadline came first.
+        What was trained; None if the deadline came first.
 
     Raises:
         ValueError: If the data do not fit, the folder holds another run, or the criterion is missing.
         TrainingDivergedError: If a loss or gradient was not finite.
     """
     return GeneratorTraining(
-        plan,
+        config,
         data,
         folder,
         criterion=criterion,
@@ -186,6 +226,14 @@ def train_generator(
         deadline=deadline,
         report=report,
     ).run()
+
+
+class Sizes(TypedDict):
+    """Arguments of `Trainer.fit` that a `RecipeConfig` gives."""
+
+    steps: int
+    batch_size: int
+    generator_batch_size: int | None
 
 
 class GeneratorTraining:
@@ -201,7 +249,7 @@ class GeneratorTraining:
 
     def __init__(
         self,
-        plan: RecipeConfig,
+        config: RecipeConfig,
         data: ArrayDataset,
         folder: str | Path,
         *,
@@ -213,20 +261,26 @@ class GeneratorTraining:
         deadline: float = math.inf,
         report: Callable[[str], None] | None = None,
     ) -> None:
-        self.plan, self.data, self.folder, self.seed = plan, data, Path(folder), seed
-        self._keep = _make_keeper(plan, self.folder / "generator", criterion)
-        self._rows = JSONLLogger(self.folder / "curve.jsonl", every=max(1, plan.steps // _ROWS))
+        self.config, self.data, self.folder, self.seed = config, data, Path(folder), seed
+        self._keeper = self._make_keeper(criterion)
+        self._rows = JSONLLogger(self.folder / "curve.jsonl", every=max(1, config.steps // _ROWS))
         self._watch = _Watch(deadline, report)
-        checkpoint = Checkpoint(self.folder / "checkpoints", every=max(1, plan.steps // _CHECKPOINTS))
-        callbacks = (*([self._keep] if self._keep else []), self._watch, self._rows, checkpoint)
+        checkpoint = Checkpoint(self.folder / "checkpoints", every=max(1, config.steps // _CHECKPOINTS))
+        keepers = [] if self._keeper is None else [self._keeper]
         self.trainer = make_trainer(
-            plan, data, seed=seed, precision=precision, engine=engine, device=device, callbacks=callbacks
+            config,
+            data,
+            seed=seed,
+            precision=precision,
+            engine=engine,
+            device=device,
+            callbacks=(*keepers, self._watch, self._rows, checkpoint),
         )
         self.trainer.resume(self.folder / "checkpoints")
-        self.sizes: dict[str, Any] = {
-            "steps": plan.steps,
-            "batch_size": plan.batch_size,
-            "generator_batch_size": plan.generator_batch_size,
+        self.sizes: Sizes = {
+            "steps": config.steps,
+            "batch_size": config.batch_size,
+            "generator_batch_size": config.generator_batch_size,
         }
 
     @property
@@ -238,53 +292,85 @@ class GeneratorTraining:
     def deadline(self, value: float) -> None:
         self._watch.deadline = value
 
-    def run(self) -> dict[str, Any] | None:
+    def run(self) -> RunDescription | None:
         """Train alone, and return what `finish` does."""
         self.trainer.fit(self.data, **self.sizes)
         return self.finish()
 
-    def finish(self) -> dict[str, Any] | None:
+    def finish(self) -> RunDescription | None:
         """Leave generator, samples and curve in the folder and return what was trained; None before the last step."""
-        plan, data, state, keep = self.plan, self.data, self.trainer.state, self._keep
-        if state.step < plan.steps:
+        if self.trainer.state.step < self.config.steps:
             return None
-        if keep is None:
+        if self._keeper is None:
             self.trainer.ema.save_pretrained(self.folder / "generator")
+        self._save_samples()
+        if self._rows.path.is_file():
+            write_json(self.folder / "curve.json", self._rows.read_rows())
+        description = self._describe()
+        write_json(self.folder / "run.json", to_json(description))
+        return description
+
+    def _make_keeper(self, criterion: Criterion | None) -> KeepBest | None:
+        config = self.config
+        if config.keep == "last":
+            return None
+        if criterion is None:
+            raise ValueError(f"keep={config.keep!r} needs a criterion, got None. Pass one, or keep the last step.")
+        return KeepBest(self.folder / "generator", criterion, every=max(1, config.steps // config.evaluations))
+
+    def _save_samples(self) -> None:
         pool = Pool(
             load_generator(self.folder, device=self.trainer.device),
-            class_grid(data.num_classes, SHOWN),
+            class_grid(self.data.num_classes, SHOWN),
             seed=self.seed,
-            class_names=data.class_names,
+            class_names=self.data.class_names,
             source="samples",
         )
         save_sheet(pool.first(len(pool.labels)).images, self.folder / "samples.png", columns=SHOWN)
-        if self._rows.path.is_file():
-            write_json(self.folder / "curve.json", self._rows.read_rows())
-        description = {
-            "recipe": plan.recipe,
-            "class_names": list(data.class_names),
-            "steps": state.step,
-            "images_seen": state.images_seen,
-            "seconds": round(self._watch.seconds, 1),
-            "kept": {"step": keep.step, "criterion": plan.keep, "evaluations": keep.evaluations}
-            if keep
-            else {"step": state.step},
-            "settings": self.trainer.settings,
-            "generator_parameters": sum(p.numel() for p in self.trainer.networks.generator.parameters()),
-            "critic_parameters": sum(p.numel() for p in self.trainer.networks.critic.parameters()),
-            "last_metrics": state.metrics,
-            "train": {"source": data.source, "fingerprint": data.fingerprint, "class_counts": list(data.class_counts)},
-        }
-        write_json(self.folder / "run.json", description)
-        return description
+
+    def _describe(self) -> RunDescription:
+        data, state, keeper, players = self.data, self.trainer.state, self._keeper, self.trainer.networks
+        return RunDescription(
+            recipe=self.config.recipe,
+            class_names=data.class_names,
+            steps=state.step,
+            images_seen=state.images_seen,
+            seconds=round(self._watch.seconds, 1),
+            kept=KeptStep(step=state.step)
+            if keeper is None
+            else KeptStep(step=keeper.step, criterion=self.config.keep, evaluations=tuple(keeper.evaluations)),
+            settings=as_json(self.trainer.settings),
+            generator_parameters=sum(p.numel() for p in players.generator.parameters()),
+            critic_parameters=sum(p.numel() for p in players.critic.parameters()),
+            last_metrics=state.metrics,
+            train=TrainingImages(source=data.source, fingerprint=data.fingerprint, class_counts=data.class_counts),
+        )
 
 
-def _make_keeper(plan: RecipeConfig, folder: Path, criterion: Criterion | None) -> KeepBest | None:
-    if plan.keep == "last":
-        return None
-    if criterion is None:
-        raise ValueError(f"keep={plan.keep!r} needs a criterion, got None. Pass one, or keep the last step.")
-    return KeepBest(folder, criterion, every=max(1, plan.steps // plan.evaluations))
+def make_trainer(
+    config: RecipeConfig,
+    data: ArrayDataset,
+    *,
+    seed: int = 0,
+    precision: Precision = "bf16",
+    engine: EngineName = "auto",
+    device: torch.device | str | None = None,
+    callbacks: tuple[Callback, ...] = (),
+) -> Trainer:
+    """Make the trainer of a configuration; `seed` determines initial weights and all draws."""
+    options: dict[str, Any] = {}
+    if config.networks != "recipe":
+        options["networks"] = config.networks
+    if config.base_channels is not None:
+        options["base_channels"] = config.base_channels
+    if config.augment is not None:
+        options["augment"] = DiffAugment(config.augment)
+    if config.auxiliary is not None:
+        weights: dict[str, Any] = {**config.auxiliary}
+        options["auxiliary"] = AuxiliaryClassifierLoss(**weights)
+    options |= {**config.options, "seed": seed, "precision": precision, "engine": engine, "device": device}
+    options["callbacks"] = callbacks
+    return RECIPES[config.recipe](data, **options)
 
 
 def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") -> Generator:
@@ -328,7 +414,7 @@ class Pool:
         self._chunks: list[Tensor] = []
 
     def first(self, count: int) -> ArrayDataset:
-        """Return the first so many images.
+        """Return the first `count` images.
 
         Raises:
             ValueError: If the pool has fewer labels.
@@ -348,45 +434,42 @@ class Pool:
         )
 
 
-class _Watch(Callback):
-    """Adds up the seconds of training over interruptions, tells how far it is, and stops it in time."""
+class KeepBest(Callback):
+    """Evaluates the averaged generator every `every` steps and keeps the best one by a criterion in a folder.
 
-    def __init__(self, deadline: float, report: Callable[[str], None] | None) -> None:
-        super().__init__()
-        self.deadline, self.report = deadline, report
-        self.seconds = 0.0
+    Args:
+        folder: Where the generator is kept, see `Generator.save_pretrained`.
+        criterion: Smaller is better.
+        every: Steps between evaluations.
 
-    @override
-    def on_fit_start(self, trainer: Trainer) -> None:
-        self._last = self._reported = time.perf_counter()
+    Attributes:
+        best: Value of the criterion of the generator that was kept.
+        step: Its step.
+        evaluations: Value of the criterion at each evaluation, in order.
+    """
+
+    def __init__(self, folder: str | Path, criterion: Criterion, *, every: int) -> None:
+        super().__init__(every)
+        self.folder, self.criterion = Path(folder), criterion
+        self.best, self.step = math.inf, 0
+        self.evaluations: list[CriterionValue] = []
 
     @override
     def on_step_end(self, trainer: Trainer) -> None:
-        now = time.perf_counter()
-        self.seconds += now - self._last
-        self._last = now
-        state = trainer.state
-        if time.monotonic() >= self.deadline:
-            trainer.request_stop("time limit")
-        if self.report is not None and now - self._reported > _SECONDS_BETWEEN_REPORTS:
-            self._reported = now
-            left = self.seconds * (state.total_steps / state.step - 1)
-            self.report(f"step {state.step} of {state.total_steps}, about {in_words(left)} left")
+        step, value = trainer.state.step, self.criterion(trainer)
+        self.evaluations.append(CriterionValue(step=step, value=value))
+        if value < self.best:
+            self.best, self.step = value, step
+            trainer.ema.save_pretrained(self.folder)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds}
+        return {"best": self.best, "step": self.step, "evaluations": to_json(self.evaluations)}
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seconds = state["seconds"]
-
-
-_MOST = 200
-"""Images of a class that an evaluation compares."""
-
-Criterion = Callable[[Trainer], float]
-"""Tells how far the averaged generator of a trainer is from what is wanted; smaller is better."""
+        self.best, self.step = state["best"], state["step"]
+        self.evaluations = [from_json(CriterionValue, entry) for entry in state["evaluations"]]
 
 
 def class_kid(validation: ArrayDataset, extractor: Extractor, *, seed: int = 0) -> Criterion:
@@ -421,48 +504,6 @@ def class_kid(validation: ArrayDataset, extractor: Extractor, *, seed: int = 0) 
     return distance
 
 
-class KeepBest(Callback):
-    """Evaluates the averaged generator every `every` steps and keeps the best one by a criterion in a folder.
-
-    Args:
-        folder: Where the generator is kept, see `Generator.save_pretrained`.
-        criterion: Smaller is better.
-        every: Steps between evaluations.
-
-    Attributes:
-        best: Value of the criterion of the generator that was kept.
-        step: Its step.
-        evaluations: Step and value of each evaluation, in order.
-    """
-
-    def __init__(self, folder: str | Path, criterion: Criterion, *, every: int) -> None:
-        super().__init__(every)
-        self.folder, self.criterion = Path(folder), criterion
-        self.best, self.step = math.inf, 0
-        self.evaluations: list[dict[str, float]] = []
-
-    @override
-    def on_step_end(self, trainer: Trainer) -> None:
-        step, value = trainer.state.step, self.criterion(trainer)
-        self.evaluations.append({"step": step, "value": value})
-        if value < self.best:
-            self.best, self.step = value, step
-            trainer.ema.save_pretrained(self.folder)
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "step": self.step, "evaluations": list(self.evaluations)}
-
-    @override
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.step, self.evaluations = state["best"], state["step"], list(state["evaluations"])
-
-
-def _options_of(recipe: str) -> set[str]:
-    parameters = {*inspect.signature(Trainer).parameters, *inspect.signature(RECIPES[recipe]).parameters}
-    return parameters - _OWN
-
-
 def in_words(seconds: float) -> str:
     """Return a length of time for humans.
 
@@ -473,3 +514,42 @@ def in_words(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class _Watch(Callback):
+    """Adds up the seconds of training over interruptions, reports progress, and stops training at the deadline."""
+
+    def __init__(self, deadline: float, report: Callable[[str], None] | None) -> None:
+        super().__init__()
+        self.deadline, self.report = deadline, report
+        self.seconds = 0.0
+
+    @override
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self._last = self._reported = time.perf_counter()
+
+    @override
+    def on_step_end(self, trainer: Trainer) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._last
+        self._last = now
+        state = trainer.state
+        if time.monotonic() >= self.deadline:
+            trainer.request_stop("time limit")
+        if self.report is not None and now - self._reported > _SECONDS_BETWEEN_REPORTS:
+            self._reported = now
+            left = self.seconds * (state.total_steps / state.step - 1)
+            self.report(f"step {state.step} of {state.total_steps}, about {in_words(left)} left")
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds = state["seconds"]
+
+
+def _options_of(recipe: str) -> set[str]:
+    parameters = {*inspect.signature(Trainer).parameters, *inspect.signature(RECIPES[recipe]).parameters}
+    return parameters - _OWN

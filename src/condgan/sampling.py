@@ -113,7 +113,7 @@ def sample_latents(
 
 
 def class_grid(num_classes: int, per_class: int) -> Tensor:
-    """Return labels for a sheet with one row a class: `per_class` times 0, then 1, and so on.
+    """Return labels for a sheet with one row per class: `per_class` times 0, then 1, and so on.
 
     Examples:
         >>> class_grid(2, 3)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 ImageShape = tuple[int, int, int]
 """Channels, height and width of an image."""
 
 
 class CriticOutput(NamedTuple):
-    """What a critic says about a batch.
+    """The outputs of a critic on a batch.
 
     Shape:
         - `score`: `(N,)`, unbounded; high for images that look real.
@@ -58,19 +57,19 @@ class StepInputs:
     augmentation: tuple[AugmentationDraws, AugmentationDraws] | None = None
 
     def tensors(self) -> list[Tensor]:
-        """Return all tensors, in an order that depends on which there are alone."""
+        """Return all tensors, in an order that depends only on which are present."""
         fields = [self.x, self.y, self.z, self.y_fake, self.epsilon, self.noise]
         parameters = [draws[name] for draws in self.augmentation or () for name in sorted(draws)]
         return [tensor for tensor in fields if tensor is not None] + parameters
 
 
 AugmentationDraws = dict[str, Tensor]
-"""Random parameters of an augmentation, one row a sample."""
+"""Random parameters of an augmentation, one row per sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class CriticBatch:
-    """What a `CriticRegularizer` may look at: images as the critic saw them, labels, outputs and draws.
+    """What a `CriticRegularizer` may read: images as the critic saw them, labels, outputs and draws.
 
     Shape:
         - `x`, `x_fake`: `(N, *image_shape)`, real and generated images after augmentation, detached.
@@ -90,7 +89,7 @@ class CriticBatch:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorBatch:
-    """What a `GeneratorRegularizer` may look at.
+    """What a `GeneratorRegularizer` may read.
 
     Shape:
         - `x_fake`: `(N, *image_shape)`, generated images before augmentation, with their graph.
@@ -105,9 +104,9 @@ class GeneratorBatch:
 
 @runtime_checkable
 class AdversarialLoss(Protocol):
-    """A pair of losses on scores. `needs_real_scores` says whether the generator's side reads `real_score`.
+    """A pair of losses on scores. `needs_real_scores` is True if the generator's side reads `real_score`.
 
-    Such a loss compares real and generated samples row by row, within a class.
+    A loss that does compares real and generated samples row by row, within a class.
 
     Shape:
         - `real_score`, `fake_score`: `(N,)`. Output: a scalar.
@@ -139,69 +138,6 @@ class AuxiliaryLoss(Protocol):
     def generator(self, fake: CriticOutput, y_fake: Tensor) -> Tensor:
         """Return the generator's weighted scalar loss."""
         ...
-
-
-class _Regularizer(nn.Module):
-    def __init__(self, weight: float, *, every: int = 1) -> None:
-        super().__init__()
-        if weight < 0:
-            raise ValueError(f"weight must be at least 0, got {weight}.")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}.")
-        self.weight = weight
-        self.every = every
-
-    def extra_repr(self) -> str:
-        return f"weight={self.weight}, every={self.every}"
-
-
-class CriticRegularizer(_Regularizer):
-    """A penalty on the critic: `reg(critic, batch)` returns the scalar `weight * every * penalty(critic, batch)`.
-
-    Subclass it and define `penalty`; state belongs in buffers, which the trainer moves and saves.
-
-    Args:
-        weight: Coefficient of the penalty, at least 0.
-        every: Apply in every so many critic steps only (lazy regularization); the weight is multiplied by it.
-
-    Raises:
-        ValueError: If `weight` is negative or `every` less than 1.
-    """
-
-    needs_pairs: ClassVar[bool] = False
-    """Whether it mixes each real image with the fake one of the same row, which must then share its class."""
-    per_sample: ClassVar[bool] = False
-    """Whether it takes gradients of each score with respect to its own image, which batch norm in a critic forbids."""
-    needs_noise: ClassVar[bool] = False
-    """Whether it reads `batch.inputs.noise`."""
-
-    def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
-        """Return the unweighted penalty, a scalar."""
-        raise NotImplementedError
-
-    def forward(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
-        """Return the weighted penalty, a scalar."""
-        return self.weight * self.every * self.penalty(critic, batch)
-
-
-class GeneratorRegularizer(_Regularizer):
-    """A penalty on the generator: `reg(generator, batch)` returns the scalar `weight * every * penalty(...)`.
-
-    Args:
-        weight: Coefficient of the penalty, at least 0.
-        every: Apply in every so many generator steps only; the weight is multiplied by it.
-
-    Raises:
-        ValueError: If `weight` is negative or `every` less than 1.
-    """
-
-    def penalty(self, generator: Callable[..., Tensor], batch: GeneratorBatch) -> Tensor:
-        """Return the unweighted penalty, a scalar."""
-        raise NotImplementedError
-
-    def forward(self, generator: Callable[..., Tensor], batch: GeneratorBatch) -> Tensor:
-        """Return the weighted penalty, a scalar."""
-        return self.weight * self.every * self.penalty(generator, batch)
 
 
 @runtime_checkable

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom, ranksums
 from sklearn.neighbors import NearestNeighbors
 
-from condgan.metrics.copying import authenticity, c_t, copy_test
+from condgan.metrics.copying import authenticity, c_t, copy_test, own_radius
+from condgan.metrics.neighbors import nearest_neighbors
 
 
 def column(*values):
@@ -16,28 +17,18 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-TRAIN = column(0, 10, 1000, 1010)
-# distances 1, 2 against 3, 4 in the cell of 0 and 10: no generated one is farther, Z = (0 - 2) / sqrt(4 * 5 / 12);
-# 4 against 1, 2, 3 in the other: all three pairs, Z = (3 - 1.5) / sqrt(3 * 5 / 12)
-GENERATED, HELD_OUT = column(1, 2, 1004), column(3, 6, 1001, 1002, 1003)
-Z_FIRST, Z_SECOND = -1.5491933, 1.3416408
-
-
 def test_c_t_by_hand():
-    found = c_t(GENERATED, HELD_OUT, TRAIN, cells=2, least=1)
-    assert found.value == pytest.approx(2 / 5 * Z_FIRST + 3 / 5 * Z_SECOND)
-    assert (found.cells, found.share) == (2, 1.0)
-    # 0.185307 / sqrt(0.16 + 0.36) = 0.256975 in the table of the normal distribution
-    assert found.p_value == pytest.approx(0.60140, abs=1e-5)
-
-
-def test_c_t_leaves_small_cells_out():
-    found = c_t(GENERATED, HELD_OUT, TRAIN, cells=2, least=2)
-    assert found.value == pytest.approx(Z_FIRST)
-    assert (found.cells, found.share) == (1, 0.4)
+    # distances 1, 2 against 3, 4: no generated sample is farther, Z = (0 - 2) / sqrt(4 * 5 / 12)
+    found = c_t(column(1, 2), column(3, 6), column(0, 10), least=1)
+    assert found.value == pytest.approx(-1.5491933)
     assert found.p_value == pytest.approx(0.06067, abs=1e-5)
-    with pytest.raises(ValueError, match="at least 3 generated and 3 held-out samples, got none of 2"):
-        c_t(GENERATED, HELD_OUT, TRAIN, cells=2, least=3)
+    # 4 against 1, 2, 3: all three pairs, Z = (3 - 1.5) / sqrt(3 * 5 / 12)
+    assert c_t(column(1004), column(1001, 1002, 1003), column(1000, 1010), least=1).value == pytest.approx(1.3416408)
+
+
+def test_c_t_asks_for_enough_samples():
+    with pytest.raises(ValueError, match="at least 3 generated and 3 held-out samples, got 2 and 5"):
+        c_t(normal(2, 3), normal(5, 3), normal(9, 3), least=3)
 
 
 def test_c_t_counts_ties_half():
@@ -45,7 +36,7 @@ def test_c_t_counts_ties_half():
     assert found.value == pytest.approx((0.5 - 1) / (2 * 4 / 12) ** 0.5)
 
 
-def test_c_t_of_one_cell_is_the_rank_sum_test():
+def test_c_t_is_the_rank_sum_test():
     generated, held_out, train = normal(40, 3), normal(50, 3, seed=1), normal(60, 3, seed=2)
     tree = NearestNeighbors(n_neighbors=1).fit(train)
     ours, theirs = (tree.kneighbors(x)[0][:, 0] for x in (generated, held_out))
@@ -57,23 +48,26 @@ def test_c_t_of_one_cell_is_the_rank_sum_test():
 
 def test_c_t_tells_copies_from_fresh_and_from_strange_samples():
     train, held_out, fresh = normal(400, 6), normal(150, 6, seed=1), normal(150, 6, seed=2)
-    for cells in (1, 3):
-        assert c_t(train[:150] + 0.01, held_out, train, cells=cells).value < -7
-        assert abs(c_t(fresh, held_out, train, cells=cells).value) < 3
-        assert c_t(2 * fresh, held_out, train, cells=cells, least=5).value > 4
+    assert c_t(train[:150] + 0.01, held_out, train).value < -7
+    assert abs(c_t(fresh, held_out, train).value) < 3
+    assert c_t(2 * fresh, held_out, train).value > 4
+
+
+def authentic(samples, train, groups=None):
+    return authenticity(nearest_neighbors(samples, train), own_radius(train, groups))
 
 
 def test_authenticity_by_hand():
     train = column(0, 1, 5)  # their own nearest are 1, 1 and 4 away
     samples = column(-0.9, -1.0, -1.1, 1.5, 3.5, 9.5)
-    assert authenticity(samples, train).tolist() == [False, False, True, False, False, True]
+    assert authentic(samples, train).tolist() == [False, False, True, False, False, True]
 
 
 def test_authenticity_looks_at_other_patients():
     train = column(0.0, 0.1, 5.0)
     copy = column(-0.5)
-    assert authenticity(copy, train).tolist() == [True]
-    assert authenticity(copy, train, groups=torch.tensor([0, 0, 1])).tolist() == [False]
+    assert authentic(copy, train).tolist() == [True]
+    assert authentic(copy, train, groups=torch.tensor([0, 0, 1])).tolist() == [False]
 
 
 def test_authenticity_equals_the_definition():
@@ -82,7 +76,7 @@ def test_authenticity_equals_the_definition():
     across = torch.cdist(generated, train)
     expected = torch.tensor([bool(row.min() > among[row.argmin()]) for row in across])
     assert 0 < expected.sum() < 80
-    assert torch.equal(authenticity(generated, train), expected)
+    assert torch.equal(authentic(generated, train), expected)
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 100.0))
@@ -92,7 +86,7 @@ def test_scale_shift_and_order_do_not_matter(seed, scale):
     generated, held_out, train = normal(25, 3, seed=seed), normal(30, 3, seed=seed + 1), normal(40, 3, seed=seed + 2)
     order, other = torch.randperm(25, generator=rng), torch.randperm(40, generator=rng)
     moved = [scale * x + 3.0 for x in (generated[order], held_out, train[other])]
-    assert torch.equal(authenticity(moved[0], moved[2]), authenticity(generated, train)[order])
+    assert torch.equal(authentic(moved[0], moved[2]), authentic(generated, train)[order])
     assert c_t(*moved).value == pytest.approx(c_t(generated, held_out, train).value)
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from condgan.data import ArrayDataset, ChestPhantom
-from condgan.metrics.diversity import MeanWithError, _mean_over_pairs, diversity_report, ms_ssim
+from condgan.files import from_json, to_json
+from condgan.metrics.diversity import DiversityReport, MeanWithError, _mean_over_pairs, diversity_report, ms_ssim
 
 COUNT = 120
 
@@ -146,7 +147,8 @@ def test_report_is_json_and_repeats_with_its_seed(halves):
     first, again, other = (judge(generated, halves[1], extractor=corners, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first.per_class != other.per_class
-    tree = json.loads(json.dumps(first.as_dict(), allow_nan=False))
+    tree = json.loads(json.dumps(to_json(first), allow_nan=False))
+    assert from_json(DiversityReport, tree) == first
     assert tree["extractor"]["name"] == "corners"
     assert tree["settings"]["ms_ssim_scales"] == 2
     assert tree["settings"]["real"] == {"fingerprint": halves[1].fingerprint, "images": len(halves[1])}
@@ -156,7 +158,7 @@ def test_report_is_json_and_repeats_with_its_seed(halves):
 
 def test_messages(halves):
     generated = as_generated(halves[0].images, halves[0].labels, halves[0])
-    with pytest.raises(ValueError, match="the same classes and shape"):
+    with pytest.raises(ValueError, match="generated must have the image shape of the real images"):
         diversity_report(generated.resize(16, 16), halves[1])
     rows = torch.cat([(halves[0].labels == label).nonzero().flatten()[: 30 - 21 * label] for label in (0, 1)])
     with pytest.raises(ValueError, match=r"generated images are their own.*got 9 of pneumonia"):

@@ -2,89 +2,116 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
+from condgan import DCGANGenerator
 from condgan.data import ArrayDataset, ChestPhantom
-from condgan.study.study import Study, Worker
-
-pytestmark = pytest.mark.usefixtures("tiny_classifier")
+from condgan.files import from_json, to_json
+from condgan.metrics import Evaluation, MemorizationVerdict, evaluate, module_extractor
+from condgan.metrics.evaluation import EXTRACTOR_NAMES, make_extractor
 
 
 @pytest.fixture(scope="module")
 def sets():
-    """Enough patients of each class for every part of the judgement."""
-    draw = {"classes": 2, "image_shape": (1, 16, 16), "difficulty": 0.0}
-    return [ChestPhantom((60, 60), seed=seed, **draw) for seed in range(3)]
+    """Training, held-out and test images: enough patients of each class for every part."""
+    return [ChestPhantom((60, 60), classes=2, image_shape=(1, 16, 16), difficulty=0.0, seed=seed) for seed in range(3)]
 
 
-class Images:
-    """Stands in for the images of a generator."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def first(self, count):
-        return self.data
+@pytest.fixture(scope="module")
+def pool():
+    """An extractor that has seen nothing."""
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    return module_extractor(module, name="pool", image_shape=(1, 16, 16), device="cpu")
 
 
 @pytest.fixture
-def judge(small_config, tmp_path, monkeypatch):
-    def run(generated, sets, **options):
-        monkeypatch.setattr(Worker, "_make_pool", lambda self, cell, y, **rest: Images(generated))
-        config = small_config(arms=("real",), classifier_seeds=1, extractor="in_domain")
-        study = Study(config, *sets, tmp_path / "study", device="cpu", **options)
-        assert study.run()
-        (cell,) = [cell for cell in study.results()["cells"] if cell["kind"] == "judge"]
-        verdicts = {verdict["question"]: verdict["answer"] for verdict in study.results()["verdicts"]}
-        return cell, verdicts
+def judge(sets, pool):
+    train, held_out, test = sets
+
+    def run(generator, **options):
+        return evaluate(generator, train, **{"test": test, "held_out": held_out, "extractor": pool, **options})
 
     return run
 
 
-def relabelled(data):
+def as_generated(data):
     """Return the same images as if somebody had generated them."""
     return ArrayDataset(data.images, data.labels, class_names=data.class_names)
 
 
-def test_fresh_images_of_the_same_kind_pass(judge, sets, tmp_path):
-    fresh = relabelled(ChestPhantom((60, 60), classes=2, image_shape=(1, 16, 16), difficulty=0.0, seed=9))
-    cell, verdicts = judge(fresh, sets)
-    assert cell["refused"] == {}
-    assert "cross-fitted in 2 folds" in cell["fidelity"]["extractor"]["name"]
-    assert cell["memorization"]["extractor"]["name"] == "pixels"
-    assert set(cell["gan_test"]["recall"]) == {"normal", "pneumonia"}
-    assert verdicts["Has acgan collapsed onto few images of a class?"] == "no"
-    assert not verdicts["Do the images of acgan repeat training images or give patients away?"].startswith("yes")
-    assert (tmp_path / "study" / "gans" / "gan-acgan-s0-p100" / "neighbors.png").is_file()
-    assert (tmp_path / "study" / "test_evaluations.jsonl").read_text().count("acgan/fidelity") == 1
+def fresh():
+    return ChestPhantom((60, 60), classes=2, image_shape=(1, 16, 16), difficulty=0.0, seed=9)
 
 
-def test_a_copier_is_called_one_and_shows_no_real_image_unless_it_may(judge, sets, tmp_path):
-    cell, verdicts = judge(relabelled(sets[0]), sets, real_images=False)
-    assert verdicts["Do the images of acgan repeat training images or give patients away?"].startswith("yes: it copies")
-    assert [path.name for path in (tmp_path / "study").rglob("*.png")] == ["samples.png"]
-    json.dumps(cell, allow_nan=False)
+def verdicts(found):
+    return {entry.verdict for entry in found.memorization.per_class.values()}
 
 
-def test_one_image_a_class_is_called_collapsed(judge, sets):
-    fresh = ChestPhantom((60, 60), classes=2, image_shape=(1, 16, 16), seed=9)
-    _, verdicts = judge(relabelled(fresh.subset(torch.tensor([0] * 60 + [60] * 60))), sets)
-    assert verdicts["Has acgan collapsed onto few images of a class?"] == "yes: seed 0 (normal, pneumonia)"
+def test_fresh_images_of_the_same_kind_pass(judge, pool):
+    found = judge(as_generated(fresh()))
+    assert found.refusals == {}
+    assert found.fidelity.extractor == found.diversity.extractor == found.memorization.extractor == pool.info
+    estimate = found.fidelity.overall["kid"].difference
+    assert estimate.low < 0 < estimate.high
+    assert found.diversity.collapsed == ()
+    assert MemorizationVerdict.COPIES not in verdicts(found)
 
 
-def test_evidence_begins_with_what_the_answer_rests_on(judge, sets, tmp_path):
-    fresh = ChestPhantom((60, 60), classes=2, image_shape=(1, 16, 16), seed=9)
-    _, verdicts = judge(relabelled(fresh.subset(torch.tensor([*range(60), *[60] * 60]))), sets)
-    question = "Has acgan collapsed onto few images of a class?"
-    assert verdicts[question] == "yes: seed 0 (pneumonia)"
-    results = json.loads((tmp_path / "study" / "results.json").read_text())
-    (evidence,) = [verdict["evidence"] for verdict in results["verdicts"] if verdict["question"] == question]
-    assert evidence.startswith("Seed 0, pneumonia: Collapsed")
-    assert "Seed 0, normal: Not collapsed" in evidence
+def test_it_comes_back_from_json(judge):
+    for found in (judge(as_generated(fresh())), judge(as_generated(fresh()), held_out=None)):
+        assert from_json(Evaluation, json.loads(json.dumps(to_json(found), allow_nan=False))) == found
 
 
-def test_what_cannot_be_judged_says_why(judge, phantoms):
-    cell, verdicts = judge(relabelled(phantoms[0]), phantoms)
-    assert cell["fidelity"] is None
-    assert "needs at least 20" in cell["refused"]["fidelity"]
-    if cell["diversity"] is None:
-        assert verdicts["Has acgan collapsed onto few images of a class?"] == "cannot tell"
+def test_a_copier_is_found_and_shown(judge, sets, tmp_path):
+    found = judge(as_generated(sets[0]), neighbors=tmp_path / "neighbors.png")
+    assert verdicts(found) == {MemorizationVerdict.COPIES}
+    assert (tmp_path / "neighbors.png").is_file()
+    judge(as_generated(sets[0]))
+    assert [path.name for path in tmp_path.iterdir()] == ["neighbors.png"]
+
+
+def test_one_image_per_class_is_collapsed(judge):
+    repeated = fresh().subset(torch.tensor([0] * 60 + [60] * 60))
+    assert judge(as_generated(repeated)).diversity.collapsed == ("normal", "pneumonia")
+
+
+def test_a_generator_is_judged_by_as_many_images_as_there_are_training_images(judge, sets):
+    torch.manual_seed(0)
+    generator = DCGANGenerator(num_classes=2, image_shape=(1, 16, 16), base_channels=8)
+    found = judge(generator, seed=3)
+    assert found.diversity.per_class["normal"].generated.images == 60
+    assert found.fidelity.overall["kid"].difference.low > 0
+    assert judge(generator, seed=3) == found
+    assert judge(generator, seed=4) != found
+    wrong = DCGANGenerator(num_classes=3, image_shape=(1, 16, 16), base_channels=8)
+    with pytest.raises(ValueError, match=r"must make images of 2 classes .* got 3"):
+        judge(wrong)
+
+
+def test_without_held_out_images_memorization_is_refused(judge):
+    found = judge(as_generated(fresh()), held_out=None)
+    assert found.memorization is None
+    assert found.fidelity is not None
+    assert "needs held_out=" in found.refusals["memorization"]
+
+
+def test_what_cannot_be_judged_says_why(judge):
+    few = fresh().subset(torch.tensor([*range(12), *range(60, 72)]))
+    found = judge(as_generated(few))
+    assert found.fidelity is None
+    assert "needs at least 20" in found.refusals["fidelity"]
+    assert found.memorization is not None
+
+
+@pytest.mark.usefixtures("tiny_classifier")
+def test_an_extractor_of_the_domain_measures_fidelity_alone(judge):
+    found = judge(as_generated(fresh()), extractor="in_domain", device="cpu", precision="fp32")
+    assert "cross-fitted in 2 folds" in found.fidelity.extractor.name
+    assert found.fidelity.settings.folds == 2
+    assert found.diversity.extractor.name == found.memorization.extractor.name == "pixels"
+
+
+def test_unknown_extractors_get_a_near_name(judge, sets):
+    assert EXTRACTOR_NAMES == ("in_domain", "inception", "dinov2", "clip")
+    with pytest.raises(ValueError, match="Did you mean 'inception'"):
+        make_extractor("incepton", sets[0])

@@ -154,9 +154,5 @@ def test_any_module_over_uint8_images_can_be_used():
 
 
 def test_nothing_heavy_is_loaded_before_it_is_needed():
-    modules = ("features", "pretrained", "fidelity", "uncertainty", "floor", "fidelity_report")
-    code = "; ".join(f"import condgan.metrics.{name}" for name in modules)
-    code += (
-        "; import condgan.metrics.crossfit, sys; sys.exit(bool({'torch_fidelity', 'torchvision'} & set(sys.modules)))"
-    )
+    code = "import condgan.metrics, sys; sys.exit(bool({'torch_fidelity', 'torchvision'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

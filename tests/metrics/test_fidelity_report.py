@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from condgan.data.store import ArrayDataset
+from condgan.data import ArrayDataset
+from condgan.files import from_json, to_json
 from condgan.metrics.extractors import CrossFit, Fold, module_extractor
 from condgan.metrics.fidelity import density_coverage, fid, inception_score, kid, precision_recall
-from condgan.metrics.fidelity_report import FIDELITY_METRICS, fidelity_report
+from condgan.metrics.fidelity_report import FIDELITY_METRICS, FidelityReport, fidelity_report
 
 NAMES = ("kid", "fid", "precision", "recall", "density", "coverage", "inception_score")
 QUICK = {"metrics": ("kid",), "kid_subsets": 2}
@@ -141,7 +142,8 @@ def test_no_global_random_state_is_touched(sets):
 
 
 def test_ready_for_json(report, sets):
-    found = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    found = json.loads(json.dumps(to_json(report), allow_nan=False))
+    assert from_json(FidelityReport, found) == report
     assert found["overall"]["kid"]["floor"]["extractor"]["name"] == "corners"
     assert found["per_class"]["ill"]["fid"]["difference"]["level"] == 0.95
     assert found["settings"]["test"] == {"fingerprint": sets[2].fingerprint, "images": 100}
@@ -190,7 +192,7 @@ def test_each_fold_sees_its_own_images_only(sets):
     # 40 and 60 training images a fold, 75 and 45 generated ones
     assert report.per_class["normal"]["kid"].generated.samples == 80
     assert report.per_class["ill"]["kid"].generated.samples == 90
-    assert report.settings["folds"] == 2
+    assert report.settings.folds == 2
     assert report.extractor.name == "corners, cross-fitted in 2 folds"
 
 
@@ -206,7 +208,8 @@ def test_scores_are_means_over_the_folds(sets):
             whole.difference.high - whole.difference.low
         )
         assert 0.6 < ratio < 1.6
-    assert isinstance(report.overall["kid"].generated.settings["subset_std"], list)
+    assert len(report.overall["kid"].generated.settings["subset_std"]) == 2
+    assert from_json(FidelityReport, json.loads(json.dumps(to_json(report)))) == report
 
 
 def test_extractors_fitted_on_other_images_are_refused(sets):

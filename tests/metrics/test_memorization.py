@@ -4,12 +4,19 @@ import pytest
 import torch
 
 from condgan.data import ArrayDataset, ChestPhantom
+from condgan.files import from_json, to_json
 from condgan.metrics.copying import CopyTest, c_t, copy_test
 from condgan.metrics.extractors import ExtractorInfo
 from condgan.metrics.membership import MembershipInference
-from condgan.metrics.memorization import decide, memorization_report
+from condgan.metrics.memorization import (
+    MemorizationReport,
+    MemorizationVerdict,
+    RemovedDuplicates,
+    decide,
+    memorization_report,
+)
 from condgan.metrics.neighbors import neighbor_grid, relative_distance
-from condgan.metrics.statistics import Estimate
+from condgan.stats import Estimate
 
 COUNT = 150
 
@@ -54,7 +61,7 @@ def judge(generated, sets, **options):
 def test_a_generator_that_returns_training_images_is_called_a_copier(sets, disturb):
     chosen = copies_of(sets[0])
     report = judge(images_of(sets[2], disturb(sets[0].images[chosen])), sets)
-    assert verdicts(report) == ["copies training images"] * 2
+    assert verdicts(report) == [MemorizationVerdict.COPIES] * 2
     for entry in report.per_class.values():
         assert entry.copies.count > 0.8 * COUNT
         assert entry.c_t.value < -8
@@ -69,7 +76,7 @@ def test_a_generator_that_copies_a_tenth_is_caught(sets, disturb):
     images = sets[2].images.clone()
     images[::10] = disturb(sets[0].images[copies_of(sets[0])][::10])
     report = judge(images_of(sets[2], images), sets)
-    assert verdicts(report) == ["copies training images"] * 2
+    assert verdicts(report) == [MemorizationVerdict.COPIES] * 2
     for entry in report.per_class.values():
         assert COUNT / 10 - 3 <= entry.copies.count <= COUNT / 10 + 8
 
@@ -77,7 +84,7 @@ def test_a_generator_that_copies_a_tenth_is_caught(sets, disturb):
 @pytest.mark.parametrize("seed", [3, 4])
 def test_fresh_images_are_no_copies(sets, seed):
     report = judge(images_of(phantom(COUNT, seed)), sets)
-    assert verdicts(report) == ["no sign of copying"] * 2
+    assert verdicts(report) == [MemorizationVerdict.NO_SIGN] * 2
     for entry in report.per_class.values():
         assert entry.copies.detectable < 0.1
         assert entry.shift.low < 0.5 < entry.shift.high
@@ -85,7 +92,7 @@ def test_fresh_images_are_no_copies(sets, seed):
 
 def test_smooth_images_are_no_copies_though_other_measures_say_so(sets):
     report = judge(images_of(sets[2], smoothed(sets[2].images)), sets)
-    assert verdicts(report) == ["no sign of copying"] * 2
+    assert verdicts(report) == [MemorizationVerdict.NO_SIGN] * 2
     for entry in report.per_class.values():
         assert entry.c_t.value < -3
         assert entry.authenticity.value < entry.authenticity_held_out.value
@@ -94,17 +101,17 @@ def test_smooth_images_are_no_copies_though_other_measures_say_so(sets):
 def test_averages_of_training_images_give_patients_away(sets):
     images = sets[0].images[copies_of(sets[0])].float()
     report = judge(images_of(sets[2], sum(images.roll(shift, 0) for shift in (0, 40, 80)).div(3).byte()), sets)
-    assert verdicts(report) == ["training patients can be recognized"] * 2
+    assert verdicts(report) == [MemorizationVerdict.PATIENTS_RECOGNIZED] * 2
 
 
 def test_few_images_allow_no_verdict_but_a_blatant_copier_is_caught(sets):
     few = sets[2].subset(torch.cat([torch.arange(12), torch.arange(COUNT, COUNT + 12)]))
     report = judge(images_of(few), sets)
-    assert verdicts(report) == ["cannot tell: too few images"] * 2
+    assert verdicts(report) == [MemorizationVerdict.CANNOT_TELL] * 2
     assert [entry.c_t for entry in report.per_class.values()] == [None, None]
-    json.dumps(report.as_dict(), allow_nan=False)
+    assert from_json(MemorizationReport, json.loads(json.dumps(to_json(report), allow_nan=False))) == report
     copies = sets[0].subset(torch.cat([torch.arange(12), torch.arange(250, 262)]))
-    assert verdicts(judge(images_of(copies), sets)) == ["copies training images"] * 2
+    assert verdicts(judge(images_of(copies), sets)) == [MemorizationVerdict.COPIES] * 2
 
 
 def test_duplicates_are_removed_and_reported(sets):
@@ -123,8 +130,8 @@ def test_duplicates_are_removed_and_reported(sets):
     )
     plain = memorization_report(images_of(fresh), train, held_out, resamples=50)
     cleaned = memorization_report(images_of(fresh), repeated, leaking, resamples=50)
-    assert cleaned.duplicates == {"exact": 3, "near": 1, "held_out": 2}
-    assert plain.duplicates == {"exact": 0, "near": 0, "held_out": 0}
+    assert cleaned.duplicates == RemovedDuplicates(exact=3, near=1, held_out=2)
+    assert plain.duplicates == RemovedDuplicates(exact=0, near=0, held_out=0)
     for before, after in zip(plain.per_class.values(), cleaned.per_class.values(), strict=True):
         assert (before.copies, before.shift, before.distances) == (after.copies, after.shift, after.distances)
     # indices count in the set as it was passed
@@ -159,7 +166,7 @@ def test_a_shifted_reference_is_noticed(sets):
     for entry in report.per_class.values():
         assert entry.membership.auroc.low > 0.5
         assert entry.shift.low > 0.5
-        assert entry.verdict != "training patients can be recognized"
+        assert entry.verdict != MemorizationVerdict.PATIENTS_RECOGNIZED
         assert "farther from the training images" in entry.explanation
 
 
@@ -171,13 +178,18 @@ def test_report_is_json_and_names_what_it_depends_on(sets):
             return images[..., ::2, ::2].flatten(1).float()
 
     report = memorization_report(images_of(sets[2]), *sets[:2], Known(), resamples=50, seed=3)
-    tree = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    tree = json.loads(json.dumps(to_json(report), allow_nan=False))
+    back = from_json(MemorizationReport, tree)
+    assert back == report
+    assert back.neighbors.indices.shape == (0, 0)
+    assert "neighbors" not in tree
     assert tree["extractor"] == {"name": "halves", "weights_hash": "0123", "resize": "none"}
     assert tree["settings"]["train"] == {"fingerprint": sets[0].fingerprint, "images": 500}
     assert (tree["settings"]["seed"], tree["settings"]["alpha"], tree["settings"]["neighbors"]) == (3, 0.01, 10)
     entry = tree["per_class"]["normal"]
     assert entry["membership"]["auroc"]["value"] == report.per_class["normal"].membership.auroc.value
     assert set(entry["copies"]) == set(CopyTest.__slots__)
+    assert entry["verdict"] in {verdict.value for verdict in MemorizationVerdict}
     sheet = neighbor_grid(sets[2].images, sets[0].images, report.neighbors, count=2)
     worst = relative_distance(report.neighbors).argmin()
     assert torch.equal(sheet[:, 2:34, 2:34], sets[2].images[worst])
@@ -190,9 +202,9 @@ def test_vectors_are_judged_too():
         return ArrayDataset(torch.randn(2 * count, 8, generator=rng), torch.arange(2).repeat_interleave(count))
 
     train, held_out, fresh = draw(200), draw(150), draw(120)
-    assert "copies training images" not in verdicts(memorization_report(fresh, train, held_out, resamples=100))
+    assert MemorizationVerdict.COPIES not in verdicts(memorization_report(fresh, train, held_out, resamples=100))
     copies = ArrayDataset(train.images[:240].clone(), torch.arange(2).repeat_interleave(120))
-    assert verdicts(memorization_report(copies, train, held_out, resamples=100)) == ["copies training images"] * 2
+    assert verdicts(memorization_report(copies, train, held_out, resamples=100)) == [MemorizationVerdict.COPIES] * 2
 
 
 @pytest.mark.slow
@@ -206,8 +218,8 @@ def test_false_alarms_of_the_report():
     for _ in range(100):
         train, held_out, fresh = draw(150), draw(120), draw(120)
         found += verdicts(memorization_report(fresh, train, held_out, resamples=300))
-    assert found.count("copies training images") <= 6  # 2 expected
-    assert found.count("training patients can be recognized") <= 12  # 5 expected
+    assert found.count(MemorizationVerdict.COPIES) <= 6  # 2 expected
+    assert found.count(MemorizationVerdict.PATIENTS_RECOGNIZED) <= 12  # 5 expected
 
 
 def estimate(value, width=0.02):
@@ -217,14 +229,18 @@ def estimate(value, width=0.02):
 @pytest.mark.parametrize(
     ("changed", "verdict", "words"),
     [
-        ({}, "no sign of copying", "A share of copies of 5%"),
-        ({"p_value": 0.009}, "copies training images", "9 of 100 generated images stand out"),
-        ({"detectable": 0.2}, "cannot tell: too few images", "more than 100 generated images or 80 held-out patients"),
-        ({"auroc": 0.6}, "training patients can be recognized", "AUROC of 0.600"),
-        ({"auroc": 0.6, "shift": 0.6}, "no sign of copying", "seem to come from elsewhere"),
-        ({"shift": 0.4}, "no sign of copying", "nearer to the training images"),
-        ({"auroc": 0.6, "p_value": 0.001, "detectable": 0.2}, "copies training images", "(p = 0.001)"),
-        ({"close": 0.001}, "no sign of copying", "smooth images do"),
+        ({}, MemorizationVerdict.NO_SIGN, "A share of copies of 5%"),
+        ({"p_value": 0.009}, MemorizationVerdict.COPIES, "9 of 100 generated images stand out"),
+        (
+            {"detectable": 0.2},
+            MemorizationVerdict.CANNOT_TELL,
+            "more than 100 generated images or 80 held-out",
+        ),
+        ({"auroc": 0.6}, MemorizationVerdict.PATIENTS_RECOGNIZED, "AUROC of 0.600"),
+        ({"auroc": 0.6, "shift": 0.6}, MemorizationVerdict.NO_SIGN, "seem to come from elsewhere"),
+        ({"shift": 0.4}, MemorizationVerdict.NO_SIGN, "nearer to the training images"),
+        ({"auroc": 0.6, "p_value": 0.001, "detectable": 0.2}, MemorizationVerdict.COPIES, "(p = 0.001)"),
+        ({"close": 0.001}, MemorizationVerdict.NO_SIGN, "smooth images do"),
     ],
 )
 def test_the_rule(changed, verdict, words):
@@ -245,7 +261,7 @@ def test_messages(sets):
         memorization_report(images_of(fresh), train, train)
     with pytest.raises(ValueError, match="both have groups"):
         memorization_report(images_of(fresh), train, images_of(held_out))
-    with pytest.raises(ValueError, match="generated must have the classes and image shape of train"):
+    with pytest.raises(ValueError, match="generated must have the image shape of train"):
         memorization_report(fresh.resize(16, 16), train, held_out)
     single = held_out.subset(torch.cat([torch.arange(COUNT), torch.tensor([COUNT, COUNT + 1])]))
     single.groups[-2:] = 7

@@ -83,9 +83,6 @@ def test_negatives_of_each_other_have_no_similarity():
 
 def test_scales_follow_the_size():
     assert [ms_ssim_scales((1, s, 300)) for s in (11, 21, 22, 43, 44, 88, 175, 176, 999)] == [1, 1, 2, 2, 3, 4, 4, 5, 5]
-    x = noise(1, 1, 48, 48)
-    y = x // 2 + 50
-    assert float(ms_ssim(x, y)) == float(ms_ssim(x, y, scales=3)) != float(ms_ssim(x, y, scales=2))
 
 
 def test_messages():
@@ -94,7 +91,5 @@ def test_messages():
         ms_ssim(x, x.float())
     with pytest.raises(ValueError, match="uint8 images of one shape"):
         ms_ssim(x, x[..., :30])
-    with pytest.raises(ValueError, match=r"scales must be in \[1, 2\]"):
-        ms_ssim(x, x, scales=5)
     with pytest.raises(ValueError, match="at least 11 pixels"):
         ms_ssim(x[..., :8, :8], x[..., :8, :8])

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from condgan.networks import ACResNetCritic, ProjectionResNetCritic, ResNetCritic, ResNetGenerator
+from condgan.networks import (
+    ACResNetCritic,
+    ConcatenationResNetCritic,
+    ProjectionResNetCritic,
+    ResNetCritic,
+    ResNetGenerator,
+)
 from condgan.nn import SelfAttention2d, pyramid
 from condgan.types import ImageShape
 
@@ -44,6 +50,10 @@ class TestACResNetCritic(CriticTester):
     fields = ("score", "class_logits")
 
 
+class TestConcatenationResNetCritic(LabelledScoreTester):
+    network = ConcatenationResNetCritic
+
+
 class TestProjectionResNetCriticWithAttention(LabelledScoreTester):
     network = ProjectionResNetCritic
 
@@ -78,7 +88,7 @@ def test_each_conditioning_has_one_place_for_the_classes() -> None:
 
 
 @pytest.mark.parametrize("network", [ResNetGenerator, ResNetCritic])
-def test_attention_sits_behind_the_map_of_that_side(network: type[ResNetGenerator | ResNetCritic]) -> None:
+def test_attention_follows_the_map_of_that_side(network: type[ResNetGenerator | ResNetCritic]) -> None:
     net = network(num_classes=None, image_shape=(1, 33, 50), base_channels=8, attention_at=9)
     sides = []
     for module in net.modules():

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from condgan.data.store import ArrayDataset
-from condgan.metrics import Estimate
+from condgan.stats import Estimate
 from condgan.study.data import keep_patients
 from condgan.study.summaries import relative_usefulness
 

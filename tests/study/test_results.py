@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from condgan.data import ArrayDataset
-from condgan.metrics import classification_report, seed_interval
+from condgan.metrics.classification import classification_report
+from condgan.metrics.seeds import seed_interval
 from condgan.runs import RecipeConfig
 from condgan.study.cells import make_cells
 from condgan.study.folder import StudyFolder

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import condgan as cg
-from condgan.types import CriticRegularizer
+from condgan.regularizers import CriticRegularizer
 
 SHAPE = {"num_classes": 3, "image_shape": (1, 16, 16), "base_channels": 2}
 

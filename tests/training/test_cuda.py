@@ -6,10 +6,11 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 import condgan as cg
+from condgan.regularizers import CriticRegularizer
 from condgan.training import Callback, Networks, critic_step, fit_together, generator_step
 from condgan.training.sampler import Request
 from condgan.training.setup import make_sampler
-from condgan.types import CriticRegularizer, StepInputs
+from condgan.types import StepInputs
 
 pytestmark = pytest.mark.cuda
 

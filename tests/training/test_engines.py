@@ -9,9 +9,9 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 import condgan as cg
+from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.training import engines, fit_together
 from condgan.training.engines import CudaGraphEngine, EagerEngine, make_engine
-from condgan.types import CriticRegularizer, GeneratorRegularizer
 from fake_cuda import FakeCuda
 
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import condgan as cg
+from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.training import Networks, Terms, critic_step, generator_step
-from condgan.types import CriticRegularizer, GeneratorRegularizer, StepInputs
+from condgan.types import StepInputs
 
 SHAPE = {"num_classes": 3, "image_shape": (1, 16, 20), "base_channels": 2}
 

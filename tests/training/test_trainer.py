@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import condgan as cg
+from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.training import Callback
-from condgan.types import CriticRegularizer, GeneratorRegularizer
 
 
 class Recorder(Callback):

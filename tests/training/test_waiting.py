@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 import condgan as cg
-from condgan.regularizers import __all__ as REGULARIZERS
+from condgan.regularizers import CriticRegularizer
 from condgan.training import Networks, critic_step, generator_step
 from condgan.training.sampler import Request
 from condgan.training.setup import make_sampler
-from condgan.types import CriticRegularizer, StepInputs
+from condgan.types import StepInputs
 from fake_cuda import Tape
 
 devices = pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -62,7 +62,7 @@ def test_the_steps_of_recipes_read_nothing_back(recipe, precision, device, tiny_
 
 
 @devices
-@pytest.mark.parametrize("name", REGULARIZERS)
+@pytest.mark.parametrize("name", ["R1", "R2", "DraganPenalty", "GradientPenalty"])
 @pytest.mark.parametrize("critic", [cg.ACResNetCritic, cg.ACDCGANCritic])
 def test_regularizers_read_nothing_back(name, critic, device, tiny_images):
     trainer = cg.Trainer(

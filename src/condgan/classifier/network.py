@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from condgan.images import to_float
+from condgan.networks.base import seeded_weights
 from condgan.types import ImageShape
 
 Precision = Literal["fp32", "bf16"]
@@ -74,9 +75,7 @@ class ResNet18(nn.Module):
 def build_network(image_shape: tuple[int, ...], num_classes: int, *, seed: int) -> ResNet18:
     """Return a `ResNet18` in the channels-last layout whose weights follow from the seed alone."""
     channels, height, width = image_shape
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would also seed the accelerators
-        torch.default_generator.manual_seed(seed)
+    with seeded_weights(seed):
         network = ResNet18((channels, height, width), num_classes)
     return network.to(memory_format=torch.channels_last)
 

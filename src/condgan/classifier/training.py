@@ -22,7 +22,7 @@ from condgan.classifier.network import Precision, ResNet18, autocast_logits, bui
 from condgan.data.checks import check_compatible
 from condgan.data.store import ArrayDataset
 from condgan.files import write_whole
-from condgan.metrics import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
+from condgan.stats import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.training.engines import make_engine
 from condgan.training.optimizer import OptimizerConfig, set_learning_rate
 from condgan.training.step import gradients_as_laid_out

@@ -1,17 +1,18 @@
-"""Measures of classifiers and of images, and their uncertainty."""
+"""Fidelity, diversity and memorization of generated images, each beside real images; `evaluate` measures all three."""
 
-from condgan.metrics.classification import ClassificationReport, ThresholdReport, classification_report
-from condgan.metrics.comparison import delong, holm, mcnemar
-from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test
+from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test, own_radius
+from condgan.metrics.crossfit import crossfit_extractor
 from condgan.metrics.diversity import (
     ClassDiversity,
     Diversity,
     DiversityReport,
+    DiversitySettings,
     MeanWithError,
     diversity_report,
     ms_ssim,
     ms_ssim_scales,
 )
+from condgan.metrics.evaluation import Evaluation, evaluate
 from condgan.metrics.extractors import (
     CrossFit,
     Extracted,
@@ -35,9 +36,23 @@ from condgan.metrics.fidelity import (
     kid,
     precision_recall,
 )
-from condgan.metrics.fidelity_report import FIDELITY_METRICS, FidelityComparison, FidelityReport, fidelity_report
+from condgan.metrics.fidelity_report import (
+    FIDELITY_METRICS,
+    FidelityComparison,
+    FidelityReport,
+    FidelitySettings,
+    fidelity_report,
+)
+from condgan.metrics.judged import ImagesInfo
 from condgan.metrics.membership import MembershipInference, membership_inference
-from condgan.metrics.memorization import ClassMemorization, MemorizationReport, memorization_report
+from condgan.metrics.memorization import (
+    ClassMemorization,
+    MemorizationReport,
+    MemorizationSettings,
+    MemorizationVerdict,
+    RemovedDuplicates,
+    memorization_report,
+)
 from condgan.metrics.neighbors import (
     Duplicates,
     Neighbors,
@@ -46,60 +61,52 @@ from condgan.metrics.neighbors import (
     neighbor_grid,
     relative_distance,
 )
-from condgan.metrics.scores import auroc, best_threshold, confusion_matrix
-from condgan.metrics.seeds import SeedDifference, SeedEstimate, paired_difference, seed_interval
-from condgan.metrics.statistics import Estimate, group_bootstrap, group_weights, percentile_estimate
 
 __all__ = [
     "FIDELITY_METRICS",
     "ClassDiversity",
     "ClassMemorization",
-    "ClassificationReport",
     "CopyTest",
     "CrossFit",
     "DataCopying",
     "DensityCoverage",
     "Diversity",
     "DiversityReport",
+    "DiversitySettings",
     "Duplicates",
-    "Estimate",
+    "Evaluation",
     "Extracted",
     "Extractor",
     "ExtractorInfo",
     "FidelityComparison",
     "FidelityReport",
+    "FidelitySettings",
     "Fold",
+    "ImagesInfo",
     "MeanWithError",
     "MembershipInference",
     "MemorizationReport",
+    "MemorizationSettings",
+    "MemorizationVerdict",
     "Neighbors",
     "PrecisionRecall",
+    "RemovedDuplicates",
     "Score",
-    "SeedDifference",
-    "SeedEstimate",
-    "ThresholdReport",
-    "auroc",
     "authenticity",
-    "best_threshold",
     "c_t",
-    "classification_report",
     "clip",
-    "confusion_matrix",
     "copy_test",
-    "delong",
+    "crossfit_extractor",
     "density_coverage",
     "dinov2",
     "diversity_report",
+    "evaluate",
     "fid",
     "fidelity_report",
     "find_duplicates",
-    "group_bootstrap",
-    "group_weights",
-    "holm",
     "inception",
     "inception_score",
     "kid",
-    "mcnemar",
     "membership_inference",
     "memorization_report",
     "module_extractor",
@@ -107,11 +114,9 @@ __all__ = [
     "ms_ssim_scales",
     "nearest_neighbors",
     "neighbor_grid",
-    "paired_difference",
-    "percentile_estimate",
+    "own_radius",
     "precision_recall",
     "relative_distance",
-    "seed_interval",
     "to_features",
     "weights_hash",
 ]

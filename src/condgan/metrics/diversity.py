@@ -1,114 +1,23 @@
-"""Structural similarity of images."""
+"""How different generated images of a class are from each other: MS-SSIM, feature distances, near twins."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from condgan.metrics.extractors import ExtractorInfo, describe, to_features
+from condgan.metrics.judged import ImagesInfo, check_same_classes
 from condgan.metrics.neighbors import nearest_neighbors
 from condgan.types import JudgedImages
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA = 11, 1.5
 _PAIRS_AT_ONCE = 256
-
-
-def ms_ssim(x: Tensor, y: Tensor, *, scales: int | None = None) -> Tensor:
-    r"""Multi-scale structural similarity of pairs of images: 1 for equal ones, near 0 for unrelated ones.
-
-    $$\text{SSIM}_M^{w_M} \prod_{j < M} \text{CS}_j^{w_j}, \qquad
-    \text{CS} = \frac{2 \sigma_{xy} + C_2}{\sigma_x^2 + \sigma_y^2 + C_2}, \qquad
-    \text{SSIM} = \frac{2 \mu_x \mu_y + C_1}{\mu_x^2 + \mu_y^2 + C_1} \text{CS}$$
-
-    Moments are taken under a Gaussian window of 11 pixels that never leaves the image, CS and SSIM are averaged over
-    the image, and each scale halves the one before. The authors use five scales, which asks for sides of 176 pixels.
-    Smaller images take as many as leave a window in the coarsest, with the authors' weights of these scales, rescaled
-    to add up to 1: one below 22 pixels, then two, three from 44, four from 88. Compare values of one image size only.
-
-    Anticorrelated images have a negative CS, which has no power; it counts as 0. Channels are averaged.
-
-    Args:
-        x: First images.
-        y: Second images.
-        scales: Number of scales; as many as fit, up to five, by default.
-
-    Shape:
-        - `x`, `y`: `(N, C, H, W)`, uint8. Output: `(N,)`, float32.
-
-    Raises:
-        ValueError: If shapes or types do not fit, or the images are too small for so many scales.
-
-    Examples:
-        >>> x = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
-        >>> ms_ssim(x, x)
-        tensor([1.])
-
-    References:
-        Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment".
-    """
-    if x.shape != y.shape or x.ndim != 4 or x.dtype != torch.uint8 or y.dtype != torch.uint8:
-        raise ValueError(
-            f"x and y must be uint8 images of one shape (N, C, H, W), got {x.dtype} {tuple(x.shape)} and {y.dtype} "
-            f"{tuple(y.shape)}. Convert images in [-1, 1] with condgan.images.to_uint8."
-        )
-    most = ms_ssim_scales(tuple(x.shape))
-    count = most if scales is None else scales
-    if not 1 <= count <= most:
-        raise ValueError(
-            f"scales must be in [1, {most}] for images of {x.shape[2]} x {x.shape[3]} pixels, got {count}. The "
-            f"coarsest scale needs sides of at least {_WINDOW} pixels."
-        )
-    weights = torch.tensor(_WEIGHTS[:count]) / sum(_WEIGHTS[:count])
-    pairs = zip(x.split(_PAIRS_AT_ONCE), y.split(_PAIRS_AT_ONCE), strict=True)
-    return torch.cat([_ms_ssim(a.float(), b.float(), weights.to(a.device)) for a, b in pairs])
-
-
-def ms_ssim_scales(image_shape: tuple[int, ...]) -> int:
-    """Return how many scales, up to five, leave a window of 11 pixels in the coarsest.
-
-    Raises:
-        ValueError: If a side is shorter than the window.
-
-    Examples:
-        >>> [ms_ssim_scales((1, side, side)) for side in (16, 32, 64, 224)]
-        [1, 2, 3, 5]
-    """
-    side = min(image_shape[-2:])
-    if side < _WINDOW:
-        raise ValueError(f"images must have sides of at least {_WINDOW} pixels for the MS-SSIM, got {side}.")
-    return min(len(_WEIGHTS), (side // _WINDOW).bit_length())
-
-
-def _ms_ssim(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    a, b = x.flatten(0, 1), y.flatten(0, 1)
-    result = torch.ones(len(a), device=x.device)
-    for scale, weight in enumerate(weights):
-        if scale:
-            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-        down, across = (_windows(side, x.device) for side in a.shape[1:])
-        mean_a, mean_b, aa, bb, ab = (down @ moment @ across.T for moment in (a, b, a * a, b * b, a * b))
-        similarity = (2 * (ab - mean_a * mean_b) + c2) / ((aa - mean_a**2) + (bb - mean_b**2) + c2)
-        if scale == len(weights) - 1:
-            similarity = similarity * (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-        result = result * similarity.mean((1, 2)).clamp_min(0.0) ** weight
-    return result.view(x.shape[:2]).mean(1)
-
-
-def _windows(side: int, device: torch.device) -> Tensor:
-    """Return the Gaussian windows along one side, a row for each place: products with it beat a convolution here."""
-    at = torch.arange(_WINDOW, device=device) - _WINDOW // 2
-    window = torch.softmax(-at.square() / (2 * _SIGMA**2), 0)
-    return F.conv1d(torch.eye(side, device=device)[:, None], window[None, None])[:, 0].T
-
-
 _FEWEST = 10
 _ONE_SIDED = 1.645  # 95 % of a normal distribution lie below
 
@@ -162,27 +71,44 @@ class ClassDiversity:
 
 
 @dataclass(frozen=True, slots=True)
+class DiversitySettings:
+    """Everything that a `DiversityReport` depends on: arguments of `diversity_report`, and the images.
+
+    Args:
+        pairs: Number of pairs per class and side, at most.
+        margin: How much less diverse than real images is collapsed.
+        ms_ssim_scales: Number of scales of the MS-SSIM at this image size.
+        seed: Seed of the pairs.
+        generated: The generated images.
+        real: The real images.
+    """
+
+    pairs: int
+    margin: float
+    ms_ssim_scales: int
+    seed: int
+    generated: ImagesInfo
+    real: ImagesInfo
+
+
+@dataclass(frozen=True, slots=True)
 class DiversityReport:
     """Diversity of every class.
 
     Args:
         extractor: What the features are.
         per_class: The classes by name.
-        settings: Everything the numbers depended on, ready for JSON.
+        settings: Everything the numbers depended on.
     """
 
     extractor: ExtractorInfo
     per_class: dict[str, ClassDiversity]
-    settings: dict[str, Any]
+    settings: DiversitySettings
 
     @property
     def collapsed(self) -> tuple[str, ...]:
         """Names of the classes that have collapsed."""
         return tuple(name for name, entry in self.per_class.items() if entry.collapsed)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as nested dictionaries and lists, ready for JSON."""
-        return asdict(self)
 
 
 def diversity_report(
@@ -196,7 +122,7 @@ def diversity_report(
 ) -> DiversityReport:
     r"""Compare how different generated images of a class are from each other with how different real ones are.
 
-    Three numbers a class: the mean MS-SSIM $s$ of random pairs, the mean feature distance $d$ of the same pairs, and
+    Three numbers per class: the mean MS-SSIM $s$ of random pairs, the mean feature distance $d$ of the same pairs, and
     the mean distance $e$ to the nearest other image among equally many. Pairs and neighbours are of two patients.
 
     A class has *collapsed* where at least one of three ratios to the real images, each 1 for a perfect generator, is
@@ -216,7 +142,7 @@ def diversity_report(
         generated: Images of the generator with the labels they were asked for.
         real: Real images of the same classes.
         extractor: Maps uint8 images to features. Without one, the pixels are the features.
-        pairs: Number of pairs a class and side, at most.
+        pairs: Number of pairs per class and side, at most.
         margin: How much less diverse than real images is collapsed, between 0 and 1.
         seed: Seed of the pairs.
 
@@ -228,7 +154,9 @@ def diversity_report(
         Odena et al. 2017, arXiv:1610.09585 (MS-SSIM within a class); Aronow, Samii and Assenova 2015, arXiv:1312.3398
         (variance of means over pairs); Arora and Zhang 2017, arXiv:1706.08224 (near twins tell a small support).
     """
-    _check(generated, real, pairs, margin)
+    check_same_classes(real, "the real images", generated=generated)
+    if not 0 < margin < 1 or pairs < 1:
+        raise ValueError(f"margin must lie between 0 and 1 and pairs be at least 1, got {margin} and {pairs}.")
     rng = torch.Generator().manual_seed(seed)
     fakes, reals = (to_features(data.images, extractor) for data in (generated, real))
     per_class = {}
@@ -236,29 +164,16 @@ def diversity_report(
         compared = min(generated.class_counts[label], real.class_counts[label])
         ours = _measure(generated, fakes, label, pairs, compared, rng)
         theirs = _measure(real, reals, label, pairs, compared, rng)
-        per_class[name] = _judge(ours, theirs, margin)
-    settings = {
-        "pairs": pairs,
-        "margin": margin,
-        "ms_ssim_scales": ms_ssim_scales(generated.image_shape),
-        "seed": seed,
-        **{
-            name: {"fingerprint": data.fingerprint, "images": len(data.labels)}
-            for name, data in (("generated", generated), ("real", real))
-        },
-    }
+        per_class[name] = _compare(ours, theirs, margin)
+    settings = DiversitySettings(
+        pairs=pairs,
+        margin=margin,
+        ms_ssim_scales=ms_ssim_scales(generated.image_shape),
+        seed=seed,
+        generated=ImagesInfo.of(generated),
+        real=ImagesInfo.of(real),
+    )
     return DiversityReport(describe(extractor), per_class, settings)
-
-
-def _check(generated: JudgedImages, real: JudgedImages, pairs: int, margin: float) -> None:
-    if generated.class_names != real.class_names or generated.image_shape != real.image_shape:
-        raise ValueError(
-            f"generated and real images must have the same classes and shape, got {generated.class_names} "
-            f"{generated.image_shape} and {real.class_names} {real.image_shape}. Pass the same class_names, in the "
-            "same order, and read both at one size."
-        )
-    if not 0 < margin < 1 or pairs < 1:
-        raise ValueError(f"margin must lie between 0 and 1 and pairs be at least 1, got {margin} and {pairs}.")
 
 
 def _measure(
@@ -305,7 +220,7 @@ def _mean_over_pairs(values: Tensor, first: Tensor, second: Tensor) -> MeanWithE
     return MeanWithError(float(values.mean()), float(variance.sqrt()))
 
 
-def _judge(generated: Diversity, real: Diversity, margin: float) -> ClassDiversity:
+def _compare(generated: Diversity, real: Diversity, margin: float) -> ClassDiversity:
     unlike = [MeanWithError(1 - side.ms_ssim.value, side.ms_ssim.standard_error) for side in (generated, real)]
     twins = [_ratio(side.nearest, side.distance) for side in (generated, real)]
     ratios = {
@@ -332,3 +247,85 @@ def _ratio(part: MeanWithError, whole: MeanWithError) -> MeanWithError:
         return MeanWithError(1.0, 0.0)
     value = part.value / whole.value
     return MeanWithError(value, math.hypot(part.standard_error, value * whole.standard_error) / whole.value)
+
+
+def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+    r"""Multi-scale structural similarity of pairs of images: 1 for equal ones, near 0 for unrelated ones.
+
+    $$\text{SSIM}_M^{w_M} \prod_{j < M} \text{CS}_j^{w_j}, \qquad
+    \text{CS} = \frac{2 \sigma_{xy} + C_2}{\sigma_x^2 + \sigma_y^2 + C_2}, \qquad
+    \text{SSIM} = \frac{2 \mu_x \mu_y + C_1}{\mu_x^2 + \mu_y^2 + C_1} \text{CS}$$
+
+    Moments are taken under a Gaussian window of 11 pixels that never leaves the image, CS and SSIM are averaged over
+    the image, and each scale halves the one before. The authors use five scales, which asks for sides of 176 pixels.
+    Smaller images take as many as leave a window in the coarsest, with the authors' weights of these scales, rescaled
+    to add up to 1: one below 22 pixels, then two, three from 44, four from 88. Compare values of one image size only.
+
+    Anticorrelated images have a negative CS, which has no power; it counts as 0. Channels are averaged.
+
+    Args:
+        x: First images.
+        y: Second images.
+
+    Shape:
+        - `x`, `y`: `(N, C, H, W)`, uint8. Output: `(N,)`, float32.
+
+    Raises:
+        ValueError: If shapes or types do not fit, or a side is shorter than the window.
+
+    Examples:
+        >>> x = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
+        >>> ms_ssim(x, x)
+        tensor([1.])
+
+    References:
+        Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment".
+    """
+    if x.shape != y.shape or x.ndim != 4 or x.dtype != torch.uint8 or y.dtype != torch.uint8:
+        raise ValueError(
+            f"x and y must be uint8 images of one shape (N, C, H, W), got {x.dtype} {tuple(x.shape)} and {y.dtype} "
+            f"{tuple(y.shape)}. Convert images in [-1, 1] with condgan.images.to_uint8."
+        )
+    count = ms_ssim_scales(tuple(x.shape))
+    weights = torch.tensor(_WEIGHTS[:count]) / sum(_WEIGHTS[:count])
+    pairs = zip(x.split(_PAIRS_AT_ONCE), y.split(_PAIRS_AT_ONCE), strict=True)
+    return torch.cat([_ms_ssim(a.float(), b.float(), weights.to(a.device)) for a, b in pairs])
+
+
+def ms_ssim_scales(image_shape: tuple[int, ...]) -> int:
+    """Return how many scales, up to five, leave a window of 11 pixels in the coarsest.
+
+    Raises:
+        ValueError: If a side is shorter than the window.
+
+    Examples:
+        >>> [ms_ssim_scales((1, side, side)) for side in (16, 32, 64, 224)]
+        [1, 2, 3, 5]
+    """
+    side = min(image_shape[-2:])
+    if side < _WINDOW:
+        raise ValueError(f"images must have sides of at least {_WINDOW} pixels for the MS-SSIM, got {side}.")
+    return min(len(_WEIGHTS), (side // _WINDOW).bit_length())
+
+
+def _ms_ssim(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    a, b = x.flatten(0, 1), y.flatten(0, 1)
+    result = torch.ones(len(a), device=x.device)
+    for scale, weight in enumerate(weights):
+        if scale:
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        down, across = (_windows(side, x.device) for side in a.shape[1:])
+        mean_a, mean_b, aa, bb, ab = (down @ moment @ across.T for moment in (a, b, a * a, b * b, a * b))
+        similarity = (2 * (ab - mean_a * mean_b) + c2) / ((aa - mean_a**2) + (bb - mean_b**2) + c2)
+        if scale == len(weights) - 1:
+            similarity = similarity * (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+        result = result * similarity.mean((1, 2)).clamp_min(0.0) ** weight
+    return result.view(x.shape[:2]).mean(1)
+
+
+def _windows(side: int, device: torch.device) -> Tensor:
+    """Return the Gaussian windows along one side, a row for each place: products with it beat a convolution here."""
+    at = torch.arange(_WINDOW, device=device) - _WINDOW // 2
+    window = torch.softmax(-at.square() / (2 * _SIGMA**2), 0)
+    return F.conv1d(torch.eye(side, device=device)[:, None], window[None, None])[:, 0].T

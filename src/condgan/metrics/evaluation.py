@@ -1,25 +1,137 @@
-"""Everything that is asked of the images of one generator: fidelity, diversity, memorization, recognizability."""
+"""Everything that is asked of the images of one generator: fidelity, diversity, memorization."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeVar, get_args
 
 import torch
 
 from condgan.classifier.network import Precision
 from condgan.data.store import ArrayDataset
-from condgan.images import save_picture
+from condgan.files import check_names
+from condgan.images import save_picture, to_uint8
 from condgan.metrics.crossfit import crossfit_extractor
-from condgan.metrics.diversity import diversity_report
+from condgan.metrics.diversity import DiversityReport, diversity_report
 from condgan.metrics.extractors import CrossFit, Extractor, clip, dinov2, inception
-from condgan.metrics.fidelity_report import fidelity_report
-from condgan.metrics.memorization import memorization_report
+from condgan.metrics.fidelity_report import FidelityReport, fidelity_report
+from condgan.metrics.memorization import MemorizationReport, memorization_report
 from condgan.metrics.neighbors import neighbor_grid
+from condgan.networks.base import Generator
+from condgan.sampling import sample
 
-EXTRACTOR_NAMES = ("in_domain", "inception", "dinov2", "clip")
 PRETRAINED: dict[str, Callable[..., Extractor]] = {"inception": inception, "dinov2": dinov2, "clip": clip}
+ExtractorName = Literal["in_domain", "inception", "dinov2", "clip"]
+EXTRACTOR_NAMES: tuple[str, ...] = get_args(ExtractorName)
+_AT_ONCE = 256
+
+Report = TypeVar("Report")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was found about the images of a generator, see `evaluate`.
+
+    `condgan.files.to_json` and `from_json` write and read it.
+
+    Args:
+        fidelity: How near they come to real test images, beside real training images in their place.
+        diversity: How different they are from each other, beside real ones.
+        memorization: Whether they copy training images or reveal training patients.
+        refusals: Why a part is None: the data allow no answer.
+    """
+
+    fidelity: FidelityReport | None
+    diversity: DiversityReport | None
+    memorization: MemorizationReport | None
+    refusals: dict[str, str]
+
+
+def evaluate(
+    generator: Generator | ArrayDataset,
+    data: ArrayDataset,
+    *,
+    test: ArrayDataset,
+    held_out: ArrayDataset | None = None,
+    extractor: Extractor | CrossFit | ExtractorName = "in_domain",
+    neighbors: str | Path | None = None,
+    precision: Precision = "bf16",
+    device: torch.device | str | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Judge a generator by its images: fidelity, diversity and memorization.
+
+    As many images of each class are generated as there are training images. Fidelity is measured in the features of
+    the extractor; diversity and memorization too if it has not seen the training images, else on pixels, because
+    distances of a network to images that it was trained on say little about others.
+
+    A part that the data allow no answer to is None, and `refusals` says why.
+
+    Args:
+        generator: A conditional generator, or its images with the labels that they were asked for.
+        data: The real images that it was trained on.
+        test: Real images of other patients to compare with.
+        held_out: Real images of patients from the source of `data` that it was not trained on. Without them,
+            memorization is not judged: from images alone one cannot tell a copy from a typical image. Pass the test
+            images where they are of the same source.
+        extractor: Network of the features: `"in_domain"` trains a ResNet-18 on `data`, cross-fitted by patient (see
+            `crossfit_extractor`); `"inception"`, `"dinov2"` and `"clip"` are pretrained networks, whose weights must be
+            there; or one that was made before.
+        neighbors: File for a picture of the generated images that are most suspicious of being copies, each beside
+            its nearest training images.
+        precision: Arithmetic in which an extractor is trained.
+        device: Where an extractor is trained and computes. By default the first CUDA device if there is one, else the
+            CPU.
+        seed: Seed of everything random.
+
+    Raises:
+        FileNotFoundError: If weights of a pretrained network are missing; the message says where they come from.
+        ValueError: If the generator does not fit the data, the extractor is unknown, or there are too few images to
+            train one.
+
+    Examples:
+        ```python
+        generator = condgan.runs.load_generator("runs/acgan")
+        found = condgan.metrics.evaluate(generator, train, test=test, held_out=held_out)
+        found.fidelity.overall["kid"].difference       # Estimate(value=..., low=..., high=..., level=0.95)
+        found.memorization.per_class["ill"].verdict    # MemorizationVerdict.NO_SIGN
+        condgan.files.to_json(found)                   # plain values, ready for json.dump
+        ```
+    """
+    generated = _draw(generator, data, seed) if isinstance(generator, Generator) else generator
+    network = (
+        make_extractor(extractor, data, precision=precision, device=device, seed=seed)
+        if isinstance(extractor, str)
+        else extractor
+    )
+    unseen = network if isinstance(network, Extractor) else None
+    refusals: dict[str, str] = {}
+
+    def answer(part: str, report: Callable[[], Report]) -> Report | None:
+        try:
+            return report()
+        except ValueError as error:  # too few images or patients: an answer too
+            refusals[part] = str(error)
+            return None
+
+    def memorization() -> MemorizationReport:
+        if held_out is None:
+            raise ValueError(
+                "memorization needs held_out=, real images of patients that the generator was not trained on, got None."
+            )
+        report = memorization_report(generated, data, held_out, unseen, seed=seed)
+        if neighbors is not None:
+            save_picture(neighbor_grid(generated.images, data.images, report.neighbors), Path(neighbors))
+        return report
+
+    return Evaluation(
+        fidelity=answer("fidelity", lambda: fidelity_report(generated, data, test, network, seed=seed)),
+        diversity=answer("diversity", lambda: diversity_report(generated, data, unseen, seed=seed)),
+        memorization=answer("memorization", memorization),
+        refusals=refusals,
+    )
 
 
 def make_extractor(
@@ -30,71 +142,33 @@ def make_extractor(
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> Extractor | CrossFit:
-    """Make the extractor of a study by its name.
+    """Make an extractor by its name.
 
     Args:
-        name: `"in_domain"`, or the name of a pre-trained network, whose weights must be at hand.
+        name: `"in_domain"`, or the name of a pretrained network, whose weights must be there.
         train: Real training images, which the extractor of the domain is trained on.
         precision: Precision of its training.
         device: Where to compute.
         seed: Seed of its training.
 
     Raises:
-        FileNotFoundError: If weights are not at hand; the message says where they come from.
-        ValueError: If the training images are too few.
+        FileNotFoundError: If weights are missing; the message says where they come from.
+        ValueError: If the name is unknown or the training images are too few.
     """
+    check_names("extractor", [name], EXTRACTOR_NAMES)
     if name in PRETRAINED:
         return PRETRAINED[name](device=device)
     return crossfit_extractor(train, precision=precision, device=device, seed=seed)
 
 
-def judge_images(
-    generated: ArrayDataset,
-    train: ArrayDataset,
-    held_out: ArrayDataset,
-    test: ArrayDataset,
-    extractor: Extractor | CrossFit,
-    *,
-    neighbors: Path | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Judge the images of a generator.
-
-    Fidelity is measured in the features of the extractor; diversity and memorization too if it has not seen the
-    training images, else on pixels, because an extractor knows what it was trained on.
-
-    Args:
-        generated: Generated images with the labels that they were asked for.
-        train: The real images that the generator was trained on.
-        held_out: Real images of other patients from the same source.
-        test: Real images to compare with.
-        extractor: Network of the features.
-        neighbors: File for a picture of the generated images that are most suspicious of being copies, each beside
-            its nearest training images.
-        seed: Seed of everything random.
-
-    Returns:
-        `fidelity`, `diversity` and `memorization`, ready for JSON. Where the data allow no answer it is None, and
-        `refused` says why, by its name.
-    """
-    unseen = extractor if isinstance(extractor, Extractor) else None
-
-    def memorization() -> dict[str, Any]:
-        report = memorization_report(generated, train, held_out, unseen, seed=seed)
-        if neighbors is not None:
-            save_picture(neighbor_grid(generated.images, train.images, report.neighbors), neighbors)
-        return report.as_dict()
-
-    reports: dict[str, Callable[[], dict[str, Any]]] = {
-        "fidelity": lambda: fidelity_report(generated, train, test, extractor, seed=seed).as_dict(),
-        "diversity": lambda: diversity_report(generated, train, unseen, seed=seed).as_dict(),
-        "memorization": memorization,
-    }
-    found: dict[str, Any] = {}
-    refused = {}
-    for name, report in reports.items():
-        try:
-            found[name] = report()
-        except ValueError as error:  # too few images or patients: an answer too
-            found[name], refused[name] = None, str(error)
-    return {**found, "refused": refused}
+def _draw(generator: Generator, data: ArrayDataset, seed: int) -> ArrayDataset:
+    """Generate as many images of each class as there are in a data set."""
+    if generator.num_classes != data.num_classes or tuple(generator.image_shape) != tuple(data.image_shape):
+        raise ValueError(
+            f"the generator must make images of {data.num_classes} classes and the shape {tuple(data.image_shape)}, "
+            f"as the data have, got {generator.num_classes} and {tuple(generator.image_shape)}."
+        )
+    rng = torch.Generator(next(generator.parameters()).device).manual_seed(seed)
+    y = torch.arange(data.num_classes).repeat_interleave(torch.tensor(data.class_counts))
+    parts = [to_uint8(sample(generator, labels, rng=rng)).cpu() for labels in y.split(_AT_ONCE)]
+    return ArrayDataset(torch.cat(parts), y, class_names=data.class_names, source="generated images")

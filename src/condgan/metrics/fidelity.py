@@ -17,18 +17,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from condgan.functional import precise
 from condgan.metrics.extractors import ExtractorInfo
-from condgan.metrics.statistics import Estimate
+from condgan.metrics.neighbors import neighbor_radii, neighbor_radii_among
+from condgan.stats import Estimate
 
 _BLOCK = 2**24  # distances or kernel values held at once: 128 MiB in float64
 _UNBLOCKED = 10_000  # samples up to which torch-fidelity holds all pairs at once, as it does by default
+
+Setting = int | float | tuple[int | float, ...]
+"""A number that a score depends on; several where it is a mean over folds that differ in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class Score:
         samples: Number of images judged.
         reference_samples: Number of images they were compared with; None for a score without a reference.
         extractor: The network of the features; None if it was not said.
-        settings: Seed, subset size and the like, ready for JSON.
+        settings: Seed, subset size and the like.
         notes: What a reader must know before comparing the figure.
     """
 
@@ -50,12 +55,8 @@ class Score:
     samples: int
     reference_samples: int | None
     extractor: ExtractorInfo | None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Setting] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as nested dictionaries and lists, ready for JSON."""
-        return {**asdict(self), "notes": list(self.notes)}
 
 
 class PrecisionRecall(NamedTuple):
@@ -91,7 +92,7 @@ def kid(
     for small sets and for single classes.
 
     The subset size is never above the number of samples of either set; a note says where it was lowered. The standard
-    deviation over the subsets is in the settings. It is no standard error: the subsets overlap.
+    deviation over the subsets is in the settings. It is not a standard error: the subsets overlap.
 
     Args:
         generated: Features of generated images.
@@ -254,15 +255,11 @@ def density_coverage(
     x, y = _check_pair(generated, reference)
     x, y = x.double(), y.double()
     _check_neighborhood(neighborhood, y)
-    radii = neighbor_radii(y, neighborhood)
-    inside, nearest = 0, torch.full_like(radii, torch.inf)
-    for chunk in torch.split(x, max(1, _BLOCK // len(y))):
-        distances = torch.cdist(chunk, y)
-        inside += int((distances <= radii).sum())
-        nearest = torch.minimum(nearest, distances.amin(0))
-    settings = {"neighborhood": neighborhood}
-    density = inside / (neighborhood * len(x))
-    coverage = float((nearest <= radii).double().mean())
+    chunks = torch.split(x, max(1, _BLOCK // len(y)))
+    density, coverage = _density_coverage(
+        (torch.cdist(chunk, y) for chunk in chunks), neighbor_radii(y, neighborhood), neighborhood
+    )
+    settings: dict[str, Setting] = {"neighborhood": neighborhood}
     return DensityCoverage(
         Score("density", density, len(x), len(y), extractor, settings),
         Score("coverage", coverage, len(x), len(y), extractor, settings),
@@ -290,7 +287,7 @@ def inception_score(
         - `logits`: `(N, K)`, floating point.
 
     Raises:
-        ValueError: If logits are no finite matrix, or there are fewer images than splits.
+        ValueError: If logits are not a finite matrix, or there are fewer images than splits.
 
     Examples:
         >>> round(inception_score(100 * torch.eye(4).repeat(10, 1), splits=1).value, 6)
@@ -309,15 +306,19 @@ def inception_score(
     return Score("inception_score", found[KEY_METRIC_ISC_MEAN], len(x), None, extractor, settings)
 
 
-def neighbor_radii(features: Tensor, neighborhood: int) -> Tensor:
-    """Return the distance of each row to its `neighborhood`-th nearest other row, in the type of the features.
+def _density_coverage(distances: Iterable[Tensor], radii: Tensor, neighborhood: int) -> tuple[float, float]:
+    """Return density and coverage from the distances to the real images, block by block, and the radii of these.
 
     Shape:
-        - `features`: `(N, D)`. Output: `(N,)`.
+        - each of `distances`: `(n, M)`, with N rows in all; `radii`: `(M,)`.
     """
-    chunks = torch.split(features, max(1, _BLOCK // len(features)))
-    # a row is its own nearest neighbor
-    return torch.cat([torch.cdist(chunk, features).kthvalue(neighborhood + 1).values for chunk in chunks])
+    count = inside = 0
+    nearest = torch.full_like(radii, torch.inf)
+    for block in distances:
+        count += len(block)
+        inside += int((block <= radii).sum())
+        nearest = torch.minimum(nearest, block.amin(0))
+    return inside / (neighborhood * count), float((nearest <= radii).double().mean())
 
 
 def _check_pair(generated: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -339,15 +340,15 @@ def _check_features(name: str, features: Tensor) -> Tensor:
         )
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name} must be finite, got NaN or infinite values. Look at the images and the extractor.")
-    # NumPy, in which torch-fidelity computes, knows no bfloat16
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    # NumPy, in which torch-fidelity computes, has no bfloat16
+    return precise(x)
 
 
 def _check_neighborhood(neighborhood: int, *sets: Tensor) -> None:
     fewest = min(len(features) for features in sets)
     if not 1 <= neighborhood < fewest:
         raise ValueError(
-            f"neighborhood must be between 1 and the number of images less one, {fewest - 1}, got {neighborhood}."
+            f"neighborhood must be between 1 and the number of images minus one, {fewest - 1}, got {neighborhood}."
         )
 
 
@@ -460,27 +461,17 @@ def neighborhood_deviations(
     """
     x_radii, y_radii, y_wide = neighbor_radii(x, narrow), neighbor_radii(y, narrow), neighbor_radii(y, wide)
     distances = torch.cdist(x, y)
+    kept_x, kept_y = _outside(x_blocks), _outside(y_blocks)
     without_x = [
         neighborhood_scores(distances[kept], radii[kept], y_radii, y_wide, wide=wide)
-        for kept, radii in _radii_without(x, x_blocks, narrow)
+        for kept, radii in zip(kept_x, neighbor_radii_among(x, kept_x, narrow), strict=True)
     ]
+    narrow_y, wide_y = (neighbor_radii_among(y, kept_y, k) for k in (narrow, wide))
     without_y = [
         neighborhood_scores(distances[:, kept], x_radii, radii[kept], wider[kept], wide=wide)
-        for (kept, radii), (_, wider) in zip(
-            _radii_without(y, y_blocks, narrow), _radii_without(y, y_blocks, wide), strict=True
-        )
+        for kept, radii, wider in zip(kept_y, narrow_y, wide_y, strict=True)
     ]
     return _jackknife(torch.stack(without_x)), _jackknife(torch.stack(without_y))
-
-
-def _radii_without(x: Tensor, blocks: Tensor, neighborhood: int) -> list[tuple[Tensor, Tensor]]:
-    """Return for each block which rows lie outside, and the radii of all among them (those inside are not used)."""
-    kept = [blocks != block for block in range(int(blocks.max()) + 1)]
-    radii = []
-    for chunk in torch.split(x, max(1, _BLOCK // len(x))):
-        distances = torch.cdist(chunk, x)
-        radii.append(torch.stack([distances[:, rows].kthvalue(neighborhood + 1).values for rows in kept]))
-    return list(zip(kept, torch.cat(radii, 1), strict=True))
 
 
 def neighborhood_scores(distances: Tensor, x_radii: Tensor, y_radii: Tensor, y_wide: Tensor, *, wide: int) -> Tensor:
@@ -489,14 +480,16 @@ def neighborhood_scores(distances: Tensor, x_radii: Tensor, y_radii: Tensor, y_w
     Shape:
         - `distances`: `(N, M)`; `x_radii`: `(N,)`; `y_radii`, `y_wide`: `(M,)`. Output: `(4,)`, float64.
     """
-    return torch.stack(
-        [
-            (distances <= y_radii).any(1).double().mean(),
-            (distances <= x_radii[:, None]).any(0).double().mean(),
-            (distances <= y_wide).sum() / torch.tensor(wide * len(distances), dtype=torch.float64),
-            (distances.amin(0) <= y_wide).double().mean(),
-        ]
+    precision = (distances <= y_radii).any(1).double().mean()
+    recall = (distances <= x_radii[:, None]).any(0).double().mean()
+    return torch.tensor(
+        [float(precision), float(recall), *_density_coverage([distances], y_wide, wide)], dtype=torch.float64
     )
+
+
+def _outside(blocks: Tensor) -> list[Tensor]:
+    """Return for each block which rows lie outside."""
+    return [blocks != block for block in range(int(blocks.max()) + 1)]
 
 
 def _jackknife(values: Tensor) -> Tensor:

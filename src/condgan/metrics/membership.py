@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from condgan.metrics.neighbors import nearest_neighbors
-from condgan.metrics.scores import auroc
-from condgan.metrics.statistics import Estimate, group_bootstrap
+from condgan.stats import Estimate, auroc, group_bootstrap
 from condgan.types import JudgedImages
 
 

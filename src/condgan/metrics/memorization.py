@@ -1,79 +1,49 @@
-"""What the numbers about memorization say in plain words."""
+"""Whether generated images copy training images or reveal training patients: the report on both, and its rule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from condgan.metrics.copying import CopyTest, DataCopying, authentic, c_t, copy_test, own_radius
+from condgan.files import NOT_IN_JSON
+from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test, own_radius
 from condgan.metrics.extractors import ExtractorInfo, describe, to_features
+from condgan.metrics.judged import ImagesInfo, check_same_classes
 from condgan.metrics.membership import MembershipInference, membership_inference, number_patients, separation
 from condgan.metrics.neighbors import Neighbors, find_duplicates, nearest_neighbors, relative_distance
-from condgan.metrics.statistics import Estimate, group_bootstrap
+from condgan.stats import Estimate, group_bootstrap
 from condgan.types import JudgedImages
-
-Verdict = Literal[
-    "copies training images", "training patients can be recognized", "no sign of copying", "cannot tell: too few images"
-]
-
-
-def decide(
-    copies: CopyTest, close: CopyTest, membership: MembershipInference, shift: Estimate, *, alpha: float, share: float
-) -> tuple[Verdict, str]:
-    """Return the verdict by the rule of `memorization_report`, and the numbers that led to it in plain words.
-
-    Args:
-        copies: The test of relative distances.
-        close: The test of plain distances, which only comments.
-        membership: The attack and its control.
-        shift: Chance that a held-out image is farther from the training images than these are from each other.
-        alpha: Level of the test for copies.
-        share: Share of copies that must be detectable for a verdict without findings.
-    """
-    found = (
-        f"{copies.count} of {copies.generated} generated images stand out as near one training image; of as "
-        f"many fresh real images {copies.expected:.1f} would (p = {copies.p_value:.2g})."
-    )
-    attack = (
-        f"The attack tells training from held-out patients with an AUROC of {membership.auroc} (members from members: "
-        f"{membership.control})."
-    )
-    notes = []
-    if close.p_value <= alpha < copies.p_value:
-        notes.append(
-            f"{close.count} images lie near training images, {close.expected:.1f} expected, but no nearer to one than "
-            "to others: smooth images do."
-        )
-    if not shift.low <= 0.5 <= shift.high:
-        notes.append(
-            f"Held-out images are {'farther from' if shift.value > 0.5 else 'nearer to'} the training images than "
-            f"these are from each other (AUROC {shift}): they seem to come from elsewhere, and the attack, C_T and "
-            "plain distances cannot be trusted here."
-        )
-    verdict: Verdict
-    if copies.p_value <= alpha:
-        verdict = "copies training images"
-    elif copies.detectable > share:
-        verdict = "cannot tell: too few images"
-        found += (
-            f" Only a share of copies of {copies.detectable:.0%} or more would have been found with a probability of "
-            f"0.9: more than {copies.generated} generated images or {copies.held_out} held-out patients are needed."
-        )
-    elif membership.auroc.low > 0.5 and shift.low <= 0.5:
-        verdict = "training patients can be recognized"
-    else:
-        verdict = "no sign of copying"
-        found += f" A share of copies of {copies.detectable:.0%} would have been found with a probability of 0.9."
-    return verdict, " ".join([found, attack, *notes])
-
 
 _NEIGHBORS = 10
 _LEAST_FOR_C_T = 20
 _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5)
+
+
+class MemorizationVerdict(Enum):
+    """What was found of one class, by the rule of `memorization_report`."""
+
+    COPIES = "copies"
+    CANNOT_TELL = "cannot_tell"
+    PATIENTS_RECOGNIZED = "patients_recognized"
+    NO_SIGN = "no_sign"
+
+    @property
+    def words(self) -> str:
+        """The verdict as a reader is told it."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    MemorizationVerdict.COPIES: "copies training images",
+    MemorizationVerdict.CANNOT_TELL: "cannot tell: too few images",
+    MemorizationVerdict.PATIENTS_RECOGNIZED: "training patients can be recognized",
+    MemorizationVerdict.NO_SIGN: "no sign of copying",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +51,13 @@ class ClassMemorization:
     """What was found of one class.
 
     Args:
-        verdict: The finding in a few words, by the rule of `memorization_report`.
+        verdict: The finding, by the rule of `memorization_report`.
         explanation: The numbers that led to it.
         images: Numbers of generated, training and held-out images, duplicates removed.
         patients: Numbers of training and held-out patients.
         copies: Generated images that stand out as near one training image (`relative_distance`); this decides.
         close: Generated images near a training image by plain distance; smooth images are, too.
-        c_t: The test of Meehan et al., the class as a cell; None with fewer than 20 generated images or held-out
-            patients.
+        c_t: The test of Meehan et al. within the class; None with fewer than 20 generated images or held-out patients.
         authenticity: Share of authentic generated images.
         authenticity_held_out: Share of authentic held-out images, the level to compare with.
         membership: The attack on training patients and its control.
@@ -99,7 +68,7 @@ class ClassMemorization:
         distances_held_out: The same of held-out images.
     """
 
-    verdict: Verdict
+    verdict: MemorizationVerdict
     explanation: str
     images: tuple[int, int, int]
     patients: tuple[int, int]
@@ -115,33 +84,71 @@ class ClassMemorization:
 
 
 @dataclass(frozen=True, slots=True)
+class RemovedDuplicates:
+    """Numbers of images that were removed before anything was measured.
+
+    Args:
+        exact: Training images that repeat an earlier one bit by bit.
+        near: Training images that repeat an earlier one within the tolerance.
+        held_out: Held-out images that repeat a training image or each other.
+    """
+
+    exact: int
+    near: int
+    held_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemorizationSettings:
+    """Everything that a `MemorizationReport` depends on: arguments of `memorization_report`, and the images.
+
+    Args:
+        rate: Share of held-out images whose relative distance is called low.
+        alpha: Level of the test for copies.
+        share: Share of copies that must be detectable for a verdict without findings.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap and of the halves.
+        tolerance: Root mean square difference up to which two images were duplicates.
+        neighbors: Number of nearest training images behind a relative distance.
+        generated: The generated images.
+        train: The training images.
+        held_out: The held-out images.
+    """
+
+    rate: float
+    alpha: float
+    share: float
+    resamples: int
+    seed: int
+    tolerance: float
+    neighbors: int
+    generated: ImagesInfo
+    train: ImagesInfo
+    held_out: ImagesInfo
+
+
+def _no_neighbors() -> Neighbors:
+    return Neighbors(torch.empty(0, 0, dtype=torch.int64), torch.empty(0, 0, dtype=torch.float64))
+
+
+@dataclass(frozen=True, slots=True)
 class MemorizationReport:
     """Verdicts on every class, and the nearest training images of every generated one.
 
     Args:
         extractor: What the features are.
         per_class: The classes by name.
-        duplicates: Numbers of `exact` and `near` duplicates removed from the training set, and of images `held_out`
-            removed because they repeat a training image or each other.
-        settings: Everything the numbers depended on, ready for JSON.
-        neighbors: The ten training images nearest to each generated image, for `neighbor_grid`; not part of
-            `as_dict`. Indices count in the training set as it was passed.
+        duplicates: What was removed before.
+        settings: Everything the numbers depended on.
+        neighbors: The ten training images nearest to each generated image, for `neighbor_grid`; indices count in the
+            training set as it was passed. They are not written to JSON: in a report that was read back there are none.
     """
 
     extractor: ExtractorInfo
     per_class: dict[str, ClassMemorization]
-    duplicates: dict[str, int]
-    settings: dict[str, Any]
-    neighbors: Neighbors
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything but the neighbours as nested dictionaries and lists, ready for JSON."""
-        return {
-            "extractor": asdict(self.extractor),
-            "per_class": {name: asdict(entry) for name, entry in self.per_class.items()},
-            "duplicates": self.duplicates,
-            "settings": self.settings,
-        }
+    duplicates: RemovedDuplicates
+    settings: MemorizationSettings
+    neighbors: Neighbors = field(default_factory=_no_neighbors, repr=False, compare=False, metadata=NOT_IN_JSON)
 
 
 def memorization_report(
@@ -157,21 +164,21 @@ def memorization_report(
     resamples: int = 2000,
     seed: int = 0,
 ) -> MemorizationReport:
-    """Judge for each class whether generated images copy training images or give training patients away.
+    """Judge for each class whether generated images copy training images or reveal training patients.
 
-    The verdict of a class is the first of these that holds:
+    The verdict of a class is the first `MemorizationVerdict` of these that holds:
 
-    - *copies training images*: more generated images stand out as near one training image than held-out ones let
-      expect. An image stands out where its `relative_distance` is below the lowest `rate` of the held-out images, and
-      the number is too large for chance at the level `alpha` (`copy_test`).
-    - *cannot tell: too few images*: a generator that copies a share of `share` would have been missed by that test
+    - `COPIES`: more generated images stand out as near one training image than held-out ones let expect. An image
+      stands out where its `relative_distance` is below the lowest `rate` of the held-out images, and the number is too
+      large for chance at the level `alpha` (`copy_test`).
+    - `CANNOT_TELL`, too few images: a generator that copies a share of `share` would have been missed by that test
       more often than one time in ten.
-    - *training patients can be recognized*: the 95 % interval of the membership attack lies above 0.5, while
-      held-out images are no farther from the training images than these are from each other (`shift`).
-    - *no sign of copying*.
+    - `PATIENTS_RECOGNIZED`: the 95 % interval of the membership attack lies above 0.5, while held-out images are no
+      farther from the training images than these are from each other (`shift`).
+    - `NO_SIGN`.
 
     For a generator whose relative distances are those of fresh real images, the first verdict is false with a
-    probability of at most `alpha` a class, the third with about 2.5 %.
+    probability of at most `alpha` per class, the third with about 2.5 %.
 
     Plain distances, $C_T$ and authenticity are reported and do not decide: smooth images lie nearer to every training
     image than real ones do, and these three take them for copies. The distance relative to further neighbours is
@@ -202,7 +209,7 @@ def memorization_report(
         ValueError: If the sets do not fit each other, share a patient, or a class lacks two training or held-out
             patients or two generated images.
     """
-    _check(generated, train, held_out)
+    check_same_classes(train, "train", generated=generated, held_out=held_out)
     train_groups, held_out_groups = number_patients(train, held_out)
     found = find_duplicates(
         torch.cat([train.images.cpu(), held_out.images.cpu()]),
@@ -213,48 +220,45 @@ def memorization_report(
     features = to_features(train.images[kept], extractor)
     known = _Known(features, train.labels.cpu()[kept], train_groups[kept], own_radius(features, train_groups[kept]))
     own = torch.arange(len(generated.labels))
-    fakes, neighbors = _look(to_features(generated.images, extractor), generated.labels.cpu(), own, known)
-    reals, _ = _look(
+    fakes, neighbors = _place(to_features(generated.images, extractor), generated.labels.cpu(), own, known)
+    reals, _ = _place(
         to_features(held_out.images[kept_held_out], extractor),
         held_out.labels.cpu()[kept_held_out],
         held_out_groups[kept_held_out],
         known,
     )
-    options = _Options(rate, alpha, share, resamples, seed)
-    sides = {"generated": generated, "train": train, "held_out": held_out}
+    settings = MemorizationSettings(
+        rate=rate,
+        alpha=alpha,
+        share=share,
+        resamples=resamples,
+        seed=seed,
+        tolerance=found.tolerance,
+        neighbors=neighbors.indices.shape[1],
+        generated=ImagesInfo.of(generated),
+        train=ImagesInfo.of(train),
+        held_out=ImagesInfo.of(held_out),
+    )
     return MemorizationReport(
         extractor=describe(extractor),
         per_class={
-            name: _measure(
+            name: _judge_class(
                 _of_class(fakes, label, name),
                 _of_class(reals, label, name),
                 _of_class(known, label, name),
                 fakes.features,
-                options,
+                settings,
             )
             for label, name in enumerate(train.class_names)
         },
-        duplicates={
-            "exact": int(found.exact[:count].sum()),
-            "near": int(found.near[:count].sum()),
-            "held_out": len(held_out.labels) - len(kept_held_out),
-        },
-        settings={
-            **options._asdict(),
-            "tolerance": found.tolerance,
-            "neighbors": neighbors.indices.shape[1],
-            **{name: {"fingerprint": data.fingerprint, "images": len(data.labels)} for name, data in sides.items()},
-        },
+        duplicates=RemovedDuplicates(
+            exact=int(found.exact[:count].sum()),
+            near=int(found.near[:count].sum()),
+            held_out=len(held_out.labels) - len(kept_held_out),
+        ),
+        settings=settings,
         neighbors=Neighbors(kept[neighbors.indices], neighbors.distances),
     )
-
-
-class _Options(NamedTuple):
-    rate: float
-    alpha: float
-    share: float
-    resamples: int
-    seed: int
 
 
 class _Known(NamedTuple):
@@ -280,9 +284,9 @@ class _Queries(NamedTuple):
 _Side = TypeVar("_Side", _Known, _Queries)
 
 
-def _look(features: Tensor, labels: Tensor, groups: Tensor, known: _Known) -> tuple[_Queries, Neighbors]:
+def _place(features: Tensor, labels: Tensor, groups: Tensor, known: _Known) -> tuple[_Queries, Neighbors]:
     neighbors = nearest_neighbors(features, known.features, k=min(_NEIGHBORS, len(known.features)))
-    places = (neighbors.distances[:, 0], relative_distance(neighbors), authentic(neighbors, known.radius))
+    places = (neighbors.distances[:, 0], relative_distance(neighbors), authenticity(neighbors, known.radius))
     return _Queries(features, labels, groups, *places), neighbors
 
 
@@ -297,14 +301,14 @@ def _of_class(side: _Side, label: int, name: str) -> _Side:
     return type(side)(*(field[rows] for field in side))
 
 
-def _measure(
-    fakes: _Queries, reals: _Queries, known: _Known, every_fake: Tensor, options: _Options
+def _judge_class(
+    fakes: _Queries, reals: _Queries, known: _Known, every_fake: Tensor, settings: MemorizationSettings
 ) -> ClassMemorization:
     _, patient = reals.groups.unique(return_inverse=True)
     index = torch.arange(len(patient))
     single = torch.full((int(patient.max()) + 1,), len(patient)).scatter_reduce(0, patient, index, "amin")
     copies, close = (
-        copy_test(ours, theirs[single], rate=options.rate, alpha=options.alpha)
+        copy_test(ours, theirs[single], rate=settings.rate, alpha=settings.alpha)
         for ours, theirs in ((fakes.relative, reals.relative), (fakes.nearest, reals.nearest))
     )
     enough = min(len(fakes.features), len(single)) >= _LEAST_FOR_C_T
@@ -315,13 +319,13 @@ def _measure(
         every_fake,
         member_groups=known.groups,
         non_member_groups=reals.groups,
-        resamples=options.resamples,
-        seed=options.seed,
+        resamples=settings.resamples,
+        seed=settings.seed,
     )
     shift = separation(
-        (known.radius, known.groups), (reals.nearest, reals.groups), resamples=options.resamples, seed=options.seed
+        (known.radius, known.groups), (reals.nearest, reals.groups), resamples=settings.resamples, seed=settings.seed
     )
-    verdict, explanation = decide(copies, close, membership, shift, alpha=options.alpha, share=options.share)
+    verdict, explanation = decide(copies, close, membership, shift, alpha=settings.alpha, share=settings.share)
     quantiles = torch.tensor(_QUANTILES, dtype=torch.float64)
     return ClassMemorization(
         verdict=verdict,
@@ -331,8 +335,8 @@ def _measure(
         copies=copies,
         close=close,
         c_t=copying,
-        authenticity=_share(fakes, options),
-        authenticity_held_out=_share(reals, options),
+        authenticity=_share(fakes, settings),
+        authenticity_held_out=_share(reals, settings),
         membership=membership,
         shift=shift,
         distances=tuple(fakes.nearest.quantile(quantiles).tolist()),
@@ -340,21 +344,60 @@ def _measure(
     )
 
 
-def _share(side: _Queries, options: _Options) -> Estimate:
+def _share(side: _Queries, settings: MemorizationSettings) -> Estimate:
     """Return the share of authentic images, with its interval."""
     return group_bootstrap(
         lambda weights: weights @ side.authentic.double() / weights.sum(1),
         side.groups,
-        resamples=options.resamples,
-        seed=options.seed,
+        resamples=settings.resamples,
+        seed=settings.seed,
     )
 
 
-def _check(generated: JudgedImages, train: JudgedImages, held_out: JudgedImages) -> None:
-    for name, data in (("generated", generated), ("held_out", held_out)):
-        if data.class_names != train.class_names or data.image_shape != train.image_shape:
-            raise ValueError(
-                f"{name} must have the classes and image shape of train, {train.class_names} and {train.image_shape}, "
-                f"got {data.class_names} and {data.image_shape}. Pass the same class_names, in the same order, and "
-                "read all sets at one size."
-            )
+def decide(
+    copies: CopyTest, close: CopyTest, membership: MembershipInference, shift: Estimate, *, alpha: float, share: float
+) -> tuple[MemorizationVerdict, str]:
+    """Return the verdict by the rule of `memorization_report`, and the numbers that led to it in plain words.
+
+    Args:
+        copies: The test of relative distances.
+        close: The test of plain distances, which only comments.
+        membership: The attack and its control.
+        shift: Chance that a held-out image is farther from the training images than these are from each other.
+        alpha: Level of the test for copies.
+        share: Share of copies that must be detectable for a verdict without findings.
+    """
+    found = (
+        f"{copies.count} of {copies.generated} generated images stand out as near one training image; of as "
+        f"many fresh real images {copies.expected:.1f} would (p = {copies.p_value:.2g})."
+    )
+    attack = (
+        f"The attack tells training from held-out patients with an AUROC of {membership.auroc} (members from members: "
+        f"{membership.control})."
+    )
+    notes = []
+    if close.p_value <= alpha < copies.p_value:
+        notes.append(
+            f"{close.count} images lie near training images, {close.expected:.1f} expected, but no nearer to one than "
+            "to others: smooth images do."
+        )
+    if not shift.low <= 0.5 <= shift.high:
+        notes.append(
+            f"Held-out images are {'farther from' if shift.value > 0.5 else 'nearer to'} the training images than "
+            f"these are from each other (AUROC {shift}): they seem to come from elsewhere, and the attack, C_T and "
+            "plain distances cannot be trusted here."
+        )
+    if copies.p_value <= alpha:
+        verdict = MemorizationVerdict.COPIES
+    elif copies.detectable > share:
+        verdict = MemorizationVerdict.CANNOT_TELL
+        found += (
+            f" Only a share of copies of {copies.detectable:.0%} or more would have been found with a probability of "
+            f"0.9: more than {copies.generated} generated images or {copies.held_out} held-out patients are needed."
+        )
+    elif membership.auroc.low > 0.5 and shift.low <= 0.5:
+        verdict = MemorizationVerdict.PATIENTS_RECOGNIZED
+    else:
+        verdict = MemorizationVerdict.NO_SIGN
+        found += f" A share of copies of {copies.detectable:.0%} would have been found with a probability of 0.9."
+    return verdict, " ".join([found, attack, *notes])

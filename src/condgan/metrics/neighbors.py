@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,7 +55,7 @@ class Duplicates:
 
     @property
     def kept(self) -> Tensor:
-        """Indices of the images that repeat no earlier one: `(M,)`, int64, ascending."""
+        """Indices of the images that do not repeat an earlier one: `(M,)`, int64, ascending."""
         return (self.original == torch.arange(len(self.original))).nonzero().flatten()
 
 
@@ -70,9 +71,9 @@ def nearest_neighbors(
         queries: Features of the queries.
         references: Features of the references.
         k: Number of neighbours.
-        groups: The group of each query and of each reference. References of a query's own group are passed over:
-            with `torch.arange(N)` twice a sample is no neighbour of itself, with patients an image is none of another
-            one of its patient.
+        groups: The group of each query and of each reference; references of a query's own group are left out. Pass
+            `(torch.arange(N), torch.arange(N))` to exclude self-matches, or patients to exclude images of the same
+            patient.
 
     Shape:
         - `queries`: `(N, D)`; `references`: `(M, D)`; the two `groups`: `(N,)` and `(M,)`, int64.
@@ -107,6 +108,32 @@ def nearest_neighbors(
         indices.append(nearest.indices.gather(1, order))
         distances.append(exact)
     return Neighbors(torch.cat(indices), torch.cat(distances))
+
+
+def neighbor_radii(features: Tensor, neighborhood: int) -> Tensor:
+    """Return the distance of each row to its `neighborhood`-th nearest other row, in the type of the features.
+
+    The distances are those of `torch.cdist`, rounding included, so that they compare with others of its making: a point
+    on the edge of a closed ball is inside. `nearest_neighbors` is for distances that are exact.
+
+    Shape:
+        - `features`: `(N, D)`. Output: `(N,)`.
+    """
+    return neighbor_radii_among(features, [torch.ones(len(features), dtype=torch.bool)], neighborhood)[0]
+
+
+def neighbor_radii_among(features: Tensor, kept: Sequence[Tensor], neighborhood: int) -> Tensor:
+    """Return `neighbor_radii` among several selections of the rows; those of rows outside a selection mean nothing.
+
+    Shape:
+        - `features`: `(N, D)`; each of the J `kept`: `(N,)`, bool. Output: `(J, N)`.
+    """
+    radii = []
+    for chunk in torch.split(features, max(1, _BLOCK // len(features))):
+        distances = torch.cdist(chunk, features)
+        # a row is its own nearest neighbor
+        radii.append(torch.stack([distances[:, rows].kthvalue(neighborhood + 1).values for rows in kept]))
+    return torch.cat(radii, 1)
 
 
 def relative_distance(neighbors: Neighbors) -> Tensor:
@@ -151,7 +178,7 @@ def neighbor_grid(
 
     Examples:
         >>> images = torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8)
-        >>> found = nearest_neighbors(to_features(images[:3]), to_features(images), k=2)
+        >>> found = nearest_neighbors(images[:3].flatten(1), images.flatten(1), k=2)
         >>> neighbor_grid(images[:3], images, found, count=3).shape
         torch.Size([1, 32, 32])
     """

@@ -8,8 +8,14 @@ from condgan.networks.dcgan import (
     DCGANGenerator,
     ProjectionDCGANCritic,
 )
-from condgan.networks.mixins import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
-from condgan.networks.resnet import ACResNetCritic, ProjectionResNetCritic, ResNetCritic, ResNetGenerator
+from condgan.networks.heads import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
+from condgan.networks.resnet import (
+    ACResNetCritic,
+    ConcatenationResNetCritic,
+    ProjectionResNetCritic,
+    ResNetCritic,
+    ResNetGenerator,
+)
 
 __all__ = [
     "ACDCGANCritic",
@@ -17,6 +23,7 @@ __all__ = [
     "AuxiliaryClassifierMixin",
     "ConcatenationDCGANCritic",
     "ConcatenationMixin",
+    "ConcatenationResNetCritic",
     "Critic",
     "DCGANCritic",
     "DCGANGenerator",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from condgan.types import CriticOutput, ImageShape
+
+Conditioning = Literal["concatenation", "batch_norm"]
+"""How a generator takes its labels: a class embedding joins the latents, or batch norms have gains by class."""
 
 
 class Network(nn.Module):
@@ -82,7 +87,7 @@ class Network(nn.Module):
                 f"{folder} holds a {config['class']}, got a call on {cls.__name__}. "
                 f"Call {config['class']}.from_pretrained instead."
             )
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn in vain, and should move nobody's draws
+        with seeded_weights():  # they are overwritten
             network = cls(**config["arguments"])
         network.load_state_dict(load_file(folder / "model.safetensors"))
         return network.to(device).eval()
@@ -140,7 +145,7 @@ class Critic(Network):
         ValueError: If a size is not positive.
 
     Examples:
-        >>> from condgan.networks.mixins import AuxiliaryClassifierMixin
+        >>> from condgan.networks.heads import AuxiliaryClassifierMixin
         >>> class TinyCritic(Critic):
         ...     def __init__(self, num_classes: int) -> None:
         ...         super().__init__(feature_dim=8, num_classes=num_classes, image_shape=(1, 16, 16))
@@ -187,6 +192,26 @@ class Critic(Network):
         return self.heads(self.features(x), y)
 
 
+@contextmanager
+def seeded_weights(seed: int = 0) -> Iterator[None]:
+    """Draw the weights of networks that are made inside from a seed, and leave the default generator as it was.
+
+    Args:
+        seed: Seed of the CPU's default generator; accelerators are not touched, unlike by `torch.manual_seed`.
+
+    Examples:
+        >>> with seeded_weights(seed=3):
+        ...     first = nn.Linear(2, 1)
+        >>> with seeded_weights(seed=3):
+        ...     second = nn.Linear(2, 1)
+        >>> torch.equal(first.weight, second.weight)
+        True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
 def check_positive(**sizes: int) -> None:
     """Check that sizes are positive.
 
@@ -209,11 +234,26 @@ def channels_and_sides(image_shape: ImageShape) -> ImageShape:
     return image_shape
 
 
+def conditional_classes(conditioning: Conditioning, num_classes: int | None) -> tuple[int | None, int | None]:
+    """Return the classes of the concatenated embedding and those of the batch norms: one has them, one has None.
+
+    Raises:
+        ValueError: If `conditioning` is neither of the two.
+    """
+    ways: dict[str, tuple[int | None, int | None]] = {
+        "concatenation": (num_classes, None),
+        "batch_norm": (None, num_classes),
+    }
+    if conditioning not in ways:
+        raise ValueError(f"conditioning must be one of {sorted(ways)}, got {conditioning!r}.")
+    return ways[conditioning]
+
+
 def _bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     try:
         bound = inspect.signature(cls).bind(*args, **kwargs)
     except TypeError:
-        return {}  # a copy, whose state follows; or the constructor itself is about to raise, and says it better
+        return {}  # a copy, whose state follows; or the constructor is about to raise a better error itself
     bound.apply_defaults()
     arguments = dict(bound.arguments)
     for name, parameter in bound.signature.parameters.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +11,19 @@ from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import override
 
-from condgan.networks.base import Critic, Generator, channels_and_sides, check_positive
-from condgan.networks.mixins import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
+from condgan.networks.base import (
+    Conditioning,
+    Critic,
+    Generator,
+    channels_and_sides,
+    check_positive,
+    conditional_classes,
+)
+from condgan.networks.heads import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
 from condgan.nn.blocks import DownBlock, UpBlock, pyramid
+from condgan.nn.convolution import UpsampleConv2d
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, spectral_normalize
-from condgan.nn.resampling import UpsampleConv2d
 from condgan.types import ImageShape
-
-Conditioning = Literal["concatenation", "batch_norm"]
 
 
 class DCGANGenerator(Generator):
@@ -97,9 +101,9 @@ class DCGANCritic(Critic):
         image_shape: `(C, H, W)`; any C, H and W at least 16.
         base_channels: Channels of the first map; they double to the smallest map, eightfold at most.
         batch_norm: Normalize over the batch, as DCGAN and ACGAN do. Never under a gradient penalty, which is defined
-            for each sample alone; the `Trainer` refuses it.
+            for each sample alone; penalties refuse it.
         spectral_norm: Divide each weight by its largest singular value.
-        dropout: Probability of dropping a feature behind each block.
+        dropout: Probability of dropping a feature after each block.
 
     Shape:
         - `x`: `(N, C, H, W)` in [-1, 1]; `y`: `(N,)`, int64 in `[0, K)`, or None. Output: a `CriticOutput`.
@@ -156,21 +160,6 @@ class ProjectionDCGANCritic(ProjectionMixin, DCGANCritic):
 
 class ConcatenationDCGANCritic(ConcatenationMixin, DCGANCritic):
     """A `DCGANCritic` that joins features and label in one layer (Mirza and Osindero 2014, arXiv:1411.1784)."""
-
-
-def conditional_classes(conditioning: Conditioning, num_classes: int | None) -> tuple[int | None, int | None]:
-    """Return the classes of the concatenated embedding and those of the batch norms: one has them, one has None.
-
-    Raises:
-        ValueError: If `conditioning` is neither of the two.
-    """
-    ways: dict[str, tuple[int | None, int | None]] = {
-        "concatenation": (num_classes, None),
-        "batch_norm": (None, num_classes),
-    }
-    if conditioning not in ways:
-        raise ValueError(f"conditioning must be one of {sorted(ways)}, got {conditioning!r}.")
-    return ways[conditioning]
 
 
 def init_normal(module: nn.Module) -> None:

@@ -11,13 +11,19 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from typing_extensions import override
 
-from condgan.networks.base import Critic, Generator, channels_and_sides, check_positive
-from condgan.networks.dcgan import Conditioning, conditional_classes
-from condgan.networks.mixins import AuxiliaryClassifierMixin, ProjectionMixin
+from condgan.networks.base import (
+    Conditioning,
+    Critic,
+    Generator,
+    channels_and_sides,
+    check_positive,
+    conditional_classes,
+)
+from condgan.networks.heads import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
 from condgan.nn.activations import LeakyReLU
 from condgan.nn.blocks import DownResidualBlock, UpResidualBlock, pyramid
+from condgan.nn.convolution import Size
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
-from condgan.nn.resampling import Size
 from condgan.types import ImageShape
 
 
@@ -31,7 +37,7 @@ class ResNetGenerator(Generator):
         base_channels: Channels of the largest map; they double towards the smallest, eightfold at most.
         conditioning: `"batch_norm"` with gains by class, or `"concatenation"` of a class embedding with `z`.
         embed_dim: Features of the concatenated class embedding.
-        attention_at: Shorter side of the feature map behind which self-attention is put, or None for none.
+        attention_at: Shorter side of the feature map after which self-attention is put, or None for none.
 
     Shape:
         - `z`: `(N, Z)`; `y`: `(N,)`, int64 in `[0, K)`, or None. Output: `(N, C, H, W)` in [-1, 1].
@@ -101,7 +107,7 @@ class ResNetCritic(Critic):
         image_shape: `(C, H, W)`; any C, H and W at least 16.
         base_channels: Channels of the first block's output; they double to the smallest map, eightfold at most.
         spectral_norm: Divide each weight by its largest singular value.
-        attention_at: Shorter side of the feature map behind which self-attention is put, or None for none.
+        attention_at: Shorter side of the feature map after which self-attention is put, or None for none.
 
     Shape:
         - `x`: `(N, C, H, W)` in [-1, 1]; `y`: `(N,)`, int64 in `[0, K)`, or None. Output: a `CriticOutput`.
@@ -155,6 +161,10 @@ class ACResNetCritic(AuxiliaryClassifierMixin, ResNetCritic):
 
 class ProjectionResNetCritic(ProjectionMixin, ResNetCritic):
     """A `ResNetCritic` with a projection score (Miyato and Koyama 2018, arXiv:1802.05637)."""
+
+
+class ConcatenationResNetCritic(ConcatenationMixin, ResNetCritic):
+    """A `ResNetCritic` that joins features and label in one layer (Mirza and Osindero 2014, arXiv:1411.1784)."""
 
 
 def attention_index(side: int | None, sizes: list[Size]) -> int | None:

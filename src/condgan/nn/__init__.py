@@ -1,10 +1,9 @@
-"""Layers and blocks for generators and critics of one's own."""
+"""Layers and blocks for your own generators and critics."""
 
 from condgan.nn.activations import AvgPool2d, LeakyReLU, avg_pool2d, leaky_relu
 from condgan.nn.blocks import DownBlock, DownResidualBlock, UpBlock, UpResidualBlock, pyramid
-from condgan.nn.convolution import Conv2d, conv2d
+from condgan.nn.convolution import Conv2d, ConvPool2d, UpsampleConv2d, conv2d, upsample
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
-from condgan.nn.resampling import ConvPool2d, UpsampleConv2d, upsample
 
 __all__ = [
     "AvgPool2d",

@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from condgan.nn.tracing import is_transformed
-
 _POOL = ([2, 2], [2, 2], [0, 0], True, True, None)  # kernel, stride, padding, ceil mode, count padding, divisor
 
 
@@ -97,6 +95,15 @@ def avg_pool2d(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2)
     out: Tensor = _AvgPool2d.apply(x)
     return out
+
+
+def is_transformed() -> bool:
+    """Return whether the code runs under a compiler, an export, a trace or a functorch transform.
+
+    A custom `torch.autograd.Function` gives wrong second derivatives under a compiled `torch.func.grad`, has no rule
+    for `vmap`, and cannot be written to a file.
+    """
+    return bool(torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing())
 
 
 class _LeakyReLU(torch.autograd.Function):

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from condgan.nn.activations import AvgPool2d, LeakyReLU
-from condgan.nn.convolution import Conv2d
+from condgan.nn.convolution import Conv2d, ConvPool2d, Size, UpsampleConv2d, upsample
 from condgan.nn.layers import ConditionalBatchNorm2d
-from condgan.nn.resampling import ConvPool2d, Size, UpsampleConv2d, upsample
 
 NormFactory = Callable[[int], ConditionalBatchNorm2d]
-"""Makes a normalization for so many channels, called as `norm(x, y)`."""
+"""Makes a normalization for a number of channels, called as `norm(x, y)`."""
 
 
 def pyramid(height: int, width: int, *, base: int = 4) -> list[Size]:
@@ -97,7 +96,7 @@ class DownBlock(nn.Module):
 class UpResidualBlock(nn.Module):
     """Pre-activation residual block that enlarges: norm, ReLU, up-sample, conv, norm, ReLU, conv, plus the shortcut.
 
-    The convolutions have no bias: the norms behind them, and the one behind the last block, would take it away.
+    The convolutions have no bias: the norms after them, and the one after the last block, would remove it.
 
     Args:
         in_channels: Channels of the input.
@@ -156,6 +155,6 @@ class DownResidualBlock(nn.Module):
     @override
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.conv2(self.activation2(self.conv1(self.activation1(x))))
-        # Average pooling is linear, so the 1x1 shortcut costs a quarter behind it.
+        # Average pooling is linear, so the 1x1 shortcut costs a quarter when applied after it.
         shortcut: Tensor = self.shortcut(self.pool(x))
         return h + shortcut

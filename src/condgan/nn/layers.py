@@ -12,11 +12,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 from typing_extensions import override
 
+from condgan.functional import precise
 from condgan.nn.convolution import Conv2d
 
 _synchronize = ContextVar("synchronize", default=True)
@@ -24,7 +26,7 @@ _synchronize = ContextVar("synchronize", default=True)
 
 @contextmanager
 def without_synchronization() -> Iterator[None]:
-    """Let batch norms use this process's batch alone, so that one process may run a network without the others."""
+    """Let batch norms use the batch of this process only, so that one process can run a network without the others."""
     token = _synchronize.set(False)
     try:
         yield
@@ -84,7 +86,7 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
         return torch.addcmul(shift[:, :, None, None], gain[:, :, None, None], normalized)
 
     def _normalize_globally(self, x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = precise(x)
         rank, world = dist.get_rank(), dist.get_world_size()
         moments = torch.stack(torch.var_mean(wide, (0, 2, 3), correction=0))
         # Each process fills its own slot: the variances are joined about the means, where E[x²] - E[x]² would cancel.
@@ -170,7 +172,7 @@ class ConcatenatedEmbedding(nn.Module):
     r"""Conditioning by concatenation: $[z; e_y]$ with one learned embedding $e_y$ a class.
 
     Args:
-        num_classes: Classes K, or None to hand `z` through.
+        num_classes: Classes K, or None to return `z` unchanged.
         embed_dim: Features E of the embedding.
 
     Shape:
@@ -231,6 +233,14 @@ class _FullPrecisionSpectralNorm(_SpectralNorm):
         with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
             normalized: Tensor = super().forward(weight)
             return normalized
+
+
+def batch_norms(module: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+    """Yield the parts of a module that normalize over the batch, with their names.
+
+    A network that has one computes each output from the whole batch.
+    """
+    return ((name, part) for name, part in module.named_modules() if isinstance(part, _BatchNorm))
 
 
 def check_labels(y: Tensor, samples: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from condgan.study.cells import Cell, make_cells
 from condgan.study.config import StudyConfig
 from condgan.study.data import keep_patients
 from condgan.study.report import write_report
-from condgan.study.results import summarize, write_results
+from condgan.study.results import Results
 from condgan.study.study import Study, merge
-from condgan.study.summaries import relative_usefulness
+from condgan.study.summaries import relative_usefulness, summarize, write_results
 
 __all__ = [
     "ARMS",
@@ -15,6 +15,7 @@ __all__ = [
     "Arm",
     "Cell",
     "Phase",
+    "Results",
     "Study",
     "StudyConfig",
     "keep_patients",

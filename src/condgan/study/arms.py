@@ -132,6 +132,11 @@ class Arm:
         """Whether it needs generated images; an arm that does not is a control."""
         return self.synthetic_multiple > 0
 
+    @property
+    def synthetic_only(self) -> bool:
+        """Whether it trains on generated images alone."""
+        return not any(phase.real or phase.duplicates for phase in self.phases)
+
 
 ARMS: dict[str, Arm] = {
     name: Arm(name, phases)
@@ -193,8 +198,8 @@ def run_arm(
         test: Images to be tested on later. If given, no patient may be in two of `real`, `validation` and `test`, and
             nothing else is done with them. Groups must be comparable, see `check_disjoint`.
         group: Maps a path to its patient, for this check.
-        epochs: Looks at the validation set, of all phases together; at least one in each.
-        batch_size: Images a step.
+        epochs: Evaluations on the validation set, of all phases together; at least one in each.
+        batch_size: Images per step.
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
         precision: Precision of the training.

@@ -16,8 +16,8 @@ class Cell:
     """One piece of work of a study, and the name of its results.
 
     Args:
-        kind: `"gan"` trains a generator, `"judge"` looks at its images, `"classifier"` trains and tests a classifier.
-        entry: Name of the recipe's entry; None for arms without generated images.
+        kind: `"gan"` trains a generator, `"judge"` judges its images, `"classifier"` trains and tests a classifier.
+        recipe: Name of the recipe in the configuration; None for arms without generated images.
         seed: Seed of the generator; None likewise.
         percent: Share of the patients of the reduced class.
         arm: Name of the arm, of classifiers.
@@ -27,7 +27,7 @@ class Cell:
 
     kind: Kind
     percent: float
-    entry: str | None = None
+    recipe: str | None = None
     seed: int | None = None
     arm: str | None = None
     classifier_seed: int | None = None
@@ -38,7 +38,7 @@ class Cell:
         """A name that is unique in the study and fit for files."""
         parts = [
             self.kind,
-            self.entry,
+            self.recipe,
             None if self.seed is None else f"s{self.seed}",
             self.arm,
             None if self.classifier_seed is None else f"c{self.classifier_seed}",
@@ -48,7 +48,7 @@ class Cell:
 
 
 def make_cells(config: StudyConfig) -> list[Cell]:
-    """Cut a study into cells, each behind those that it needs.
+    """Cut a study into cells, each after those that it needs.
 
     The main study comes first, then the sweep from large to small percentages. Within each, the arms of real images
     come first, then all that belongs to the first generator seed of every recipe: what was finished when time is up
@@ -66,22 +66,22 @@ def _cells_at(config: StudyConfig, percent: float) -> Iterator[Cell]:
         for arm in config.controls
     ]
     yield from controls
-    examiner = tuple(cell.name for cell in controls[:1])
+    reference = tuple(cell.name for cell in controls[:1])
     for seed in range(config.first_seed, config.first_seed + config.seeds):
-        for entry in config.recipes:
-            looked_at = config.recipes[entry].keep != "last"
-            gan = Cell(kind="gan", percent=percent, entry=entry, seed=seed, needs=examiner if looked_at else ())
+        for recipe in config.recipes:
+            judged = config.recipes[recipe].keep != "last"
+            gan = Cell(kind="gan", percent=percent, recipe=recipe, seed=seed, needs=reference if judged else ())
             yield gan
             for number in numbers:
                 for arm in config.synthetic_arms:
                     yield Cell(
                         kind="classifier",
                         percent=percent,
-                        entry=entry,
+                        recipe=recipe,
                         seed=seed,
                         arm=arm,
                         classifier_seed=number,
                         needs=(gan.name,),
                     )
             if main and config.extractor is not None:
-                yield Cell(kind="judge", percent=percent, entry=entry, seed=seed, needs=(gan.name, *examiner))
+                yield Cell(kind="judge", percent=percent, recipe=recipe, seed=seed, needs=(gan.name, *reference))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from condgan.classifier.network import Precision
 from condgan.classifier.training import check_settings
-from condgan.files import check_count, check_names, from_fields
+from condgan.files import check_count, check_names
 from condgan.metrics.evaluation import EXTRACTOR_NAMES
 from condgan.runs import RecipeConfig
+from condgan.stats import OVERALL_METRICS
 from condgan.study.arms import ARMS, CONTROLS
 from condgan.types import ImageShape
 
 _SEEDS = 1_000_000  # images are drawn with multiples of 2**32 of a seed, which must stay below 2**63
-PRIMARY_METRICS = ("balanced_accuracy", "auroc", "accuracy", "macro_f1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +23,9 @@ class StudyConfig:
 
     Args:
         image_shape: Channels, height and width of all images.
-        recipes: Entries of the study: how generators are trained, by a name of letters, digits and underscores. One
-            recipe on two networks makes two entries.
-        seeds: Number of generator seeds of each entry.
+        recipes: How generators are trained, by a name of letters, digits and underscores. One recipe on two networks
+            makes two of these configurations.
+        seeds: Number of generator seeds of each of them.
         classifier_seeds: Number of classifiers for each generator and arm.
         first_seed: The first seed of generators and classifiers; the others count up from there.
         arms: Names of `condgan.study.arms.ARMS`.
@@ -35,7 +33,7 @@ class StudyConfig:
             largest is the main study; the others make the imbalance sweep.
         reduced_class: Name of the class that the sweep makes rare.
         classifier_steps: Optimizer steps of every classifier, whatever its training set.
-        classifier_epochs: Looks at the validation set.
+        classifier_epochs: Evaluations on the validation set.
         classifier_batch_size: Images of a classifier's step.
         learning_rate: Peak learning rate of the classifiers.
         precision: Arithmetic of the passes through all networks.
@@ -59,13 +57,20 @@ class StudyConfig:
         ... )
         >>> [cell.name for cell in make_cells(config)][:3]
         ['classifier-real-c0-p100', 'gan-acgan-s0-p100', 'classifier-acgan-s0-synthetic_1x-c0-p100']
-        >>> StudyConfig.from_dict(config.as_dict()) == config
-        True
     """
 
     image_shape: ImageShape
     recipes: dict[str, RecipeConfig]
-    arms: tuple[str, ...]
+    arms: tuple[str, ...] = (
+        "real",
+        "real_augmented",
+        "real_weighted",
+        "real_augmented_weighted",
+        "real_oversampled",
+        "synthetic_1x",
+        "real_plus_synthetic_1to1",
+        "pretrained",
+    )
     seeds: int = 3
     classifier_seeds: int = 3
     first_seed: int = 0
@@ -83,7 +88,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check_names("arms", self.arms, ARMS)
-        check_names("primary_metric", [self.primary_metric], PRIMARY_METRICS)
+        check_names("primary_metric", [self.primary_metric], OVERALL_METRICS)
         check_names("extractor", [] if self.extractor is None else [self.extractor], EXTRACTOR_NAMES)
         for name in ("seeds", "classifier_seeds", "classifier_steps", "resamples"):
             check_count(name, getattr(self, name))
@@ -112,7 +117,7 @@ class StudyConfig:
         if choosing and not self.controls:
             raise ValueError(
                 f"{choosing[0]} keeps {self.recipes[choosing[0]].keep!r} and needs an arm without generated images, "
-                f"whose first classifier looks at them, got {list(self.arms)}. Add 'real', or keep the last step."
+                f"whose first classifier is used for that, got {list(self.arms)}. Add 'real', or keep the last step."
             )
         self._check_percents()
         if not 0 < self.level < 1:
@@ -140,18 +145,3 @@ class StudyConfig:
     def synthetic_arms(self) -> tuple[str, ...]:
         """The arms with generated images, in order."""
         return tuple(name for name in self.arms if name not in CONTROLS)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, ready for JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> StudyConfig:
-        """Make a configuration from what `as_dict` returned.
-
-        Raises:
-            ValueError: If a key is unknown or missing, or a value is out of range.
-        """
-        recipes = {name: from_fields(RecipeConfig, f"recipe {name}", plan) for name, plan in content["recipes"].items()}
-        lists = {name: tuple(content[name]) for name in ("image_shape", "arms", "percents") if name in content}
-        return from_fields(cls, "the configuration", {**content, **lists, "recipes": recipes})

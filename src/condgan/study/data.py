@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from condgan.data.store import ArrayDataset
 from condgan.files import check_names
 from condgan.metrics.neighbors import find_duplicates
 from condgan.study.config import StudyConfig
+from condgan.study.results import DataDescription, PartDescription
 
 Group = Callable[[Path], str | int]
 
@@ -29,7 +29,7 @@ class Prepared:
         validation: Images to choose epochs and thresholds on.
         test: Images to report on.
         test_groups: The group of each test image, its own without groups.
-        description: What they are, ready for JSON.
+        description: What they are.
 
     Shape:
         - `test_groups`: `(N,)`, int64.
@@ -39,7 +39,7 @@ class Prepared:
     validation: ArrayDataset
     test: ArrayDataset
     test_groups: Tensor
-    description: dict[str, Any]
+    description: DataDescription
 
 
 def prepare(
@@ -55,7 +55,7 @@ def prepare(
     """Check that three sets fit the study and share no patient, and remove repeated images.
 
     Training images that repeat another one (see `find_duplicates`) are removed, and so are training and validation
-    images that repeat one of a set behind them; numbers of both are in the description. The test set stays as it is.
+    images that repeat one of a later set; numbers of both are in the description. The test set stays as it is.
 
     Args:
         config: The study.
@@ -80,26 +80,29 @@ def prepare(
         check_patients(sets, group)
     groups = torch.arange(len(test)) if test.groups is None else test.groups.unique(return_inverse=True)[1]
     _check_test_classes(test, groups)
-    fingerprints = {name: data.fingerprint for name, data in zip(_NAMES, sets.values(), strict=True)}
+    fingerprints = [data.fingerprint for data in sets.values()]
     distinct, repeated, leaked = _remove_repetitions(train, validation, test)
-    parts = dict(zip(_NAMES, distinct, strict=True))
+    parts = [
+        PartDescription(counts=data.class_counts, patients=count_patients(data), fingerprint=fingerprint)
+        for data, fingerprint in zip(distinct, fingerprints, strict=True)
+    ]
     unknown = (
         "Patients are unknown: whether one is in two of the sets could not be checked, and intervals by image are too "
         "narrow where patients have several."
     )
-    description = {
-        "source": train.source,
-        "notice": notice,
-        "attribution": train.attribution,
-        "class_names": list(train.class_names),
-        "image_shape": list(train.image_shape),
-        "fingerprints": fingerprints,
-        "counts": {name: list(data.class_counts) for name, data in parts.items()},
-        "patients": {name: count_patients(data) for name, data in parts.items()},
-        "duplicates_removed": repeated,
-        "repeats_of_other_sets_removed": leaked,
-        "notes": [*notes, *([] if known or group is not None else [unknown])],
-    }
+    description = DataDescription(
+        source=train.source,
+        notice=notice,
+        attribution=train.attribution,
+        class_names=train.class_names,
+        image_shape=config.image_shape,
+        train=parts[0],
+        validation=parts[1],
+        test=parts[2],
+        duplicates_removed=repeated,
+        repeats_of_other_sets_removed=leaked,
+        notes=(*notes, *([] if known or group is not None else [unknown])),
+    )
     return Prepared(*distinct, groups, description)
 
 
@@ -119,9 +122,6 @@ def check_patients(sets: dict[str, ArrayDataset], group: Group | None) -> None:
 def count_patients(data: ArrayDataset) -> int | None:
     """Return the number of patients, or None where they are unknown."""
     return None if data.groups is None else len(data.groups.unique())
-
-
-_NAMES = ("train", "validation", "test")
 
 
 def _check_test_classes(test: ArrayDataset, groups: Tensor) -> None:

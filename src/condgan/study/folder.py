@@ -1,4 +1,4 @@
-"""The folder of a study: one file a cell, written whole or not at all."""
+"""The folder of a study: one file per cell, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,19 +6,35 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from condgan.files import as_json, write_arrays, write_json
+from condgan.files import from_json, to_json, write_arrays, write_json
 from condgan.study.cells import Cell
 from condgan.study.config import StudyConfig
+from condgan.study.results import SCHEMA, DataDescription, FailedOutcome, Outcome, check_schema, read_outcome
 
-SCHEMA = 1
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyDescription:
+    """What a study is of: the content of `config.json`.
+
+    Args:
+        config: The configuration.
+        data: The data.
+        command: The command that the study can be repeated with.
+        schema: Version of all records in the folder.
+    """
+
+    schema: int = SCHEMA
+    config: StudyConfig
+    data: DataDescription
+    command: str | None = None
 
 
 class StudyFolder:
@@ -31,8 +47,8 @@ class StudyFolder:
     | `cells/NAME.json` | outcome of a finished cell |
     | `cells/NAME.npz` | class probabilities of a classifier on the test images |
     | `gans/NAME/` | a generator, see `train_generator`, and `neighbors.png`, the most suspicious of its images beside real ones |
-    | `classifiers/NAME.safetensors` | the classifier that examines generated images |
-    | `real.png` | real training images, one row a class |
+    | `classifiers/NAME.safetensors` | the reference classifier, of real images, that judges generated ones |
+    | `real.png` | real training images, one row per class |
     | `test_evaluations.jsonl` | one line for each use of the test set |
 
     Probabilities are float64: in float32 all confident decisions would share the probability 1 and tie in the AUROC.
@@ -44,21 +60,12 @@ class StudyFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def begin(
-        self,
-        config: StudyConfig,
-        data: Mapping[str, Any],
-        test: tuple[Tensor, Tensor],
-        *,
-        command: str | None = None,
-    ) -> None:
+    def begin(self, study: StudyDescription, test: tuple[Tensor, Tensor]) -> None:
         """Write down configuration and data, or compare them with those that the folder was begun with.
 
         Args:
-            config: The configuration.
-            data: Description of the data.
+            study: Configuration and data; the command is not compared.
             test: Labels and groups of the test images.
-            command: The command that the study can be repeated with; not compared.
 
         Shape:
             - `test`: `(N,)` each, int64.
@@ -66,39 +73,35 @@ class StudyFolder:
         Raises:
             ValueError: If the folder holds a study of another configuration or other data.
         """
-        content = as_json({"schema": SCHEMA, "config": config.as_dict(), "data": dict(data)})
-        if (self.path / "config.json").is_file():
-            check_same(self._described(), content, f"{str(self.path)!r} holds another study")
+        if self.is_begun:
+            _check_same(self.study(), study, f"{str(self.path)!r} holds another study")
             return
         self.path.mkdir(parents=True, exist_ok=True)
         labels, groups = (part.numpy() for part in test)
         write_arrays(self.path / "test.npz", labels=labels, groups=groups)
-        write_json(self.path / "config.json", {**content, "command": command})
+        write_json(self._description, to_json(study))
 
     @property
-    def content(self) -> dict[str, Any]:
-        """Schema, configuration, data and command as they were written down.
+    def is_begun(self) -> bool:
+        """Whether the folder holds a study."""
+        return self._description.is_file()
+
+    @property
+    def _description(self) -> Path:
+        return self.path / "config.json"
+
+    def study(self) -> StudyDescription:
+        """Return what the study is of. Settings that are younger than the folder have their defaults.
 
         Raises:
             FileNotFoundError: If the folder holds no study.
             ValueError: If it has another schema.
         """
-        path = self.path / "config.json"
-        if not path.is_file():
+        if not self.is_begun:
             raise FileNotFoundError(f"{str(self.path)!r} must hold a study (a config.json), and does not.")
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if content.get("schema") != SCHEMA:
-            raise ValueError(f"{str(path)!r} must have schema {SCHEMA}, got {content.get('schema')}.")
-        return content
-
-    def _described(self) -> Any:
-        """Return schema, configuration and data; settings that are younger than the folder have their defaults."""
-        return _comparable({**self.content, "config": as_json(self.config.as_dict())})
-
-    @property
-    def config(self) -> StudyConfig:
-        """The configuration that the study was begun with."""
-        return StudyConfig.from_dict(self.content["config"])
+        content = json.loads(self._description.read_text(encoding="utf-8"))
+        check_schema(content, self._description)
+        return from_json(StudyDescription, content)
 
     def test(self) -> tuple[Tensor, Tensor]:
         """Return labels and groups of the test images, `(N,)` int64 each."""
@@ -114,40 +117,29 @@ class StudyFolder:
 
         A training that failed left none, and counts as complete.
         """
-        if "error" in self.read(cell.name):
+        if isinstance(self.read(cell.name), FailedOutcome):
             return True
         if cell.kind == "gan":
             return (self.gan(cell) / "generator" / "model.safetensors").is_file()
         return self.classifier(cell.name).is_file()
 
     def classifier(self, name: str) -> Path:
-        """Return the file of the weights of a classifier that looks at generated images."""
+        """Return the file of the weights of a reference classifier."""
         return self.path / "classifiers" / f"{name}.safetensors"
 
-    def write(self, cell: Cell, outcome: Mapping[str, Any], probabilities: Tensor | None = None) -> dict[str, Any]:
-        """Keep the outcome of a cell and return it as it can be read again.
+    def write(self, outcome: Outcome, probabilities: Tensor | None = None) -> None:
+        """Keep the outcome of a cell.
 
         Shape:
             - `probabilities`: `(N, K)`, float64, or None.
         """
         if probabilities is not None:
-            write_arrays(self.path / "cells" / f"{cell.name}.npz", probabilities=probabilities.numpy())
-        own = {
-            "name": cell.name,
-            "kind": cell.kind,
-            "recipe": cell.entry,
-            "seed": cell.seed,
-            "classifier_seed": cell.classifier_seed,
-            "arm": cell.arm,
-            "p": cell.percent,
-        }
-        write_json(self.path / "cells" / f"{cell.name}.json", as_json({**own, **outcome, **own}))
-        return self.read(cell.name)
+            write_arrays(self.path / "cells" / f"{outcome.name}.npz", probabilities=probabilities.numpy())
+        write_json(self.path / "cells" / f"{outcome.name}.json", to_json(outcome))
 
-    def read(self, name: str) -> dict[str, Any]:
+    def read(self, name: str) -> Outcome:
         """Return the outcome of a finished cell."""
-        outcome: dict[str, Any] = json.loads((self.path / "cells" / f"{name}.json").read_text(encoding="utf-8"))
-        return outcome
+        return read_outcome(json.loads((self.path / "cells" / f"{name}.json").read_text(encoding="utf-8")))
 
     def probabilities(self, name: str) -> Tensor:
         """Return the test probabilities of a classifier, `(N, K)` float64."""
@@ -156,17 +148,17 @@ class StudyFolder:
 
     def gan(self, cell: Cell) -> Path:
         """Return the folder of the generator that a cell trains or judges."""
-        gan = Cell(kind="gan", entry=cell.entry, seed=cell.seed, percent=cell.percent)
+        gan = Cell(kind="gan", recipe=cell.recipe, seed=cell.seed, percent=cell.percent)
         return self.path / "gans" / gan.name
 
     def count_test_use(self, key: str, cell: Cell) -> None:
-        """Write down, before it happens, that the test set is looked at: a use that is cut off counts too."""
+        """Write down, before it happens, that the test set is used: a use that is cut off counts too."""
         line = json.dumps({"key": key, "cell": cell.name, "time_ns": time.time_ns()})
         with (self.path / "test_evaluations.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def test_evaluations(self) -> dict[str, int]:
-        """Return how often the test set was looked at, by what was tested."""
+        """Return how often the test set was used, by what was tested."""
         path = self.path / "test_evaluations.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return dict(sorted(Counter(json.loads(line)["key"] for line in lines).items()))
@@ -180,14 +172,14 @@ class StudyFolder:
         """
         if other.path.resolve() == self.path.resolve():
             return
-        theirs = other._described()
-        if (self.path / "config.json").is_file():
-            check_same(self._described(), theirs, f"{str(self.path)!r} and {str(other.path)!r} are different studies")
+        theirs = other.study()
+        if self.is_begun:
+            _check_same(self.study(), theirs, f"{str(self.path)!r} and {str(other.path)!r} are different studies")
         names = [path.stem for path in sorted((other.path / "cells").glob("*.json"))]
         for name in filter(self.is_finished, names):
-            check_same(
-                _comparable(self.read(name)),
-                _comparable(other.read(name)),
+            _check_same(
+                self.read(name),
+                other.read(name),
                 f"{name} was run in {str(self.path)!r} and in {str(other.path)!r}, with different outcomes. Let each "
                 "machine run cells of its own",
             )
@@ -213,26 +205,27 @@ class StudyFolder:
         (self.path / "test_evaluations.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def check_same(found: Mapping[str, Any], given: Mapping[str, Any], what: str) -> None:
-    """Make sure that two descriptions of a study agree.
+_OF_THE_MACHINE = {"seconds", "origin", "device", "command"}
+
+
+def _check_same(found: object, given: object, what: str) -> None:
+    """Make sure that two records agree in all that does not depend on the machine.
 
     Raises:
         ValueError: If not; the message says where they differ.
     """
-    differing = list(_differences("", found, given))
+    differing = list(_differences("", to_json(found), to_json(given)))
     if differing:
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise ValueError(f"{what}: {'; '.join(differing[:5])}{more}. Choose another folder, or give the same.")
 
 
-_OF_THE_MACHINE = {"seconds", "device", "commit", "versions", "command", "fp32_precision"}
-
-
-def _comparable(content: Any) -> Any:
-    """Return content without what may differ between machines."""
-    if isinstance(content, Mapping):
-        return {name: _comparable(value) for name, value in content.items() if name not in _OF_THE_MACHINE}
-    return content
+def _differences(place: str, found: object, given: object) -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(given, dict):
+        for name in sorted({*found, *given} - _OF_THE_MACHINE):
+            yield from _differences(f"{place}.{name}".lstrip("."), found.get(name), given.get(name))
+    elif found != given:
+        yield f"{place} is {found!r}, got {given!r}"
 
 
 def _copy(source: Path, target: Path, names: list[str]) -> None:
@@ -241,11 +234,3 @@ def _copy(source: Path, target: Path, names: list[str]) -> None:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (source / name).is_dir() else shutil.copy2
             copy(source / name, target / name)
-
-
-def _differences(place: str, found: Any, given: Any) -> list[str]:
-    if isinstance(found, Mapping) and isinstance(given, Mapping):
-        names = sorted({*found, *given})
-        inner = [_differences(f"{place}.{name}".lstrip("."), found.get(name), given.get(name)) for name in names]
-        return [line for lines in inner for line in lines]
-    return [] if found == given else [f"{place} is {found!r}, got {given!r}"]

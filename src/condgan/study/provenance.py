@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,16 +16,33 @@ from condgan._version import __version__
 _PACKAGES = ("torchvision", "torch-fidelity", "numpy", "scipy")
 
 
-def provenance(device: torch.device | str) -> dict[str, Any]:
-    """Return what results depend on beside data and settings, ready for JSON.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What results depend on beside data and settings.
 
-    The commit is that of the sources that run, marked `-dirty` where files differ from it. Where they are no part of a
-    repository it is that in the environment variable CONDGAN_COMMIT, or None. On CUDA it is also said in which
-    precision convolutions and matrix products of float32 are computed.
+    Args:
+        device: The device.
+        commit: The commit of the sources that ran, marked `-dirty` where files differ from it. Outside of a repository
+            it is that in the environment variable CONDGAN_COMMIT, or None.
+        versions: Versions of packages, by name.
+        fp32_precision: On CUDA, in which precision convolutions and matrix products of float32 are computed.
     """
+
+    device: str
+    commit: str | None
+    versions: dict[str, str]
+    fp32_precision: dict[str, str] | None = None
+
+
+def provenance(device: torch.device | str) -> Provenance:
+    """Return where what is computed on a device now comes from."""
     device = torch.device(device)
-    origin = {"device": _describe_device(device), "commit": _commit(), "versions": _versions()}
-    return origin | ({"fp32_precision": _fp32_precision()} if device.type == "cuda" else {})
+    return Provenance(
+        device=_describe_device(device),
+        commit=_commit(),
+        versions=_versions(),
+        fp32_precision=_fp32_precision() if device.type == "cuda" else None,
+    )
 
 
 def _fp32_precision() -> dict[str, str]:

@@ -1,86 +1,626 @@
-"""`results.json`: everything that a study has found so far, computed from the files of its cells."""
+"""What a study has found, as records: everything in `results.json`, from the outcomes of cells to the verdicts.
+
+`condgan.files.to_json` writes them, `condgan.files.from_json` reads them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from condgan.files import as_json, write_json
-from condgan.study.cells import make_cells
-from condgan.study.folder import SCHEMA, StudyFolder
-from condgan.study.summaries import Outcomes, arm_keys, compare_arms, summarize_arms
-from condgan.study.verdicts import verdicts
+from condgan.files import from_json, to_json, write_json
+from condgan.metrics.diversity import DiversityReport
+from condgan.metrics.fidelity_report import FidelityReport
+from condgan.metrics.memorization import MemorizationReport, MemorizationVerdict
+from condgan.runs import KeptStep, TrainingImages
+from condgan.stats import ClassificationReport, Interval, SeedDifference, SeedEstimate
+from condgan.study.arms import CONTROLS
+from condgan.study.cells import Kind
+from condgan.study.config import StudyConfig
+from condgan.study.provenance import Provenance
+from condgan.types import ImageShape
 
+SCHEMA = 2
 WHAT = "What a classifier learns from generated images"
-_LEFT_OUT = ("versions", "history", "classifier")
 
 
-def summarize(folder: str | Path) -> dict[str, Any]:
-    """Return the results of a study as far as it has come.
+# Data
 
-    They depend on the files of the folder alone: those of several machines give the same results once merged. The
-    schema is documented with the results.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartDescription:
+    """One of the three sets of images, after removal of repeated images.
 
     Args:
-        folder: Folder of a study.
+        counts: Number of images of each class, in label order.
+        patients: Number of patients; None where they are unknown.
+        fingerprint: Digest of images and labels before removal.
+    """
+
+    counts: tuple[int, ...]
+    patients: int | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataDescription:
+    """The data of a study.
+
+    Args:
+        source: Where the training images come from.
+        class_names: Names of the classes, in label order.
+        image_shape: Channels, height and width.
+        train: Training images.
+        validation: Validation images.
+        test: Test images.
+        duplicates_removed: Number of training images that were removed because they repeat another one.
+        repeats_of_other_sets_removed: Number of training and validation images that were removed because they repeat
+            one of a later set.
+        attribution: Whom the images are owed to.
+        notice: What nobody may overlook about the data, for the top of the report.
+        notes: What else must be known about them.
+    """
+
+    source: str
+    class_names: tuple[str, ...]
+    image_shape: ImageShape
+    train: PartDescription
+    validation: PartDescription
+    test: PartDescription
+    duplicates_removed: int
+    repeats_of_other_sets_removed: int
+    attribution: str | None = None
+    notice: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, PartDescription]:
+        """The three sets by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.class_names)
+
+
+# Outcomes of cells
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What all finished cells tell.
+
+    Args:
+        name: Name of the cell.
+        percent: Share of the patients of the reduced class that was kept for training.
+        seconds: Wall-clock time.
+        origin: Machine and versions.
+    """
+
+    name: str
+    percent: float
+    seconds: float
+    origin: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorOutcome(Finished):
+    """A trained generator.
+
+    Args:
+        recipe: Name of its recipe in the study's configuration.
+        seed: Seed of the generator.
+        steps: Generator updates.
+        images_seen: Real images that the critic was shown, repetitions counted.
+        kept: The step that was kept.
+        settings: Everything that the training depended on.
+        generator_parameters: Number of parameters of the generator.
+        critic_parameters: Number of parameters of the critic.
+        last_metrics: Losses and other metrics of the last step.
+        train: The training images.
+    """
+
+    kind: Literal["gan"] = "gan"
+    recipe: str
+    seed: int
+    steps: int
+    images_seen: int
+    kept: KeptStep
+    settings: dict[str, object]
+    generator_parameters: int
+    critic_parameters: int
+    last_metrics: dict[str, float]
+    train: TrainingImages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recognition:
+    """How a classifier of real images recognizes the classes of generated ones (GAN-test).
+
+    Args:
+        classifier: Name of the cell of the classifier.
+        report: Its scores on the generated images.
+
+    References:
+        Shmelkov et al. 2018, arXiv:1807.09499.
+    """
+
+    classifier: str
+    report: ClassificationReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeOutcome(Finished):
+    """What was found in the images of a generator.
+
+    Args:
+        recipe: Name of its recipe in the study's configuration.
+        seed: Seed of the generator.
+        images: Number of images.
+        fidelity: How near they are to real images; None where it could not be measured.
+        diversity: How much they differ; None likewise.
+        memorization: Whether they repeat training images; None likewise.
+        refused: Why a report is None, by its name.
+        gan_test: How a classifier of real images recognizes them; None where there is no such classifier.
+    """
+
+    kind: Literal["judge"] = "judge"
+    recipe: str
+    seed: int
+    images: int
+    fidelity: FidelityReport | None
+    diversity: DiversityReport | None
+    memorization: MemorizationReport | None
+    refused: dict[str, str]
+    gan_test: Recognition | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierOutcome(Finished):
+    """A classifier that was trained on an arm and tested.
+
+    Args:
+        arm: Name of the arm.
+        recipe: Name of the recipe that the generated images come from; None for arms without any.
+        seed: Seed of the generator; None likewise.
+        classifier_seed: Number of the classifier of this generator and arm.
+        train_counts: Number of its training images of each class.
+        real_counts: Number of the real training images of each class, whether it was trained on them or not.
+        report: Scores on the test images, with intervals over patients alone.
+        settings: Everything that the training depended on.
+        history: One row per epoch, see `Classifier`.
+    """
+
+    kind: Literal["classifier"] = "classifier"
+    arm: str
+    recipe: str | None
+    seed: int | None
+    classifier_seed: int
+    train_counts: tuple[int, ...]
+    real_counts: tuple[int, ...]
+    report: ClassificationReport
+    settings: dict[str, object]
+    history: tuple[dict[str, float], ...]
+
+    @property
+    def key(self) -> ArmKey:
+        """The arm at its percentage."""
+        return ArmKey(recipe=self.recipe, arm=self.arm, percent=self.percent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedOutcome(Finished):
+    """A cell whose training diverged.
+
+    Args:
+        of: Kind of the cell.
+        error: What happened.
+    """
+
+    kind: Literal["failed"] = "failed"
+    of: Kind
+    error: str
+
+
+Outcome = GeneratorOutcome | JudgeOutcome | ClassifierOutcome | FailedOutcome
+
+
+# Scores of arms and their comparisons
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmKey:
+    """An arm at a percentage.
+
+    Args:
+        recipe: Name of the recipe of its generated images in the study's configuration; None without any.
+        arm: Name of the arm.
+        percent: Share of the patients of the reduced class.
+    """
+
+    recipe: str | None
+    arm: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The score of an arm by one metric.
+
+    Args:
+        arm: The arm.
+        metric: Name of the metric, see `condgan.stats`.
+        estimate: The mean over all its classifiers, with an interval over seeds and patients.
+        images: Number of the test images that the metric depends on.
+        relative_usefulness: How much of what real images teach is learned from the generated ones, see
+            `relative_usefulness`; None without generated images, without real ones to compare with, or for metrics
+            without a score of guessing.
+    """
+
+    arm: ArmKey
+    metric: str
+    estimate: SeedEstimate
+    images: int
+    relative_usefulness: float | None = None
+
+
+class Family(Enum):
+    """Comparisons that are corrected together, for each metric and percentage.
+
+    - `CONTROL`: every arm with generated images against the best of the controls, by the same metric.
+    - `RARE`: the recall of the rarest class, of every such arm against real images alone (the best control where
+      these were not run).
+    - `RECIPES`: the recipes with each other, on the first arm of generated images alone.
+    """
+
+    CONTROL = "control"
+    RARE = "rare"
+    RECIPES = "recipes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The difference of two arms, a minus b.
+
+    Args:
+        family: The comparisons that it is corrected with.
+        a: The one arm.
+        b: The other.
+        metric: Name of the metric.
+        level: Nominal coverage of the intervals.
+        difference: The difference, with its own interval and p value.
+        simultaneous: The interval at the level that covers all differences of the family together (Bonferroni); None
+            where there is no interval.
+        p_holm: The p value corrected for the family (Holm); None where there is no p value.
+        primary: Whether it answers the main question.
+    """
+
+    family: Family
+    a: ArmKey
+    b: ArmKey
+    metric: str
+    level: float
+    difference: SeedDifference
+    simultaneous: Interval | None
+    p_holm: float | None
+    primary: bool
+
+
+# Verdicts
+
+
+class Question(Enum):
+    """What a study is asked."""
+
+    IMAGES_HELP = "images_help"  # do generated images help, by the primary metric?
+    TEACH_ALONE = "teach_alone"  # does a classifier learn the classes from the images of a recipe alone?
+    RECALL_RISES = "recall_rises"  # do the images of a recipe, or at a percentage of any, raise the recall of a class?
+    BETTER_RECIPE = "better_recipe"  # the images of which of two recipes teach more, alone?
+    COPIES = "copies"  # do the images of a recipe repeat training images or reveal patients?
+    COLLAPSED = "collapsed"  # has a recipe collapsed onto few images of a class?
+    ALL_TRAINED = "all_trained"  # did every training end well?
+    COMPLETE = "complete"  # is the study finished?
+
+
+class Answer(Enum):
+    """An answer; `FIRST` and `SECOND` name one of two recipes, `NO_SIGN` claims less than `NO`."""
+
+    YES = "yes"
+    NO = "no"
+    NO_SIGN = "no_sign"
+    CANNOT_TELL = "cannot_tell"
+    FIRST = "first"
+    SECOND = "second"
+
+
+class Reason(Enum):
+    """Why an answer is not a plain one."""
+
+    FEW_SEEDS = "few_seeds"  # fewer than three of the outermost seeds
+    WITHIN_CHANCE = "within_chance"  # what was found may be chance
+    BELOW_GUESSING = "below_guessing"  # worse than guessing
+    NOT_MEASURED = "not_measured"
+    TOO_FEW_IMAGES = "too_few_images"
+    COPIES = "copies"  # generated images repeat training images
+    PATIENTS_RECOGNIZED = "patients_recognized"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferencesEvidence:
+    """A family of comparisons.
+
+    Args:
+        best: The one that speaks most for generated images, or the only one between two recipes.
+        compared: Number of comparisons.
+        controls: The controls that were run, of which the best counts; empty for other families.
+    """
+
+    best: Comparison
+    compared: int
+    controls: tuple[str, ...] = ()
+
+    @property
+    def controls_missing(self) -> tuple[str, ...]:
+        """The controls that were not run, for a family that is compared with the best of them."""
+        return tuple(arm for arm in CONTROLS if arm not in self.controls) if self.controls else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AloneEvidence:
+    """The score of generated images alone.
+
+    Args:
+        score: Their score.
+        guessing: The score of guessing.
+        real: The score of real images alone, if they were run.
+    """
+
+    score: Summary
+    guessing: float
+    real: Summary | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassCopies:
+    """What was found of copies in one class of one generator."""
+
+    seed: int
+    class_name: str
+    verdict: MemorizationVerdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopiesEvidence:
+    """What was found of copies; the gravest finding counts.
+
+    Args:
+        copies: Findings, those that the answer rests on first.
+        not_measured: Why there are none.
+    """
+
+    copies: tuple[ClassCopies, ...]
+    not_measured: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassCollapse:
+    """Whether one class of one generator has collapsed, and the numbers that say so."""
+
+    seed: int
+    class_name: str
+    collapsed: bool
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollapseEvidence:
+    """What was found of collapse.
+
+    Args:
+        classes: Findings, collapsed classes first.
+        not_measured: Why there are none.
+    """
+
+    classes: tuple[ClassCollapse, ...]
+    not_measured: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailuresEvidence:
+    """The trainings that diverged, which are in no score."""
+
+    failed: tuple[FailedOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressEvidence:
+    """How many cells are finished."""
+
+    finished: int
+    planned: int
+
+
+Evidence = DifferencesEvidence | AloneEvidence | CopiesEvidence | CollapseEvidence | FailuresEvidence | ProgressEvidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The answer to a question, by a rule of `condgan.study.verdicts`.
+
+    Args:
+        question: What is asked.
+        answer: The answer.
+        evidence: What it rests on.
+        reason: Why the answer is not a plain one.
+        recipes: The recipes that are asked about: one, two for `BETTER_RECIPE`, none for a question about all.
+        class_name: The class that is asked about.
+        metric: The metric that it is answered by.
+        percent: The share of patients of the reduced class.
+    """
+
+    question: Question
+    answer: Answer
+    evidence: Evidence
+    reason: Reason | None = None
+    recipes: tuple[str, ...] = ()
+    class_name: str | None = None
+    metric: str | None = None
+    percent: float = 100.0
+
+
+# All of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Everything that a study has found so far.
+
+    Args:
+        config: The configuration.
+        data: The data.
+        cells_planned: Number of all cells of the study.
+        cells: Outcomes of the finished cells, in the order of the plan.
+        summaries: Scores of the arms.
+        comparisons: Differences between them.
+        verdicts: Answers, the most important first.
+        test_evaluations: How often the test set was used, by what was tested.
+        commit: Commits of the sources.
+        device: Devices.
+        versions: Versions of packages, by name.
+        command: The command that the study can be repeated with.
+        what: What is studied, for titles.
+        schema: Version of this record.
+    """
+
+    schema: int = SCHEMA
+    what: str = WHAT
+    command: str | None = None
+    config: StudyConfig
+    data: DataDescription
+    commit: str | None
+    device: str | None
+    versions: dict[str, str]
+    cells_planned: int
+    cells: tuple[Outcome, ...]
+    summaries: tuple[Summary, ...]
+    comparisons: tuple[Comparison, ...]
+    verdicts: tuple[Verdict, ...]
+    test_evaluations: dict[str, int]
+
+    @property
+    def generators(self) -> tuple[GeneratorOutcome, ...]:
+        """The trained generators."""
+        return tuple(cell for cell in self.cells if isinstance(cell, GeneratorOutcome))
+
+    @property
+    def judged(self) -> tuple[JudgeOutcome, ...]:
+        """What was found in the images of generators."""
+        return tuple(cell for cell in self.cells if isinstance(cell, JudgeOutcome))
+
+    @property
+    def classifiers(self) -> tuple[ClassifierOutcome, ...]:
+        """The tested classifiers."""
+        return tuple(cell for cell in self.cells if isinstance(cell, ClassifierOutcome))
+
+    @property
+    def failed(self) -> tuple[FailedOutcome, ...]:
+        """The cells whose training diverged."""
+        return tuple(cell for cell in self.cells if isinstance(cell, FailedOutcome))
+
+    @property
+    def rare_class(self) -> str:
+        """The class whose recall is asked for."""
+        return rare_class(self.config, self.data)
+
+    def by_arm(self, percent: float | None = None) -> dict[ArmKey, dict[str, Summary]]:
+        """Return the summaries of each arm by metric, by default those of the main study."""
+        percent = self.config.full_percent if percent is None else percent
+        found: dict[ArmKey, dict[str, Summary]] = {}
+        for summary in self.summaries:
+            if summary.arm.percent == percent:
+                found.setdefault(summary.arm, {})[summary.metric] = summary
+        return found
+
+    def copied(self, recipe: str, seed: int) -> tuple[str, ...] | None:
+        """Return the classes of a generator that were found to be copied, or None where this was not measured."""
+        reports = [c.memorization for c in self.judged if (c.recipe, c.seed) == (recipe, seed) and c.memorization]
+        if not reports:
+            return None
+        return tuple(
+            name
+            for report in reports
+            for name, found in report.per_class.items()
+            if found.verdict is MemorizationVerdict.COPIES
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write a `results.json`, whole or not at all."""
+        write_json(Path(path), to_json(self))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Results:
+        """Read a `results.json`.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is of another schema, or not what `write` wrote; the message says where.
+        """
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        check_schema(content, path)
+        return from_json(cls, content)
+
+
+def check_schema(content: object, path: str | Path) -> None:
+    """Make sure that the content of a file has this version's schema.
 
     Raises:
-        FileNotFoundError: If the folder holds no study.
-        ValueError: If it has another schema.
+        ValueError: If not.
     """
-    files = StudyFolder(folder)
-    content, config = files.content, files.config
-    planned = [cell.name for cell in make_cells(config)]
-    cells = [files.read(name) for name in planned if files.is_finished(name)]
-    labels, groups = files.test()
-    by_arm = {
-        key: {
-            seed: {cell["classifier_seed"]: files.probabilities(cell["name"]) for cell in found if cell["seed"] == seed}
-            for seed in dict.fromkeys(cell["seed"] for cell in found)
-        }
-        for key, found in arm_keys(cells).items()
-    }
-    data = content["data"]
-    outcomes = Outcomes(config, tuple(data["class_names"]), labels, groups, by_arm)
-    counts = data["counts"]["train"]
-    summaries = summarize_arms(outcomes)
-    comparisons = compare_arms(outcomes, summaries, counts)
-    results = {
-        "schema": SCHEMA,
-        "what": WHAT,
-        "command": content.get("command"),
-        "config": content["config"],
-        "data": data,
-        "commit": _together([cell.get("commit") for cell in cells]),
-        "device": _together([cell.get("device") for cell in cells]),
-        "versions": _versions(cells),
-        "cells_planned": len(planned),
-        "cells": [{name: value for name, value in cell.items() if name not in _LEFT_OUT} for cell in cells],
-        "summaries": summaries,
-        "comparisons": comparisons,
-        "verdicts": verdicts(outcomes, cells, summaries, comparisons, counts),
-        "test_evaluations": files.test_evaluations(),
-    }
-    made: dict[str, Any] = as_json(results)
-    return made
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise ValueError(
+            f"{str(path)!r} must have schema {SCHEMA}, got {found!r}: it was written by another version. Run the study "
+            "again in a new folder."
+        )
 
 
-def write_results(folder: str | Path) -> Path:
-    """Write `results.json` into the folder of a study and return its path."""
-    path = Path(folder) / "results.json"
-    write_json(path, summarize(folder))
-    return path
+def read_outcome(content: object) -> Outcome:
+    """Return the outcome that `to_json` made plain values of.
+
+    Raises:
+        ValueError: If it is not one; the message says where.
+    """
+    return from_json(_Cell, {"outcome": content}).outcome
 
 
-def _together(values: Sequence[str | None]) -> str | None:
-    distinct = [value for value in dict.fromkeys(values) if value is not None]
-    return ", ".join(distinct) or None
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    outcome: Outcome
 
 
-def _versions(cells: Sequence[dict[str, Any]]) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for cell in cells:
-        for name, version in cell.get("versions", {}).items():
-            found.setdefault(name, []).append(version)
-    return {name: ", ".join(dict.fromkeys(versions)) for name, versions in found.items()}
+def rare_class(config: StudyConfig, data: DataDescription) -> str:
+    """Return the class whose recall is asked for: the one made rare, or else the rarest."""
+    if config.reduced_class is not None:
+        return config.reduced_class
+    counts = data.train.counts
+    return data.class_names[min(range(len(counts)), key=lambda label: counts[label])]
+
+
+def recalled_class(metric: str) -> str | None:
+    """Return the class whose recall a metric is; None for other metrics.
+
+    Examples:
+        >>> recalled_class("recall/normal"), recalled_class("auroc")
+        ('normal', None)
+    """
+    head, _, name = metric.partition("/")
+    return name if head == "recall" and name else None
+
+
+def guessing(metric: str, num_classes: int) -> float | None:
+    """Return the score of guessing, or None where it depends on the guesses."""
+    return {"balanced_accuracy": 1 / num_classes, "auroc": 0.5}.get(metric)

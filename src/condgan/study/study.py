@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,19 +15,28 @@ from torch import Tensor
 from condgan.classifier.training import Classifier
 from condgan.data.store import ArrayDataset
 from condgan.images import save_sheet
-from condgan.metrics import classification_report
 from condgan.metrics.crossfit import classifier_extractor
-from condgan.metrics.evaluation import PRETRAINED, judge_images, make_extractor
+from condgan.metrics.evaluation import PRETRAINED, evaluate, make_extractor
 from condgan.metrics.extractors import CrossFit, Extractor
-from condgan.runs import SHOWN, Criterion, GeneratorTraining, Pool, class_kid, in_words, load_generator
+from condgan.runs import SHOWN, Criterion, GeneratorTraining, Pool, RunDescription, class_kid, in_words, load_generator
 from condgan.sampling import class_grid
+from condgan.stats import classification_report
 from condgan.study.arms import ARMS, run_arm, synthetic_labels
 from condgan.study.cells import Cell, make_cells
-from condgan.study.config import PRIMARY_METRICS, StudyConfig
-from condgan.study.data import Group, Prepared, keep_patients, prepare
-from condgan.study.folder import StudyFolder
+from condgan.study.config import StudyConfig
+from condgan.study.data import Group, keep_patients, prepare
+from condgan.study.folder import StudyDescription, StudyFolder
 from condgan.study.provenance import provenance
-from condgan.study.results import write_results
+from condgan.study.results import (
+    ClassifierOutcome,
+    FailedOutcome,
+    GeneratorOutcome,
+    JudgeOutcome,
+    Outcome,
+    Recognition,
+    Results,
+)
+from condgan.study.summaries import summarize
 from condgan.training import TrainingDivergedError
 from condgan.training.engines import EngineName
 from condgan.training.setup import best_device
@@ -58,7 +65,7 @@ class Study:
 
     Raises:
         ValueError: If the data do not fit, a patient is in two of the sets, or the folder holds another study.
-        FileNotFoundError: If the weights of the extractor are not at hand.
+        FileNotFoundError: If the weights of the extractor are missing.
     """
 
     def __init__(
@@ -84,13 +91,18 @@ class Study:
         self.device = torch.device(device) if device is not None else best_device()
         self.progress = progress or (lambda line: None)
         self.cells = make_cells(config)
-        self.worker = Worker(config, self.data, self.folder, device=self.device, real_images=real_images, engine=engine)
+        self.real_images, self.engine = real_images, engine
+        controls = [cell for cell in self.cells if cell.kind == "classifier" and cell.recipe is None]
+        self.references = {cell.percent: cell.name for cell in reversed(controls)}
+        self._extractor: Extractor | CrossFit | None = None
+        self._reduced: dict[float, ArrayDataset] = {}
+        self._pool: tuple[str, Pool] | None = None
         if config.extractor in PRETRAINED:
-            _ = self.worker.extractor  # now, so that missing weights are not found out behind days of training
-        tested = (self.data.test.labels, self.data.test_groups)
-        self.folder.begin(config, self.data.description, tested, command=command)
+            self.prepare_extractor()  # now, so that missing weights are not found out after days of training
+        description = StudyDescription(config=config, data=self.data.description, command=command)
+        self.folder.begin(description, (self.data.test.labels, self.data.test_groups))
         if real_images:
-            self.worker.save_real(self.folder.path / "real.png")
+            self._save_real(self.folder.path / "real.png")
 
     def run(self, cells: Sequence[str] = ("*",), *, time_limit: float | None = None) -> bool:
         """Run what is missing, in the order of the plan.
@@ -114,7 +126,7 @@ class Study:
         for number, cell in enumerate(missing):
             if cell not in self._missing(chosen):
                 continue  # another process was faster
-            failed = [name for name in cell.needs if "error" in self.folder.read(name)]
+            failed = [name for name in cell.needs if isinstance(self.folder.read(name), FailedOutcome)]
             if failed:
                 self.progress(f"{cell.name} is left out: {failed[0]} failed")
                 continue
@@ -131,31 +143,249 @@ class Study:
             self.progress(f"{line}: {in_words(time.perf_counter() - began)}; {self._time_left(missing[number + 1 :])}")
         return True
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Results:
         """Return the results so far, and leave them as `results.json` in the folder."""
-        path = write_results(self.folder.path)
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        results = summarize(self.folder.path)
+        results.write(self.folder.path / "results.json")
         return results
 
-    def _run(self, cell: Cell, deadline: float, line: str) -> bool:
+    def train(
+        self, cell: Cell, *, deadline: float = math.inf, report: Callable[[str], None] | None = None
+    ) -> GeneratorOutcome | None:
+        """Train the generator of a cell; return None if the deadline came first, see `train_generator`."""
+        run = self.prepare_training(cell, deadline=deadline, report=report).run()
+        return None if run is None else self.outcome_of(cell, run)
+
+    def prepare_training(
+        self, cell: Cell, *, deadline: float = math.inf, report: Callable[[str], None] | None = None
+    ) -> GeneratorTraining:
+        """Return the training of a cell's generator before it is run."""
+        name, seed = _generator_of(cell)
+        recipe = self.config.recipes[name]
+        return GeneratorTraining(
+            recipe,
+            self.real(cell.percent),
+            self.folder.gan(cell),
+            criterion=None if recipe.keep == "last" else self._class_kid(cell.percent),
+            seed=seed,
+            precision=self.config.precision,
+            engine=self.engine,
+            device=self.device,
+            deadline=deadline,
+            report=report,
+        )
+
+    def outcome_of(self, cell: Cell, run: RunDescription) -> GeneratorOutcome:
+        """Return the outcome of a cell from what `train_generator` returned for it."""
+        recipe, seed = _generator_of(cell)
+        return GeneratorOutcome(
+            name=cell.name,
+            percent=cell.percent,
+            seconds=run.seconds,
+            origin=provenance(self.device),
+            recipe=recipe,
+            seed=seed,
+            steps=run.steps,
+            images_seen=run.images_seen,
+            kept=run.kept,
+            settings=run.settings,
+            generator_parameters=run.generator_parameters,
+            critic_parameters=run.critic_parameters,
+            last_metrics=run.last_metrics,
+            train=run.train,
+        )
+
+    def judge(self, cell: Cell) -> JudgeOutcome:
+        """Judge as many images of a generator as there are real training images, class by class."""
         began = time.perf_counter()
+        recipe, seed = _generator_of(cell)
+        train = self.real(cell.percent)
+        y = torch.arange(train.num_classes).repeat_interleave(torch.tensor(train.class_counts))
+        # Not the images that classifiers are trained on: of these a study has as many as its largest arm asks for.
+        generated = self.images_of(cell, y, seed=_SEED_STRIDE + seed).first(len(y))
+        self._count_test_use(cell, "fidelity")
+        found = evaluate(
+            generated,
+            train,
+            test=self.data.test,
+            held_out=self.data.validation,
+            extractor=self.prepare_extractor(),
+            neighbors=self.folder.gan(cell) / "neighbors.png" if self.real_images else None,
+        )
+        recognition = None
+        if cell.percent in self.references:
+            report = self._reference(cell.percent).evaluate(
+                generated, resamples=self.config.resamples, level=self.config.level
+            )
+            recognition = Recognition(classifier=self.references[cell.percent], report=report)
+        return JudgeOutcome(
+            name=cell.name,
+            percent=cell.percent,
+            seconds=_since(began),
+            origin=provenance(self.device),
+            recipe=recipe,
+            seed=seed,
+            images=len(generated),
+            fidelity=found.fidelity,
+            diversity=found.diversity,
+            memorization=found.memorization,
+            refused=found.refusals,
+            gan_test=recognition,
+        )
+
+    def classify(self, cell: Cell) -> tuple[ClassifierOutcome, Tensor]:
+        """Train a classifier on its arm and test it; return the outcome and the test probabilities.
+
+        Shape:
+            - Returns: probabilities of the shape `(N, K)`, float64.
+        """
+        began = time.perf_counter()
+        if cell.arm is None or cell.classifier_seed is None:
+            raise ValueError(f"{cell.name} is not a classifier.")
+        arm, real, number = ARMS[cell.arm], self.real(cell.percent), cell.classifier_seed
+        synthetic = None
+        if arm.needs_synthetic:
+            synthetic = self._synthetic(cell).first(round(arm.synthetic_multiple * len(real)))
+        # Classifiers of different generators share no seed: what a seed does to all of them would not count as chance.
+        seed = number if cell.seed is None else (cell.seed + 1) * _SEED_STRIDE + number
+        classifier = run_arm(
+            arm,
+            real,
+            self.data.validation,
+            synthetic,
+            steps=self.config.classifier_steps,
+            epochs=self.config.classifier_epochs,
+            batch_size=self.config.classifier_batch_size,
+            learning_rate=self.config.learning_rate,
+            precision=self.config.precision,
+            device=self.device,
+            seed=seed,
+        )
+        test = self.data.test
+        self._count_test_use(cell, arm.name)
+        p = classifier.predict_proba(test.images)
+        report = classification_report(
+            p,
+            test.labels,
+            groups=self.data.test_groups,
+            class_names=test.class_names,
+            threshold=classifier.threshold,
+            resamples=self.config.resamples,
+            level=self.config.level,
+        )
+        if cell.name == self.references.get(cell.percent):
+            classifier.save(self.folder.classifier(cell.name))
+        return ClassifierOutcome(
+            name=cell.name,
+            percent=cell.percent,
+            seconds=_since(began),
+            origin=provenance(self.device),
+            arm=arm.name,
+            recipe=cell.recipe,
+            seed=cell.seed,
+            classifier_seed=number,
+            train_counts=tuple(classifier.settings["train"]["class_counts"]),
+            real_counts=real.class_counts,
+            report=report,
+            settings=classifier.settings,
+            history=classifier.history,
+        ), p
+
+    def prepare_extractor(self) -> Extractor | CrossFit:
+        """Return the network of the features that images are judged in; that of the domain is trained the first time.
+
+        Raises:
+            ValueError: If the study judges no images.
+            FileNotFoundError: If weights are missing.
+        """
+        if self.config.extractor is None:
+            raise ValueError("this study judges no images: its configuration has extractor=None.")
+        if self._extractor is None:
+            train = self.real(self.config.full_percent)
+            precision = self.config.precision
+            self._extractor = make_extractor(self.config.extractor, train, precision=precision, device=self.device)
+        return self._extractor
+
+    def real(self, percent: float) -> ArrayDataset:
+        """Return the real training images at a percentage of the reduced class."""
+        train, reduced = self.data.train, self.config.reduced_class
+        if percent == 100 or reduced is None:
+            return train
+        if percent not in self._reduced:
+            self._reduced[percent] = keep_patients(train, train.class_names.index(reduced), percent)
+        return self._reduced[percent]
+
+    def images_of(self, cell: Cell, y: Tensor, *, seed: int) -> Pool:
+        """Return images of a cell's generator with these labels, drawn as they are needed.
+
+        Shape:
+            - `y`: `(N,)`, int64 in `[0, K)`.
+        """
+        return Pool(
+            load_generator(self.folder.gan(cell), device=self.device),
+            y,
+            seed=seed,
+            class_names=self.data.train.class_names,
+            source=f"images of {cell.recipe}, seed {cell.seed}",
+        )
+
+    def _synthetic(self, cell: Cell) -> Pool:
+        """Return the images that all arms of a generator share; those of the last one are kept in memory."""
+        name = self.folder.gan(cell).name
+        if self._pool is None or self._pool[0] != name:
+            real = self.real(cell.percent)
+            most = max(ARMS[arm].synthetic_multiple for arm in self.config.arms)
+            y = synthetic_labels(real.class_counts, round(most * len(real)))
+            self._pool = (name, self.images_of(cell, y, seed=_generator_of(cell)[1]))
+        return self._pool[1]
+
+    def _reference(self, percent: float) -> Classifier:
+        """Return the first classifier of real images, which judges generated ones."""
+        return Classifier.load(self.folder.classifier(self.references[percent]), device=self.device)
+
+    def _class_kid(self, percent: float) -> Criterion:
+        name = f"ResNet-18 of {self.references[percent]}"
+        extractor = classifier_extractor(self._reference(percent), name=name, device=self.device)
+        return class_kid(self.data.validation, extractor)
+
+    def _save_real(self, path: Path) -> None:
+        """Save the first real training images of each class."""
+        train = self.data.train
+        shown = min(SHOWN, *train.class_counts)
+        chosen = [(train.labels == label).nonzero().flatten()[:shown] for label in class_grid(train.num_classes, 1)]
+        save_sheet(train.images[torch.cat(chosen)], path, columns=shown)
+
+    def _count_test_use(self, cell: Cell, what: str) -> None:
+        key = what if cell.recipe is None else f"{cell.recipe}/{what}"
+        self.folder.count_test_use(
+            key + ("" if cell.percent == self.config.full_percent else f"@{cell.percent:g}%"), cell
+        )
+
+    def _run(self, cell: Cell, deadline: float, line: str) -> bool:
+        """Compute the outcome of a cell and keep it; return False if the deadline came first."""
+        began = time.perf_counter()
+        outcome: Outcome | None
         probabilities: Tensor | None = None
         try:
             if cell.kind == "gan":
-                outcome = self.worker.train(
-                    cell, deadline=deadline, report=lambda text: self.progress(f"{line}: {text}")
-                )
-                if outcome is None:
-                    return False
+                outcome = self.train(cell, deadline=deadline, report=lambda text: self.progress(f"{line}: {text}"))
             elif cell.kind == "judge":
-                outcome = self.worker.judge(cell)
+                outcome = self.judge(cell)
             else:
-                outcome, probabilities = self.worker.classify(cell)
+                outcome, probabilities = self.classify(cell)
         except TrainingDivergedError as error:
-            outcome = {"error": str(error)}
-        seconds = round(outcome.pop("seconds", time.perf_counter() - began), 2)
+            outcome = FailedOutcome(
+                name=cell.name,
+                percent=cell.percent,
+                seconds=_since(began),
+                origin=provenance(self.device),
+                of=cell.kind,
+                error=str(error),
+            )
+        if outcome is None:
+            return False
         if not self.folder.is_finished(cell.name):  # else only its network was missing: results stay as they are
-            self.folder.write(cell, {**outcome, "seconds": seconds, **provenance(self.device)}, probabilities)
+            self.folder.write(outcome, probabilities)
         if cell.kind == "gan":
             shutil.rmtree(self.folder.gan(cell) / "checkpoints", ignore_errors=True)
         return True
@@ -183,7 +413,7 @@ class Study:
         """
         found: list[Cell] = []
         needed: set[str] = set()
-        for cell in reversed(chosen):  # cells come behind those that they need
+        for cell in reversed(chosen):  # cells come after those that they need
             finished = self.folder.is_finished(cell.name)
             if not finished or (cell.name in needed and not self.folder.has_network(cell)):
                 found.append(cell)
@@ -195,9 +425,9 @@ class Study:
         alike = [
             other
             for other in self.cells
-            if other.kind == cell.kind and (cell.kind != "gan" or other.entry == cell.entry)
+            if other.kind == cell.kind and (cell.kind != "gan" or other.recipe == cell.recipe)
         ]
-        spent = [self.folder.read(other.name)["seconds"] for other in alike if self.folder.is_finished(other.name)]
+        spent = [self.folder.read(other.name).seconds for other in alike if self.folder.is_finished(other.name)]
         return sum(spent) / len(spent) if spent else None
 
     def _time_left(self, cells: Sequence[Cell]) -> str:
@@ -227,203 +457,13 @@ def merge(folders: Sequence[str | Path], into: str | Path) -> Path:
 
 _SEED_STRIDE = 1000
 
-Report = Callable[[str], None]
 
-
-class Worker:
-    """Computes the outcomes of cells, which depend on their names, the configuration and the data alone.
-
-    Args:
-        config: The configuration of the study.
-        data: Its data.
-        folder: Its folder, for generators and the classifier that looks at their images.
-        device: Where to compute.
-        real_images: Whether pictures of real images may be kept in the folder.
-        engine: How updates of generators are run.
-    """
-
-    def __init__(
-        self,
-        config: StudyConfig,
-        data: Prepared,
-        folder: StudyFolder,
-        *,
-        device: torch.device,
-        real_images: bool,
-        engine: EngineName = "auto",
-    ) -> None:
-        self.config, self.data, self.folder = config, data, folder
-        self.device, self.real_images, self.engine = device, real_images, engine
-        controls = [cell for cell in make_cells(config) if cell.kind == "classifier" and cell.entry is None]
-        self.examiners = {cell.percent: cell.name for cell in reversed(controls)}
-        self._extractor: Extractor | CrossFit | None = None
-        self._reduced: dict[float, ArrayDataset] = {}
-        self._pool: tuple[str, Pool] | None = None
-
-    def train(self, cell: Cell, *, deadline: float = math.inf, report: Report | None = None) -> dict[str, Any] | None:
-        """Train a generator; return None if the deadline came first, see `train_generator`."""
-        return self.prepare(cell, deadline=deadline, report=report).run()
-
-    def prepare(self, cell: Cell, *, deadline: float = math.inf, report: Report | None = None) -> GeneratorTraining:
-        """Return the training of a generator before it is run."""
-        entry, seed = _of_generator(cell)
-        recipe = self.config.recipes[entry]
-        return GeneratorTraining(
-            recipe,
-            self.real(cell.percent),
-            self.folder.gan(cell),
-            criterion=None if recipe.keep == "last" else self._class_kid(cell.percent),
-            seed=seed,
-            precision=self.config.precision,
-            engine=self.engine,
-            device=self.device,
-            deadline=deadline,
-            report=report,
-        )
-
-    def classify(self, cell: Cell) -> tuple[dict[str, Any], Tensor]:
-        """Train a classifier on its arm and test it; return the outcome and the test probabilities."""
-        arm, real = ARMS[str(cell.arm)], self.real(cell.percent)
-        synthetic = None
-        if arm.needs_synthetic:
-            synthetic = self._synthetic(cell).first(round(arm.synthetic_multiple * len(real)))
-        number = int(cell.classifier_seed or 0)
-        # Classifiers of different generators share no seed: what a seed does to all of them would pass for no chance.
-        seed = number if cell.seed is None else (cell.seed + 1) * _SEED_STRIDE + number
-        classifier = run_arm(
-            arm,
-            real,
-            self.data.validation,
-            synthetic,
-            steps=self.config.classifier_steps,
-            epochs=self.config.classifier_epochs,
-            batch_size=self.config.classifier_batch_size,
-            learning_rate=self.config.learning_rate,
-            precision=self.config.precision,
-            device=self.device,
-            seed=seed,
-        )
-        test = self.data.test
-        self._count_test_use(cell, str(cell.arm))
-        p = classifier.predict_proba(test.images)
-        report = classification_report(
-            p,
-            test.labels,
-            groups=self.data.test_groups,
-            class_names=test.class_names,
-            threshold=classifier.threshold,
-            resamples=self.config.resamples,
-            level=self.config.level,
-        ).as_dict()
-        if cell.name == self.examiners.get(cell.percent):
-            classifier.save(self.folder.classifier(cell.name))
-        recall = {f"recall/{name}": estimate for name, estimate in report["recall"].items()}
-        return {
-            "classes": test.num_classes,
-            "train_counts": classifier.settings["train"]["class_counts"],
-            "real_counts": list(real.class_counts),
-            "confusion": report["confusion"],
-            "metrics": {name: report[name]["value"] for name in PRIMARY_METRICS}
-            | {"recall": [estimate["value"] for estimate in recall.values()]},
-            "interval": {name: report[name] for name in PRIMARY_METRICS} | recall,
-            "at_threshold": report["at_threshold"],
-            "classifier": classifier.settings,
-            "history": list(classifier.history),
-        }, p
-
-    def judge(self, cell: Cell) -> dict[str, Any]:
-        """Judge as many images of a generator as there are real training images, class by class."""
-        _, seed = _of_generator(cell)
-        train = self.real(cell.percent)
-        y = torch.arange(train.num_classes).repeat_interleave(torch.tensor(train.class_counts))
-        # Not the images that classifiers are trained on: of these a study has as many as its largest arm asks for.
-        generated = self._make_pool(cell, y, seed=_SEED_STRIDE + seed).first(len(y))
-        self._count_test_use(cell, "fidelity")
-        judged = judge_images(
-            generated,
-            train,
-            self.data.validation,
-            self.data.test,
-            self.extractor,
-            neighbors=self.folder.gan(cell) / "neighbors.png" if self.real_images else None,
-        )
-        recognized = None
-        if cell.percent in self.examiners:
-            # GAN-test (Shmelkov et al. 2018, arXiv:1807.09499): does a classifier of real images recognize the classes?
-            report = self._examiner(cell.percent).evaluate(
-                generated, resamples=self.config.resamples, level=self.config.level
-            )
-            recognized = {"classifier": self.examiners[cell.percent], **report.as_dict()}
-        return {"images": len(generated), **judged, "gan_test": recognized}
-
-    @property
-    def extractor(self) -> Extractor | CrossFit:
-        """The network of the features that images are judged in; that of the domain is trained when first needed.
-
-        Raises:
-            ValueError: If the study judges no images.
-            FileNotFoundError: If weights are not at hand.
-        """
-        if self.config.extractor is None:
-            raise ValueError("this study judges no images: its configuration has extractor=None.")
-        if self._extractor is None:
-            train = self.real(self.config.full_percent)
-            precision = self.config.precision
-            self._extractor = make_extractor(self.config.extractor, train, precision=precision, device=self.device)
-        return self._extractor
-
-    def real(self, percent: float) -> ArrayDataset:
-        """Return the real training images at a percentage of the reduced class."""
-        train, reduced = self.data.train, self.config.reduced_class
-        if percent == 100 or reduced is None:
-            return train
-        if percent not in self._reduced:
-            self._reduced[percent] = keep_patients(train, train.class_names.index(reduced), percent)
-        return self._reduced[percent]
-
-    def save_real(self, path: Path) -> None:
-        """Save the first real training images of each class."""
-        train = self.data.train
-        shown = min(SHOWN, *train.class_counts)
-        chosen = [(train.labels == label).nonzero().flatten()[:shown] for label in class_grid(train.num_classes, 1)]
-        save_sheet(train.images[torch.cat(chosen)], path, columns=shown)
-
-    def _synthetic(self, cell: Cell) -> Pool:
-        """Return the images that all arms of a generator share; those of the last one are kept in memory."""
-        name = self.folder.gan(cell).name
-        if self._pool is None or self._pool[0] != name:
-            real = self.real(cell.percent)
-            most = max(ARMS[arm].synthetic_multiple for arm in self.config.arms)
-            y = synthetic_labels(real.class_counts, round(most * len(real)))
-            self._pool = (name, self._make_pool(cell, y, seed=_of_generator(cell)[1]))
-        return self._pool[1]
-
-    def _make_pool(self, cell: Cell, y: Tensor, *, seed: int) -> Pool:
-        return Pool(
-            load_generator(self.folder.gan(cell), device=self.device),
-            y,
-            seed=seed,
-            class_names=self.data.train.class_names,
-            source=f"images of {cell.entry}, seed {cell.seed}",
-        )
-
-    def _examiner(self, percent: float) -> Classifier:
-        """Return the first classifier of real images, which looks at generated ones."""
-        return Classifier.load(self.folder.classifier(self.examiners[percent]), device=self.device)
-
-    def _class_kid(self, percent: float) -> Criterion:
-        name = f"ResNet-18 of {self.examiners[percent]}"
-        extractor = classifier_extractor(self._examiner(percent), name=name, device=self.device)
-        return class_kid(self.data.validation, extractor)
-
-    def _count_test_use(self, cell: Cell, what: str) -> None:
-        key = what if cell.entry is None else f"{cell.entry}/{what}"
-        self.folder.count_test_use(
-            key + ("" if cell.percent == self.config.full_percent else f"@{cell.percent:g}%"), cell
-        )
-
-
-def _of_generator(cell: Cell) -> tuple[str, int]:
-    if cell.entry is None or cell.seed is None:
+def _generator_of(cell: Cell) -> tuple[str, int]:
+    """Return recipe and seed of a cell's generator."""
+    if cell.recipe is None or cell.seed is None:
         raise ValueError(f"{cell.name} has no generator.")
-    return cell.entry, cell.seed
+    return cell.recipe, cell.seed
+
+
+def _since(began: float) -> float:
+    return round(time.perf_counter() - began, 2)

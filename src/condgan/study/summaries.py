@@ -1,34 +1,98 @@
-"""Scores of arms over seeds and patients, and their comparisons."""
+"""Scores of arms over seeds and patients, their comparisons, and all that a study's folder says so far."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
-from typing import Any, NamedTuple
+from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from condgan.metrics.classification import decision_scores
-from condgan.metrics.comparison import delong, holm, mcnemar
-from condgan.metrics.scores import auroc
-from condgan.metrics.seeds import Score, SeedDifference, SeedEstimate, paired_difference, seed_interval
-from condgan.metrics.statistics import Estimate
+from condgan.stats import (
+    OVERALL_METRICS,
+    Estimate,
+    SeedDifference,
+    SeedEstimate,
+    holm,
+    paired_difference,
+    recall_of,
+    score_functions,
+    seed_interval,
+)
+from condgan.stats.seeds import Runs, ScoreFunction
 from condgan.study.arms import ARMS
+from condgan.study.cells import make_cells
 from condgan.study.config import StudyConfig
+from condgan.study.folder import StudyFolder
+from condgan.study.provenance import Provenance
+from condgan.study.results import (
+    ArmKey,
+    ClassifierOutcome,
+    Comparison,
+    Family,
+    Outcome,
+    Results,
+    Summary,
+    guessing,
+    rare_class,
+    recalled_class,
+)
+from condgan.study.verdicts import verdicts
+
+ByGenerator = Mapping[int | None, Mapping[int, Tensor]]
+"""Test probabilities `(N, K)` by generator seed (None without generated images) and classifier seed."""
 
 
-class ArmKey(NamedTuple):
-    """An arm at a percentage, of a recipe's entry if it has generated images."""
+def summarize(folder: str | Path) -> Results:
+    """Return the results of a study as far as it has come.
 
-    recipe: str | None
-    arm: str
-    p: float
+    They depend on the files of the folder alone: those of several machines give the same results once merged.
+
+    Args:
+        folder: Folder of a study.
+
+    Raises:
+        FileNotFoundError: If the folder holds no study.
+        ValueError: If it has another schema.
+    """
+    files = StudyFolder(folder)
+    study = files.study()
+    config, data = study.config, study.data
+    planned = make_cells(config)
+    cells = tuple(files.read(cell.name) for cell in planned if files.is_finished(cell.name))
+    labels, groups = files.test()
+    rare = rare_class(config, data)
+    tested = TestedArms(config, data.class_names, labels, groups, _probabilities(files, cells))
+    summaries = summarize_arms(tested)
+    comparisons = compare_arms(tested, summaries, rare)
+    origins = [cell.origin for cell in cells]
+    return Results(
+        command=study.command,
+        config=config,
+        data=data,
+        commit=_together([origin.commit for origin in origins]),
+        device=_together([origin.device for origin in origins]),
+        versions=_versions(origins),
+        cells_planned=len(planned),
+        cells=cells,
+        summaries=summaries,
+        comparisons=comparisons,
+        verdicts=verdicts(config, rare, data.num_classes, cells, summaries, comparisons, planned=len(planned)),
+        test_evaluations=files.test_evaluations(),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcomes:
+def write_results(folder: str | Path) -> Path:
+    """Write `results.json` into the folder of a study and return its path."""
+    path = Path(folder) / "results.json"
+    summarize(folder).write(path)
+    return path
+
+
+@dataclass(frozen=True)
+class TestedArms:
     """The test probabilities of all finished classifiers.
 
     Args:
@@ -36,231 +100,175 @@ class Outcomes:
         class_names: Names of the classes.
         labels: Labels of the test images.
         groups: Their groups (patients).
-        by_arm: For each arm the probabilities `(N, K)` by generator seed and classifier seed; arms without generated
-            images have the one generator seed None.
+        by_arm: Probabilities of each arm.
 
     Shape:
         - `labels`, `groups`: `(N,)`, int64.
     """
 
+    __test__ = False  # not a test case, whatever pytest takes the name for
+
     config: StudyConfig
     class_names: tuple[str, ...]
     labels: Tensor
     groups: Tensor
-    by_arm: Mapping[ArmKey, Mapping[int | None, Mapping[int, Tensor]]]
+    by_arm: Mapping[ArmKey, ByGenerator]
 
-    def runs(self, key: ArmKey) -> list[Any]:
-        """Return the runs of an arm as `seed_interval` takes them.
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that arms are scored by."""
+        return (*OVERALL_METRICS, *map(recall_of, self.class_names))
 
-        Where classifiers are missing, only the generators that have the most are taken.
-        """
-        by_seed = self.by_arm[key]
-        most = max(map(len, by_seed.values()))
-        complete = [dict(sorted(found.items())) for found in by_seed.values() if len(found) == most]
-        nested = [list(found.values()) for found in complete]
-        return nested[0] if key.recipe is None else nested
+    @cached_property
+    def scores(self) -> dict[str, ScoreFunction]:
+        """The metrics as functions of probabilities and weights."""
+        return score_functions(self.labels, self.class_names)
 
-    def for_metric(self, metric: str) -> Outcomes:
-        """Return the outcomes on the images that a metric depends on: for a class's recall, those of the class."""
-        if metric not in self._recalls:
+    def on_images_of(self, metric: str) -> TestedArms:
+        """Return what was tested on the images that a metric depends on: those of the class, for its recall."""
+        name = recalled_class(metric)
+        if name is None:
             return self
-        kept = self.labels == self._recalls[metric]
+        kept = self.labels == self.class_names.index(name)
         return replace(
             self,
             labels=self.labels[kept],
             groups=self.groups[kept],
             by_arm={
-                key: {seed: {classifier: p[kept] for classifier, p in found.items()} for seed, found in by_seed.items()}
+                key: {seed: {number: p[kept] for number, p in found.items()} for seed, found in by_seed.items()}
                 for key, by_seed in self.by_arm.items()
             },
         )
 
-    @property
-    def _recalls(self) -> dict[str, int]:
-        return {f"recall/{name}": label for label, name in enumerate(self.class_names)}
+    def estimate(self, metric: str, key: ArmKey) -> SeedEstimate:
+        """Return the score of an arm, with an interval over seeds and patients."""
+        runs = _runs(key, self.by_arm[key], self._complete(key))
+        return seed_interval(self.scores[metric], runs, self.groups, level=self.config.level)
 
-    @property
-    def scores(self) -> dict[str, Score]:
-        """The metrics by name, as functions of probabilities and weights."""
+    def difference(self, metric: str, a: ArmKey, b: ArmKey, *, level: float) -> SeedDifference:
+        """Return the difference of two arms, a minus b.
 
-        def of_decisions(name: str) -> Score:
-            return lambda p, w: decision_scores(p.argmax(1), self.labels, p.shape[1], w)[name]
+        Two arms of one recipe are trained on images of the same generators, and are compared on those that both have.
+        Arms of different recipes share no seeds, though these are counted alike.
+        """
+        shared = a.recipe is not None and (a.recipe, a.percent) == (b.recipe, b.percent)
+        seeds_a, seeds_b = self._complete(a), self._complete(b)
+        if shared:
+            seeds_a = seeds_b = [seed for seed in seeds_a if seed in seeds_b]
+        return paired_difference(
+            self.scores[metric],
+            _runs(a, self.by_arm[a], seeds_a),
+            _runs(b, self.by_arm[b], seeds_b),
+            self.groups,
+            shared_seeds=shared,
+            level=level,
+        )
 
-        return {
-            "accuracy": of_decisions("accuracy"),
-            "balanced_accuracy": of_decisions("balanced accuracy"),
-            "auroc": lambda p, w: auroc(p, self.labels, weights=w),
-            "macro_f1": of_decisions("macro F1"),
-            **{name: of_decisions(f"recall {label}") for name, label in self._recalls.items()},
-        }
+    def _complete(self, key: ArmKey) -> list[int | None]:
+        """Return the seeds of the generators that have the most classifiers: where some are missing, others wait."""
+        by_seed = self.by_arm[key]
+        most = max(map(len, by_seed.values()))
+        return [seed for seed, found in by_seed.items() if len(found) == most]
 
 
-def summarize_arms(outcomes: Outcomes) -> list[dict[str, Any]]:
-    """Return one row for each arm and metric, with an interval over seeds and patients."""
-    judged = {metric: outcomes.for_metric(metric) for metric in outcomes.scores}
-    found = {
-        (key, metric): seed_interval(on.scores[metric], on.runs(key), on.groups, level=on.config.level)
-        for key in outcomes.by_arm
-        for metric, on in judged.items()
-    }
-    return [
-        {
-            **key._asdict(),
-            "metric": metric,
-            **_interval(estimate),
-            "standard_error": estimate.standard_error,
-            "components": estimate.components,
-            "degrees_of_freedom": estimate.degrees_of_freedom,
-            "generator_seeds": 0 if key.recipe is None else estimate.counts["generator seeds"],
-            "classifier_seeds": estimate.counts["classifier seeds"],
-            "patients": estimate.counts["patients"],
-            "images": len(judged[metric].labels),
-            "relative_usefulness": _relative(
-                estimate, found.get((ArmKey(None, "real", key.p), metric)), outcomes, metric
+def _runs(key: ArmKey, by_seed: ByGenerator, seeds: Sequence[int | None]) -> Runs:
+    nested = [[p for _, p in sorted(by_seed[seed].items())] for seed in seeds]
+    return nested[0] if key.recipe is None else nested
+
+
+def summarize_arms(tested: TestedArms) -> tuple[Summary, ...]:
+    """Return the score of each arm by each metric, with an interval over seeds and patients."""
+    on_images = {metric: tested.on_images_of(metric) for metric in tested.metrics}
+    found = {(key, metric): on.estimate(metric, key) for key in tested.by_arm for metric, on in on_images.items()}
+    return tuple(
+        Summary(
+            arm=key,
+            metric=metric,
+            estimate=estimate,
+            images=len(on_images[metric].labels),
+            relative_usefulness=_relative(
+                estimate,
+                found.get((ArmKey(recipe=None, arm="real", percent=key.percent), metric)),
+                guessing(metric, len(tested.class_names)),
             )
             if key.recipe is not None
             else None,
-        }
+        )
         for (key, metric), estimate in found.items()
-    ]
+    )
 
 
-def compare_arms(
-    outcomes: Outcomes, summaries: Sequence[Mapping[str, Any]], counts: Sequence[int]
-) -> list[dict[str, Any]]:
-    """Compare arms with generated images with those without, and recipes with each other.
-
-    There are three families of comparisons, each corrected by itself (Holm) for each metric and percentage:
-
-    - `"control"`: every arm with generated images against the best of the controls, by the same metric.
-    - `"rare"`: the recall of the rarest class, of every such arm against real images alone (the best control where
-      these were not run).
-    - `"recipes"`: the recipes among each other, on the first arm of generated images alone.
+def compare_arms(tested: TestedArms, summaries: Sequence[Summary], rare: str) -> tuple[Comparison, ...]:
+    """Compare arms with generated images with those without, and recipes with each other, see `Family`.
 
     Controls are chosen by the test score that they are compared by, which favors them.
 
     Args:
-        outcomes: All probabilities.
+        tested: All probabilities.
         summaries: What `summarize_arms` returned.
-        counts: Numbers of the real training images of each class.
+        rare: The class whose recall is asked for.
     """
-    config = outcomes.config
-    value = {(ArmKey(row["recipe"], row["arm"], row["p"]), row["metric"]): row["value"] for row in summaries}
-    rare = f"recall/{focus_class(config, outcomes.class_names, counts)}"
-    rows: list[dict[str, Any]] = []
-    for p in dict.fromkeys(key.p for key in outcomes.by_arm):
-        here = [key for key in outcomes.by_arm if key.p == p]
+    config = tested.config
+    value = {(summary.arm, summary.metric): summary.estimate.value for summary in summaries}
+    rows: list[Comparison] = []
+    for percent in dict.fromkeys(key.percent for key in tested.by_arm):
+        here = [key for key in tested.by_arm if key.percent == percent]
         controls, treated = [k for k in here if k.recipe is None], [k for k in here if k.recipe is not None]
         if controls:
             for metric in dict.fromkeys([config.primary_metric, "balanced_accuracy", "auroc"]):
                 best = max(controls, key=lambda key: value[key, metric])
-                rows += _family("control", metric, [(key, best) for key in treated], outcomes)
-            plain = ArmKey(None, "real", p)
-            other = plain if plain in controls else max(controls, key=lambda key: value[key, rare])
-            rows += _family("rare", rare, [(key, other) for key in treated], outcomes)
-        alone = next((arm for arm in config.arms if is_synthetic_only(arm)), None)
-        pairs = combinations([key for key in treated if key.arm == alone], 2)
-        rows += _family("recipes", config.primary_metric, list(pairs), outcomes)
-    return rows
-
-
-def is_synthetic_only(arm: str) -> bool:
-    """Return whether an arm trains on generated images alone."""
-    return not any(phase.real or phase.duplicates for phase in ARMS[arm].phases)
-
-
-def focus_class(config: StudyConfig, class_names: Sequence[str], counts: Sequence[int]) -> str:
-    """Return the class whose recall is looked at: the one made rare, or else the rarest."""
-    if config.reduced_class is not None:
-        return config.reduced_class
-    return class_names[min(range(len(class_names)), key=lambda label: counts[label])]
+                rows += _family(Family.CONTROL, metric, [(key, best) for key in treated], tested)
+            plain = ArmKey(recipe=None, arm="real", percent=percent)
+            recall = recall_of(rare)
+            other = plain if plain in controls else max(controls, key=lambda key: value[key, recall])
+            rows += _family(Family.RARE, recall, [(key, other) for key in treated], tested)
+        alone = next((arm for arm in config.arms if ARMS[arm].synthetic_only), None)
+        pairs = list(combinations([key for key in treated if key.arm == alone], 2))
+        rows += _family(Family.RECIPES, config.primary_metric, pairs, tested)
+    return tuple(rows)
 
 
 def _family(
-    family: str, metric: str, pairs: Sequence[tuple[ArmKey, ArmKey]], outcomes: Outcomes
-) -> list[dict[str, Any]]:
-    config, on = outcomes.config, outcomes.for_metric(metric)
-    score = on.scores[metric]
+    family: Family, metric: str, pairs: Sequence[tuple[ArmKey, ArmKey]], tested: TestedArms
+) -> list[Comparison]:
+    config, on = tested.config, tested.on_images_of(metric)
 
     def differences(level: float) -> list[SeedDifference]:
-        return [paired_difference(score, on.runs(a), on.runs(b), on.groups, level=level) for a, b in pairs]
+        return [on.difference(metric, a, b, level=level) for a, b in pairs]
 
-    estimates = differences(config.level)
+    found = differences(config.level)
     # Bonferroni: the level that covers all of so many differences together
-    together = differences(1 - (1 - config.level) / len(pairs)) if len(pairs) > 1 else estimates
-    adjusted = holm([estimate.p_value for estimate in estimates])
+    together = differences(1 - (1 - config.level) / len(pairs)) if len(pairs) > 1 else found
+    # a comparison that cannot be made counts in the correction of the others
+    adjusted = holm([1.0 if one.p_value is None else one.p_value for one in found])
     return [
-        {
-            "family": family,
-            "a": a._asdict(),
-            "b": b._asdict(),
-            "metric": metric,
-            "difference": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "level": config.level,
-            "simultaneous": {"low": wide.low, "high": wide.high, "level": wide.level},
-            "p_value": estimate.p_value,
-            "p_holm": corrected,
-            "primary": family == "control" and metric == config.primary_metric and a.p == config.full_percent,
-            "components": estimate.components,
-            "degrees_of_freedom": estimate.degrees_of_freedom,
-            "seeds": {"a": _seeds(outcomes.runs(a), a), "b": _seeds(outcomes.runs(b), b)},
-            "secondary": _single_pair(outcomes, a, b),
-        }
-        for (a, b), estimate, wide, corrected in zip(pairs, estimates, together, adjusted, strict=True)
+        Comparison(
+            family=family,
+            a=a,
+            b=b,
+            metric=metric,
+            level=config.level,
+            difference=difference,
+            simultaneous=wide.interval,
+            p_holm=None if difference.p_value is None else corrected,
+            primary=family is Family.CONTROL and metric == config.primary_metric and a.percent == config.full_percent,
+        )
+        for (a, b), difference, wide, corrected in zip(pairs, found, together, adjusted, strict=True)
     ]
 
 
-def _seeds(runs: Sequence[Any], key: ArmKey) -> dict[str, int]:
-    if key.recipe is None:
-        return {"generator": 0, "classifier": len(runs)}
-    return {"generator": len(runs), "classifier": len(runs[0])}
-
-
-def _single_pair(outcomes: Outcomes, a: ArmKey, b: ArmKey) -> dict[str, Any]:
-    first, second = (_first(outcomes.runs(key)) for key in (a, b))
-    areas = delong(first, second, outcomes.labels, level=outcomes.config.level) if first.shape[1] == 2 else None
-    return {
-        "of": "the first classifier of the first generator of either arm",
-        "mcnemar": mcnemar(first.argmax(1), second.argmax(1), outcomes.labels).as_dict(),
-        "delong": None if areas is None else areas.as_dict(),
-    }
-
-
-def _first(runs: Any) -> Tensor:
-    return runs if isinstance(runs, torch.Tensor) else _first(runs[0])
-
-
-def _relative(estimate: SeedEstimate, real: SeedEstimate | None, outcomes: Outcomes, metric: str) -> float | None:
-    chance = chance_of(metric, len(outcomes.class_names))
-    if real is None or chance is None:
+def _relative(synthetic: SeedEstimate, real: SeedEstimate | None, chance: float | None) -> float | None:
+    if real is None or real.interval is None or chance is None:
         return None
     try:
-        return relative_usefulness(estimate, real, chance=chance)
+        return relative_usefulness(
+            synthetic.value, Estimate(real.value, real.interval.low, real.interval.high), chance=chance
+        )
     except ValueError:  # real images taught nothing that could be told from chance
         return None
 
 
-def chance_of(metric: str, num_classes: int) -> float | None:
-    """Return the score of guessing, or None where it depends on the guesses."""
-    return {"balanced_accuracy": 1 / num_classes, "auroc": 0.5}.get(metric)
-
-
-def _interval(estimate: SeedEstimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "level": estimate.level}
-
-
-def arm_keys(cells: Iterable[Mapping[str, Any]]) -> dict[ArmKey, list[Mapping[str, Any]]]:
-    """Return the finished classifiers of each arm."""
-    found: dict[ArmKey, list[Mapping[str, Any]]] = {}
-    for cell in cells:
-        if cell["kind"] == "classifier" and "error" not in cell:
-            found.setdefault(ArmKey(cell["recipe"], cell["arm"], cell["p"]), []).append(cell)
-    return found
-
-
-def relative_usefulness(synthetic: Estimate, real: Estimate, *, chance: float) -> float:
+def relative_usefulness(synthetic: float, real: Estimate, *, chance: float) -> float:
     r"""Return how much of what real images teach is learned from generated ones.
 
     $$\frac{s_\text{synthetic} - s_\text{chance}}{s_\text{real} - s_\text{chance}}$$
@@ -276,7 +284,7 @@ def relative_usefulness(synthetic: Estimate, real: Estimate, *, chance: float) -
         ValueError: If the interval of the real score reaches down to chance: the ratio could then be anything.
 
     Examples:
-        >>> relative_usefulness(Estimate(0.8, 0.75, 0.85), Estimate(0.9, 0.87, 0.93), chance=0.5)
+        >>> relative_usefulness(0.8, Estimate(0.9, 0.87, 0.93), chance=0.5)
         0.75...
     """
     if not real.low > chance:
@@ -284,4 +292,23 @@ def relative_usefulness(synthetic: Estimate, real: Estimate, *, chance: float) -
             f"the interval of the real score must lie above chance, {chance:g}, got {real}. Real images taught the "
             "classifier nothing that could be told from chance: train it for longer or on more images."
         )
-    return (synthetic.value - chance) / (real.value - chance)
+    return (synthetic - chance) / (real.value - chance)
+
+
+def _probabilities(files: StudyFolder, cells: Sequence[Outcome]) -> dict[ArmKey, dict[int | None, dict[int, Tensor]]]:
+    found: dict[ArmKey, dict[int | None, dict[int, Tensor]]] = {}
+    for cell in cells:
+        if isinstance(cell, ClassifierOutcome):
+            by_seed = found.setdefault(cell.key, {})
+            by_seed.setdefault(cell.seed, {})[cell.classifier_seed] = files.probabilities(cell.name)
+    return found
+
+
+def _together(values: Sequence[str | None]) -> str | None:
+    return ", ".join(dict.fromkeys(value for value in values if value is not None)) or None
+
+
+def _versions(origins: Sequence[Provenance]) -> dict[str, str]:
+    names = dict.fromkeys(name for origin in origins for name in origin.versions)
+    found = {name: [origin.versions[name] for origin in origins if name in origin.versions] for name in names}
+    return {name: ", ".join(dict.fromkeys(versions)) for name, versions in found.items()}

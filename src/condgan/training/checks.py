@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.sampling import LabelLaw
-from condgan.training.step import Networks, Terms, has_batch_statistics
-from condgan.types import CriticRegularizer, GeneratorRegularizer, LabelledData
+from condgan.training.step import Networks, Terms
+from condgan.types import LabelledData
 
 
 def check_regularizers(regularizers: Sequence[object]) -> None:
@@ -40,12 +41,8 @@ def check_terms(networks: Networks, terms: Terms, *, label_law: LabelLaw, critic
         raise ValueError(f"critic_steps must be at least 1, got {critic_steps}.")
     if terms.precision not in ("fp32", "bf16"):
         raise ValueError(f'precision must be "fp32" or "bf16", got {terms.precision!r}.')
-    per_sample = [type(r).__name__ for r in terms.critic_regularizers if r.per_sample]
-    if per_sample and has_batch_statistics(critic):
-        raise ValueError(
-            f"{' and '.join(per_sample)} is defined for each sample alone, but {type(critic).__name__} normalizes over "
-            "the batch. Take a critic without batch norm (batch_norm=False)."
-        )
+    for regularizer in terms.critic_regularizers:
+        regularizer.check_critic(critic)
     if generator.num_classes is None and terms.auxiliary:
         raise ValueError("auxiliary losses need classes, got networks with num_classes=None.")
     if generator.num_classes is not None and label_law != "paired":

@@ -6,10 +6,10 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from condgan.networks.base import Generator
-from condgan.nn.layers import without_synchronization
+from condgan.nn.layers import batch_norms, without_synchronization
 from condgan.training.foreach import copy_all
 
 
@@ -65,7 +65,7 @@ def reestimate_statistics(generator: Generator, batches: Iterable[tuple[Tensor, 
     Averaged weights have other activations than any of the weights that were averaged, so that the statistics
     gathered in training do not fit them. A network without batch norm is left alone.
     """
-    norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for _, norm in batch_norms(generator)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from condgan.functional import precise
 from condgan.networks.base import Critic, Generator
+from condgan.nn.layers import batch_norms
+from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.types import (
     AdversarialLoss,
     Augmentation,
     AuxiliaryLoss,
     CriticBatch,
     CriticOutput,
-    CriticRegularizer,
     GeneratorBatch,
-    GeneratorRegularizer,
     StepInputs,
 )
 
@@ -131,7 +132,7 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
 
 def has_batch_statistics(module: nn.Module) -> bool:
     """Return whether a module normalizes over the batch, so that its outputs depend on their neighbours."""
-    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+    return any(True for _ in batch_norms(module))
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -175,12 +176,7 @@ def _precision(terms: Terms, inputs: StepInputs) -> AbstractContextManager[objec
 
 def _wide(output: CriticOutput) -> CriticOutput:
     """Widen all outputs to at least float32: losses are not computed in half precision."""
-    wide = {
-        name: field.to(torch.promote_types(field.dtype, torch.float32))
-        for name, field in output._asdict().items()
-        if field is not None
-    }
-    return output._replace(**wide)
+    return output._replace(**{name: precise(x) for name, x in output._asdict().items() if x is not None})
 
 
 def _class_accuracy(name: str, output: CriticOutput, y: Tensor | None) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from condgan.networks.base import Critic, Generator
+from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.sampling import ClassLaw, LabelLaw, sample
 from condgan.training.callbacks import Callback, Checkpoint, callback_states, restore_callbacks
 from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
@@ -35,8 +36,6 @@ from condgan.types import (
     AdversarialLoss,
     Augmentation,
     AuxiliaryLoss,
-    CriticRegularizer,
-    GeneratorRegularizer,
     LabelledData,
     StepInputs,
 )

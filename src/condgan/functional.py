@@ -1,4 +1,9 @@
-"""Penalties on the gradient of a critic with respect to its input."""
+"""Penalties on the gradient of a critic, and the cross entropy of class logits, as functions of tensors.
+
+Everything here is unweighted. The weighted terms that a trainer adds up, and the adversarial losses, are in
+`condgan.losses` and `condgan.regularizers`. Functions return a scalar unless they say otherwise, and reduce in at
+least float32 (see `precise`).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from condgan.functional.precision import precise, precise_dtype
 from condgan.types import CriticOutput
 
 CriticFunction = Callable[[Tensor, Tensor | None], CriticOutput]
 """A critic, or anything that is called like one: samples and their labels in, a `CriticOutput` out."""
+
+
+def precise(x: Tensor) -> Tensor:
+    """Return a tensor in at least float32, the type in which losses are reduced; float64 stays float64.
+
+    Shape:
+        - `x`: any. Returns: the same shape, in `torch.promote_types(x.dtype, torch.float32)`.
+
+    Examples:
+        >>> precise(torch.ones(2, dtype=torch.bfloat16)).dtype, precise(torch.ones(2).double()).dtype
+        (torch.float32, torch.float64)
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def interpolate(x: Tensor, x_fake: Tensor, epsilon: Tensor) -> Tensor:
@@ -23,7 +40,7 @@ def interpolate(x: Tensor, x_fake: Tensor, epsilon: Tensor) -> Tensor:
     Args:
         x: Samples reached at `epsilon` 1.
         x_fake: Samples reached at `epsilon` 0.
-        epsilon: One place a sample. One for the whole batch would sample far fewer directions.
+        epsilon: One place per sample. One for the whole batch would sample far fewer directions.
 
     Shape:
         - `x`, `x_fake`: `(N, *)`, any sample shape.
@@ -72,7 +89,7 @@ def gradient_penalty(
         x: Real samples.
         x_fake: Generated samples, row by row of the same class.
         y: Labels of the pairs; None without classes.
-        epsilon: Places of the interpolates, one a sample, uniform in [0, 1).
+        epsilon: Places of the interpolates, one per sample, uniform in [0, 1).
         target: Norm $k$ to attain, at least 0.
         one_sided: Penalize norms above the target only.
 
@@ -125,7 +142,7 @@ def dragan_penalty(
         x: Real samples.
         y: Their labels; None without classes.
         noise: Directions $\delta$, standard normal.
-        epsilon: Length of each perturbation, one a sample, uniform in [0, 1).
+        epsilon: Length of each perturbation, one per sample, uniform in [0, 1).
         scale: Coefficient $c$ of the perturbation.
         target: Norm $k$ to attain, at least 0.
 
@@ -192,52 +209,100 @@ def r1(critic: CriticFunction, x: Tensor, y: Tensor | None) -> Tensor:
     return 0.5 * precise(_input_gradient(critic, x, y)).square().sum(dim=1).mean()
 
 
-def r2(critic: CriticFunction, x_fake: Tensor, y_fake: Tensor | None) -> Tensor:
-    r"""Return half the mean squared norm of the critic's gradient at generated samples.
+def class_cross_entropy(
+    class_logits: Tensor,
+    y: Tensor,
+    *,
+    class_weights: Tensor | None = None,
+    log_prior: Tensor | None = None,
+    prior_strength: float = 1.0,
+) -> Tensor:
+    r"""Return the cross entropy of class logits, with optional class weights and logit adjustment.
 
-    $$R_2 = \tfrac12 \mathbb{E} \lVert \nabla_{\tilde x} D(\tilde x, y) \rVert_2^2$$
+    $$\frac{\sum_i w_{y_i} \ell_i}{\sum_i w_{y_i}}, \qquad
+    \ell_i = -\log \mathrm{softmax}(f(x_i) + \tau \log \pi)_{y_i}$$
 
-    The same function as `r1`, under the name that the place has in the literature.
+    Class weights $w$ are normalized as PyTorch's weighted cross entropy does it: by the sum of the weights of the
+    labels in the batch. So only their ratios matter, and in a batch of a single class they do nothing. The adjustment
+    by the label prior $\pi$ is for training on labels that follow it; the logits without it, which a critic returns,
+    then estimate the posterior under balanced classes.
 
     Args:
-        critic: Maps samples and labels to a `CriticOutput`. Its score of a sample must not depend on the others.
-        x_fake: Generated samples, which are detached.
-        y_fake: Their labels; None without classes.
+        class_logits: Unnormalized log probabilities; no softmax before.
+        y: Labels.
+        class_weights: Weight $w$ of each class, positive.
+        log_prior: Logarithm of the label prior $\pi$; a constant added to it changes nothing.
+        prior_strength: Exponent $\tau$ of the prior.
 
     Shape:
-        - `x_fake`: `(N, *)`, floating point, any sample shape.
-        - `y_fake`: `(N,)`, int64.
+        - `class_logits`: `(N, K)`.
+        - `y`: `(N,)`, int64 in `[0, K)`.
+        - `class_weights`, `log_prior`: `(K,)`.
         - Returns: `()`, at least 0.
 
     Raises:
-        ValueError: If the samples are not floating point, or the score does not depend on them.
-        TypeError: If the critic does not return a `CriticOutput`.
+        ValueError: If shapes, types or the number of classes do not fit. Label values are checked on the CPU only:
+            on other devices reading them back would stall the step.
 
     Examples:
-        >>> def critic(x, y):
-        ...     return CriticOutput(score=3 * x[:, 0] + 4 * x[:, 1])
-        >>> r2(critic, torch.rand(8, 2), None)
-        tensor(12.5000)
+        >>> logits, y = torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
+        >>> class_cross_entropy(logits, y)
+        tensor(0.6931)
+        >>> class_cross_entropy(logits, y, log_prior=torch.tensor([0.9, 0.1]).log())
+        tensor(1.2040)
 
     References:
-        Mescheder et al. 2018, arXiv:1801.04406, equation 10.
+        Menon et al. 2021, arXiv:2007.07314, equation 10 (logit adjustment).
     """
-    return r1(critic, x_fake, y_fake)
+    if class_logits.ndim != 2:
+        raise ValueError(f"class_logits must have the shape (N, K), got {tuple(class_logits.shape)}.")
+    count, num_classes = class_logits.shape
+    if y.shape != (count,) or y.dtype != torch.int64:
+        raise ValueError(
+            f"y must be int64 of shape ({count},), one label per row of class_logits, got {y.dtype} of shape "
+            f"{tuple(y.shape)}. One-hot labels: pass y.argmax(1); a trailing axis: y.squeeze(1)."
+        )
+    for name, values in (("class_weights", class_weights), ("log_prior", log_prior)):
+        if values is not None and values.shape != (num_classes,):
+            raise ValueError(
+                f"{name} must have one value per class, shape ({num_classes},), got {tuple(values.shape)}. "
+                "Check num_classes of the critic against the data."
+            )
+    logits = precise(class_logits)
+    if log_prior is not None:
+        logits = logits + prior_strength * log_prior.to(logits)
+    weight = None if class_weights is None else class_weights.to(logits)
+    try:
+        return F.cross_entropy(logits, y, weight=weight)
+    except IndexError as error:
+        raise ValueError(
+            f"y must have values in [0, {num_classes}), the classes of class_logits, got values in "
+            f"[{int(y.min())}, {int(y.max())}]. Labels start at 0; otherwise give the critic more num_classes."
+        ) from error
+
+
+def check_target(target: float) -> None:
+    """Check that the norm that a gradient should have is at least 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not target >= 0:
+        raise ValueError(f"target must be at least 0, the smallest norm there is, got {target}.")
 
 
 def _norm_penalty(
     critic: CriticFunction, x: Tensor, y: Tensor | None, *, target: float, one_sided: bool = False
 ) -> Tensor:
-    if not target >= 0:
-        raise ValueError(f"target must be at least 0, the smallest norm there is, got {target}.")
+    check_target(target)
     gradient = _input_gradient(critic, x, y)
     # Unlike square().sum().sqrt(), vector_norm has the subgradient 0 at 0; the square root's infinite one makes NaN.
-    excess = torch.linalg.vector_norm(gradient, dim=1, dtype=precise_dtype(gradient)) - target
+    excess = torch.linalg.vector_norm(precise(gradient), dim=1) - target
     return (F.relu(excess) if one_sided else excess).square().mean()
 
 
 def _input_gradient(critic: CriticFunction, x: Tensor, y: Tensor | None) -> Tensor:
-    """Return the gradient of each sample's score with respect to that sample, one row a sample."""
+    """Return the gradient of each sample's score with respect to that sample, one row per sample."""
     if not x.is_floating_point():
         raise ValueError(
             f"Samples must be floating point to have a gradient, got {x.dtype}. Rescale images to floats in [-1, 1]."
@@ -254,7 +319,7 @@ def _input_gradient(critic: CriticFunction, x: Tensor, y: Tensor | None) -> Tens
         score = output.score
         if score.shape != x.shape[:1]:
             raise ValueError(
-                f"The critic's score must have the shape {tuple(x.shape[:1])}, one value a sample, got "
+                f"The critic's score must have the shape {tuple(x.shape[:1])}, one value per sample, got "
                 f"{tuple(score.shape)}. A trailing axis: return score.squeeze(1)."
             )
         gradient = None
@@ -273,7 +338,7 @@ def _input_gradient(critic: CriticFunction, x: Tensor, y: Tensor | None) -> Tens
 def _per_sample(epsilon: Tensor, x: Tensor, *, dtype: torch.dtype) -> Tensor:
     if epsilon.shape != x.shape[:1]:
         raise ValueError(
-            f"epsilon must have the shape {tuple(x.shape[:1])}, one value a sample, got {tuple(epsilon.shape)}. "
+            f"epsilon must have the shape {tuple(x.shape[:1])}, one value per sample, got {tuple(epsilon.shape)}. "
             f"Draw it as torch.rand({len(x)}, generator=rng)."
         )
     return epsilon.to(dtype).reshape(-1, *[1] * (x.ndim - 1))

@@ -1,6 +1,6 @@
 """Heads for critics, as mixins that stack: `class MyCritic(AuxiliaryClassifierMixin, ProjectionMixin, MyTrunk)`.
 
-They rebuild the output field by field: `CriticOutput._replace` says the same, but torch 2.11 cannot compile it.
+They rebuild the output field by field: `CriticOutput._replace` does the same, but torch 2.11 cannot compile it.
 """
 
 from __future__ import annotations
