@@ -6,9 +6,9 @@ Scores take weights, so that a bootstrap or a jackknife computes all its resampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from condgan.stats.estimates import (
     off_the_boundary,
     percentile_estimate,
 )
+
+_T = TypeVar("_T")
 
 Labels = Tensor | np.ndarray | Sequence[int]
 """Integers, one per sample."""
@@ -64,13 +66,8 @@ class DecisionScores:
 
     def by_name(self, class_names: Sequence[str]) -> dict[str, Tensor]:
         """Return the scores by the names of their metrics."""
-        return {
-            "accuracy": self.accuracy,
-            "balanced_accuracy": self.balanced_accuracy,
-            "macro_f1": self.macro_f1,
-            **{recall_of(name): recall for name, recall in zip(class_names, self.recall, strict=True)},
-            **{precision_of(name): precision for name, precision in zip(class_names, self.precision, strict=True)},
-        }
+        overall = {name: getattr(self, name) for name in OVERALL_METRICS if name != "auroc"}
+        return overall | _by_class(class_names, self.recall, self.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +140,9 @@ class ClassificationReport:
     @property
     def metrics(self) -> dict[str, Estimate]:
         """All metrics by name."""
-        return {
-            "accuracy": self.accuracy,
-            "balanced_accuracy": self.balanced_accuracy,
-            "auroc": self.auroc,
-            "macro_f1": self.macro_f1,
-            **{recall_of(name): recall for name, recall in zip(self.class_names, self.recall, strict=True)},
-            **{precision_of(name): value for name, value in zip(self.class_names, self.precision, strict=True)},
-        }
+        return {name: getattr(self, name) for name in OVERALL_METRICS} | _by_class(
+            self.class_names, self.recall, self.precision
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as dictionaries and lists, ready for JSON; values of classes are in label order."""
@@ -280,10 +272,9 @@ def score_functions(labels: Labels, class_names: Sequence[str]) -> dict[str, Cal
     def of_decisions(metric: str) -> Callable[[Tensor, Tensor], Tensor]:
         return lambda p, weights: decision_scores(p.argmax(1), y, len(names), weights).by_name(names)[metric]
 
-    per_class = [of(name) for of in (recall_of, precision_of) for name in names]
     return {
         metric: (lambda p, weights: auroc(p, y, weights=weights)) if metric == "auroc" else of_decisions(metric)
-        for metric in (*OVERALL_METRICS, *per_class)
+        for metric in (*OVERALL_METRICS, *_by_class(names, names, names))
     }
 
 
@@ -484,6 +475,11 @@ def check_probabilities(probabilities: Tensor | np.ndarray, labels: Labels) -> t
             f"{p.max():.4g}] and sums in [{p.sum(1).min():.4g}, {p.sum(1).max():.4g}]. Apply a softmax to logits first."
         )
     return p, y
+
+
+def _by_class(class_names: Sequence[str], recall: Iterable[_T], precision: Iterable[_T]) -> dict[str, _T]:
+    recalls = {recall_of(name): value for name, value in zip(class_names, recall, strict=True)}
+    return recalls | {precision_of(name): value for name, value in zip(class_names, precision, strict=True)}
 
 
 def _estimate(value: float, replicates: Tensor, groups: int, level: float) -> Estimate:

@@ -49,7 +49,10 @@ from condgan.stats.estimates import Groups, Interval, check_level, logit_limits,
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 """Maps the outcome of one run and weights `(R, N)` to R values."""
 
-Runs = Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]]
+Run = Tensor | np.ndarray
+"""The outcome of one run: probabilities, decisions."""
+
+Runs = Run | Sequence[Run] | Sequence[Sequence[Run]]
 """The outcome of one run, a list of them (one per classifier seed), or a list of such lists (one per generator)."""
 
 _LEVELS = ("generators", "classifiers")
@@ -254,8 +257,8 @@ def paired_difference(
 
     Equal seed numbers of different recipes are not shared seeds: their generators have nothing in common.
 
-    The p value is the smallest level $\alpha$ at which the interval leaves out 0; below about 1e-15 it is not followed
-    any further. An arm at exactly 0 or 1 enters as in `seed_interval`.
+    The p value is the smallest $\alpha$ whose interval of level $1 - \alpha$ leaves out 0, followed from $\alpha = 1$
+    down to 1e-15. An arm at exactly 0 or 1 enters as in `seed_interval`.
 
     Args:
         score: As in `seed_interval`, the same for both arms.
@@ -460,7 +463,9 @@ def _p_value(a: MeanScore, b: MeanScore, shared: ArrayLike) -> float:
     beyond = np.flatnonzero(clearance(quantiles) <= 0)
     if not len(beyond):
         return 2 * float(ndtr(-_FURTHEST))
-    first = max(int(beyond[0]), 1)
+    first = int(beyond[0])
+    if first == 0:  # a difference of rounding errors
+        return 1.0
     return 2 * float(ndtr(-brentq(lambda z: float(clearance(z)), quantiles[first - 1], quantiles[first])))
 
 
@@ -583,9 +588,9 @@ def _deletions(groups: Groups) -> Iterator[Tensor]:
         yield (member != block[:, None]).double()
 
 
-def _score(score: ScoreFunction, runs: Runs | Tensor, weights: Tensor, depth: int = 0) -> Tensor:
-    if isinstance(runs, Tensor):
-        found = score(runs, weights)
+def _score(score: ScoreFunction, runs: Runs, weights: Tensor, depth: int = 0) -> Tensor:
+    if isinstance(runs, (Tensor, np.ndarray)):
+        found = score(torch.as_tensor(runs), weights)
         if found.shape != weights.shape[:1]:
             raise ValueError(
                 f"score must map one run and weights {tuple(weights.shape)} to {len(weights)} values, got the shape "
