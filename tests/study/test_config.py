@@ -20,7 +20,9 @@ def config(**changes):
 
 
 def test_json_there_and_back():
-    given = config(percents=(100.0, 10.0), reduced_class="ill")
+    weights = {"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.25}
+    recipe = RecipeConfig(recipe="acgan", auxiliary=weights, keep="best_kid", options={"ema_decay": 0.9})
+    given = config(percents=(100.0, 10.0), reduced_class="ill", recipes={"acgan": recipe})
     assert from_json(StudyConfig, json.loads(json.dumps(to_json(given)))) == given
 
 
@@ -78,6 +80,10 @@ def test_names_are_fit_for_files():
         ({"arms": ("real", "real")}, "must differ"),
         ({"arms": ()}, "at least one arm"),
         ({"recipes": {}}, "a recipe for arms with generated images"),
+        (
+            {"recipes": {"acgan": RecipeConfig(recipe="acgan", keep="best_kid")}, "arms": ("synthetic_1x",)},
+            "Add 'real', or keep the last step",
+        ),
         ({"recipes": {"a/b": RecipeConfig(recipe="acgan")}}, "letters, digits"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"percents": (0.0,)}, "percents must lie in"),

@@ -325,3 +325,15 @@ def test_networks_that_were_not_kept_are_trained_again_where_they_are_needed(stu
     shutil.rmtree(parts.folder.path / "gans")
     assert again.run()
     assert not (parts.folder.path / "gans").exists()  # nobody needs it any more
+
+
+def test_the_kept_step_is_chosen_on_validation_images(study):
+    recipe = replace(TINY, steps=6, keep="best_kid", evaluations=3)
+    chosen = study(recipes={"acgan": recipe}, arms=("real", "synthetic_1x"), classifier_seeds=1)
+    (gan,) = (cell for cell in chosen.cells if cell.kind == "gan")
+    assert gan.needs == ("classifier-real-c0-p100",)
+    assert chosen.run()
+    kept = chosen.folder.read(gan.name).kept
+    assert [found.step for found in kept.evaluations] == [2, 4, 6]
+    assert kept.step == min(kept.evaluations, key=lambda found: found.value).step
+    assert chosen.folder.test_evaluations() == {"acgan/synthetic_1x": 1, "real": 1}
