@@ -7,8 +7,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import condgan as cg
 from condgan.training import Callback, Networks, critic_step, fit_together, generator_step
-from condgan.training.sampler import Request
-from condgan.training.setup import make_sampler
+from condgan.training.inputs import Request
 from condgan.types import CriticRegularizer, StepInputs
 
 pytestmark = pytest.mark.cuda
@@ -161,7 +160,7 @@ def test_graphs_give_the_updates_of_eager_ones_in_fast_kernels(precision, tolera
 def test_gradients_of_fast_kernels_are_near_those_of_float64(precision, tolerance):
     trainer, data = build(engine="eager", precision=precision)
     trainer.networks.critic.eval()  # without dropout
-    inputs = make_sampler(trainer, data, 2**32).draw(Request(8))
+    inputs = trainer._make_sampler(data, 2**32).draw(Request(8))
     exact = Networks(
         copy.deepcopy(trainer.networks.generator).cpu().double(),
         copy.deepcopy(trainer.networks.critic).cpu().double(),

@@ -1,4 +1,6 @@
 import math
+import re
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -222,7 +224,7 @@ class Rates(Callback):
         self.rates = []
 
     def on_step_end(self, trainer):
-        optimizers = [player.optimizer for player in trainer.players.values()]
+        optimizers = [updater.optimizer for updater in trainer._updaters.values()]
         self.rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in optimizers))
 
 
@@ -325,20 +327,26 @@ def test_resume_without_checkpoints_is_false(make_trainer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "message"),
     [
-        ({"seed": 1}, "seed"),
-        ({"loss": cg.HingeLoss()}, "loss"),
-        ({"critic_optimizer": cg.OptimizerConfig(lr=1e-3)}, "critic_optimizer"),
-        ({"label_law": cg.Tempered(0.5), "precision": "bf16"}, "label_law, precision"),
-        ({"regularizers": [FakeMagnitude(1.0)]}, "regularizers"),
+        ({"seed": 1}, "seed was 0 and is 1."),
+        ({"loss": cg.HingeLoss()}, f"loss was '{cg.MinimaxLoss()!r}' and is '{cg.HingeLoss()!r}'."),
+        (
+            {"critic_optimizer": cg.OptimizerConfig(lr=1e-3)},
+            f"critic_optimizer was {asdict(cg.OptimizerConfig())} and is {asdict(cg.OptimizerConfig(lr=1e-3))}.",
+        ),
+        (
+            {"label_law": cg.Tempered(0.5), "precision": "bf16"},
+            "label_law was 'uniform' and is 'Tempered(exponent=0.5)'; precision was 'fp32' and is 'bf16'.",
+        ),
+        ({"regularizers": [FakeMagnitude(1.0)]}, "regularizers was [] and is"),
     ],
 )
-def test_resume_refuses_other_settings(make_trainer, tiny_images, tmp_path, options, named):
+def test_resume_refuses_other_settings_and_names_both_values(make_trainer, tiny_images, tmp_path, options, message):
     trainer = make_trainer()
     trainer.fit(tiny_images, steps=1, batch_size=6)
     trainer.save(tmp_path)
-    with pytest.raises(ValueError, match=f"other settings: {named} differ"):
+    with pytest.raises(ValueError, match=re.escape(f"other settings: {message}")):
         make_trainer(**options).resume(tmp_path)
 
 

@@ -14,6 +14,7 @@ import torch
 
 from condgan.cli.folders import add_data_options, read_folder, with_common_groups
 from condgan.data import ArrayDataset, ImageFolder
+from condgan.devices import best_device
 from condgan.images import to_uint8
 from condgan.recipes import CONDITIONAL
 from condgan.sampling import sample
@@ -22,7 +23,6 @@ from condgan.study.generators import Pool, load_generator, save_picture, save_sh
 from condgan.study.judge import judge_images, make_extractor
 from condgan.study.plan import EXTRACTOR_NAMES, NETWORKS, RecipePlan, check_names
 from condgan.study.preparation import check_patients
-from condgan.training.setup import best_device
 
 _DATA_OPTIONS = ("image_size", "channels", "groups", "split_seed", "held_out")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from condgan.data.store import ArrayDataset
+from condgan.devices import best_device
 from condgan.metrics import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.study.augmentation import Augment
 from condgan.study.checks import check_compatible, check_settings
@@ -179,7 +180,7 @@ def train_classifier(
     check_compatible("the training set", train, train.class_names, train.image_shape)
     check_compatible("the validation set", validation, train.class_names, train.image_shape)
     _check_initial(initial, train)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = torch.device(device or best_device())
     batch = min(batch_size, len(train))
     total = epochs * (len(train) // batch) if steps is None else steps
     ends = [total * epoch // epochs for epoch in range(epochs + 1)]

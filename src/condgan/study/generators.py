@@ -182,7 +182,7 @@ class GeneratorTraining:
 
     def run(self) -> dict[str, Any] | None:
         """Train alone, and return what `finish` does."""
-        self.trainer.fit(self.data, **self.sizes)
+        self.trainer.fit(self.data, progress=False, **self.sizes)
         return self.finish()
 
     def finish(self) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from condgan.data.store import ArrayDataset
+from condgan.devices import best_device
 from condgan.study.files import StudyFolder
 from condgan.study.generators import in_words
 from condgan.study.judge import PRETRAINED
@@ -25,7 +26,6 @@ from condgan.study.results import write_results
 from condgan.study.worker import Worker
 from condgan.training import TrainingDivergedError
 from condgan.training.engines import EngineName
-from condgan.training.setup import best_device
 
 
 class Study:

@@ -23,7 +23,7 @@ class TrainingDivergedError(RuntimeError):
         self.term = term
 
 
-class FiniteLatch:
+class FiniteGuard:
     """Remembers on the device the newest value of each metric and the first step in which it was not finite.
 
     What it remembers stays in the same places, so that taking note can be a part of a CUDA graph.
@@ -61,7 +61,7 @@ class FiniteLatch:
         return dict(zip(self._latest, values, strict=True))
 
     def check(self) -> None:
-        """Read the latch.
+        """Check what was observed so far.
 
         Raises:
             TrainingDivergedError: If a metric was not finite; the first step and term are named.
