@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_flatten
 import condgan as cg
 from condgan.training import engines, fit_together
 from condgan.training.engines import CudaGraphEngine, Engine, fastest_convolutions, make_engine
+from condgan.training.optimizer import Updater
 from condgan.types import CriticRegularizer, GeneratorRegularizer
 from fake_cuda import FakeCuda
 
@@ -376,6 +377,19 @@ def test_auto_is_eager_on_the_cpu():
 def test_cuda_graphs_without_cuda_fall_back(name):
     with pytest.warns(UserWarning, match=r"goes on with engine='eager': CUDA graphs need a CUDA device, got cpu\."):
         assert make_trainer(engine=name).engine.name == "eager"
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda_graph", "cuda_graph_iteration"])
+def test_an_optimizer_that_cannot_be_recorded_runs_eagerly_and_says_so_once(name):
+    weight = torch.nn.Linear(2, 1)
+    plain = Updater("critic", weight, lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
+    with pytest.warns(UserWarning, match="'eager': steps of SGD cannot be recorded, it has no option") as caught:
+        engine = make_engine(name, torch.device("cuda"), obstacle=plain.obstacle_to_graphs)
+    assert len(caught) == 1
+    assert engine.name == "eager"
+    assert make_engine("eager", torch.device("cuda"), obstacle=plain.obstacle_to_graphs).name == "eager"
+    for optimizer in (torch.optim.RMSprop, torch.optim.Adam, torch.optim.NAdam):
+        assert Updater("critic", weight, optimizer).obstacle_to_graphs is None
 
 
 def test_an_unknown_engine_is_refused():
