@@ -84,7 +84,7 @@ def test_items_larger_than_memory_are_streamed_with_the_same_samples(num_workers
     assert data.fingerprint == held.fingerprint
     assert torch.equal(held.images, tiny_images.images)
     assert_same(trained(make_trainer, tiny_images), trained(make_trainer, data))
-    with pytest.raises(ValueError, match="no tensor of all of them"):
+    with pytest.raises(ValueError, match="no tensor holds all of them"):
         _ = data.images
 
 
@@ -177,6 +177,24 @@ def test_float_images_of_unknown_or_wrong_range_are_refused(images, image_range,
     make = TensorDataset if kind == "items" else cg.data.ArrayDataset
     with pytest.raises(ValueError, match=message):
         as_labelled(make(images, torch.arange(6) % 2), image_range=image_range)
+
+
+def test_the_stated_range_is_part_of_what_a_resumed_run_compares():
+    data = cg.data.ArrayDataset(torch.rand(6, 1, 4, 4), torch.arange(6) % 2)
+    for make in (lambda: data, lambda: TensorDataset(data.images, data.labels)):
+        one, other = (as_labelled(make(), image_range=image_range).fingerprint for image_range in ((0, 1), (-1, 1)))
+        assert one != other
+
+
+def test_what_is_known_of_the_data_is_not_stated_again(tiny_images):
+    labelled = as_labelled(TensorDataset(torch.rand(6, 1, 4, 4), torch.arange(6) % 2), image_range=(0, 1))
+    assert as_labelled(labelled) is labelled
+    assert as_labelled(tiny_images) is tiny_images
+    with pytest.raises(ValueError, match="have their image_range"):
+        as_labelled(labelled, image_range=(0, 1))
+    for data in (labelled, tiny_images):
+        with pytest.raises(ValueError, match="has class names"):
+            as_labelled(data, class_names=["a", "b"])
 
 
 def test_points_need_no_range():

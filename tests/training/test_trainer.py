@@ -274,7 +274,7 @@ def test_lazy_terms_rest_between_their_turns(make_trainer, tiny_images):
 
 
 class Explode(Callback):
-    """Puts NaN into one weight of the network behind a step."""
+    """Puts NaN into one weight of the network after a step."""
 
     def __init__(self, step, network):
         super().__init__()

@@ -68,7 +68,7 @@ class _Reader:
         return torch.stack(images).numpy(), list(labels)
 
     def close(self) -> None:
-        """Do nothing: there are no workers."""
+        """Do nothing: nothing is open."""
 
 
 _reader: _Reader  # what a worker process reads from
@@ -148,7 +148,7 @@ class DatasetImages:
         """
         if self._images is None:
             raise ValueError(
-                "the images of a streamed data set are read batch by batch, there is no tensor of all of them. Train "
+                "the images of a streamed data set are read batch by batch: no tensor holds all of them. Train "
                 "on it, and evaluate on data without random transforms that fit into memory."
             )
         return self._images
@@ -200,7 +200,7 @@ def as_labelled(
         max_host_bytes: Images up to this size are kept in the memory of the host.
 
     Raises:
-        TypeError: If the data are no map-style data set.
+        TypeError: If the data are not a map-style data set.
         ValueError: If items are not as described, differ in shape, are out of range, or `image_range` is missing.
 
     Examples:
@@ -218,9 +218,13 @@ def as_labelled(
         _check_loader(data)
         num_workers = data.num_workers if num_workers is None else num_workers
         data = data.dataset
+    if class_names is not None and (isinstance(data, DatasetImages) or _is_labelled(data)):
+        raise ValueError(
+            f"a {type(data).__name__} has class names, got class_names={list(class_names)}. Leave them out."
+        )
     if isinstance(data, DatasetImages):
         if image_range is not None:
-            raise ValueError("as_labelled has been told the image_range of these data: leave it out here.")
+            raise ValueError("these data have their image_range from as_labelled, got another one. Leave it out here.")
         return data
     if _is_labelled(data):
         return _in_range(data, image_range)
@@ -289,7 +293,7 @@ def _chunks(source: _Reader | _Workers, count: int, ahead: int) -> Iterator[tupl
             yield start, *source.read_many(range(start, min(start + _CHUNK, count)), start)
         return
     with ThreadPoolExecutor(ahead) as threads:
-        for first in range(0, len(starts), 4 * ahead):  # so many at a time, for data larger than memory
+        for first in range(0, len(starts), 4 * ahead):  # a few at a time, for data larger than memory
             some = starts[first : first + 4 * ahead]
             read = threads.map(lambda s: source.read_many(range(s, min(s + _CHUNK, count)), s), some)
             for start, (images, labels) in zip(some, read, strict=True):
@@ -350,14 +354,17 @@ def _in_range(data: LabelledData, image_range: ImageRange | None) -> LabelledDat
             f"image_range is for floating-point images, got {images.dtype} samples of shape {tuple(images.shape[1:])}. "
             "Leave it out."
         )
+    scaled = _rescaled(images, image_range, "the data")
+    if scaled is images:
+        return data
     return DatasetImages(
         None,
-        _rescaled(images, image_range, "the data"),
+        scaled,
         data.labels,
         class_names=getattr(data, "class_names", tuple(map(str, range(data.num_classes)))),
         image_shape=tuple(data.image_shape),
         dtype=images.dtype,
-        fingerprint=data.fingerprint,
+        fingerprint=hashlib.sha256(f"{data.fingerprint} from [0, 1]".encode()).hexdigest()[:16],
     )
 
 

@@ -38,7 +38,7 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NoInputs:
-    """Inputs of an update that finds everything it needs in the same places each time."""
+    """Inputs of an update that reads everything from the same places each time."""
 
     def tensors(self) -> list[Tensor]:
         """Return none."""
@@ -74,7 +74,7 @@ class CudaGraphEngine(Engine):
     """Records one graph for each kind of update and replays it with new inputs.
 
     The first updates of a kind run as written, and count. Python values that an update reads (a weight, a learning
-    rate that is no tensor) keep the values they had in the recording.
+    rate that is not a tensor) keep the values they had in the recording.
 
     An update that reads something back from the device, or that cannot be recorded for another reason, ends the
     recording: with one warning that says why, all updates run as written from then on, or if they were whole iterations
@@ -137,7 +137,7 @@ class CudaGraphEngine(Engine):
             warnings.warn(f"training goes on with engine={self.name!r}: {reason}.", stacklevel=2)
 
     def _run_as_written(self, update: Update[AnyInputs], inputs: AnyInputs, *, last: bool) -> Metrics:
-        """Run an update on the stream of the recording, and in the last one look whether it waits for the device."""
+        """Run an update on the stream of the recording, and in the last one check whether it waits for the device."""
         with _on(self._stream), _noted_waits(enabled=last) as waits:
             metrics = update(inputs)
         if waits:
@@ -188,13 +188,13 @@ class _Recorder:
         if _OLD_GRAPHS:
             for rng in rngs:
                 graph.register_generator_state(rng)
-        present = torch.cuda.current_stream(self._stream.device), torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self._stream.device), torch.cuda.current_stream()
         try:
-            # "thread_local": a thread that prefetches images meanwhile is none of the recording's business.
+            # "thread_local": a thread that prefetches images meanwhile is not part of the recording.
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 metrics = function()
         except BaseException:
-            for stream in present:
+            for stream in current:
                 torch.cuda.set_stream(stream)
             if _OLD_GRAPHS:
                 self._end_failed_recording(rngs)
@@ -246,7 +246,7 @@ def make_engine(
 def fastest_convolutions(device: torch.device) -> Iterator[None]:
     """Let cuDNN try all its kernels for a convolution once and keep the fastest: shapes do not change during training.
 
-    Which one that is may differ from run to run, so not where PyTorch is told to be deterministic.
+    Which one that is may differ from run to run, so not where PyTorch must be deterministic.
     """
     before = torch.backends.cudnn.benchmark
     deterministic = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
@@ -261,11 +261,11 @@ def fastest_convolutions(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _on(stream: torch.cuda.Stream) -> Iterator[None]:
     """Run on another stream, in order with what comes before and after on the current one."""
-    present = torch.cuda.current_stream(stream.device)
-    stream.wait_stream(present)
+    current = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
         yield
-    present.wait_stream(stream)
+    current.wait_stream(stream)
 
 
 @contextmanager

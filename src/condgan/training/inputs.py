@@ -24,7 +24,7 @@ Delivery = Callable[[], Tensor]
 
 
 class ImageStore(Protocol):
-    """Hands out images by index.
+    """Loads images by index.
 
     Attributes:
         lookahead: How many batches ahead it should be asked, for images to arrive in time.
@@ -68,7 +68,7 @@ class StreamedStore:
     Args:
         pick: Returns the images at `(N,)` int64 indices, on the CPU; random transforms draw with the seed it is given.
         device: Where the batches go.
-        threads: Threads that call `pick`. With 0 the thread calls it that asks for the images, when they are needed.
+        threads: Threads that call `pick`. With 0 it is called where the images are needed, without a thread.
         close: Called at the end.
     """
 
@@ -268,9 +268,9 @@ class Sampler:
 
 
 class Prefetcher:
-    """Hands out the inputs of an endless cycle of steps, as many drawn ahead as the sampler's store asks for.
+    """Returns the inputs of an endless cycle of steps, drawn as far ahead as the sampler's store asks for.
 
-    Draws are made one after another in the order of the cycle, however early: the samples do not depend on the store.
+    Draws are made in the order of the cycle, however early, so that the samples do not depend on the store.
 
     Args:
         sampler: Draws the inputs.
@@ -291,10 +291,10 @@ class Prefetcher:
 
     @property
     def rng_state(self) -> Tensor:
-        """State of the sampler's source before the first draw that was not handed out."""
+        """State of the sampler's source before the first draw that was not returned."""
         return self._drawn[0][0] if self._drawn else self.sampler.rng.get_state()
 
     def close(self) -> None:
-        """Take back what was drawn ahead."""
+        """Discard what was drawn ahead, and restore the state before it."""
         self.sampler.rng.set_state(self.rng_state)
         self._drawn.clear()

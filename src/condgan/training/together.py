@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from condgan.training.datasets import ImageRange, as_labelled
+from condgan.training.distributed import rank_and_world
 from condgan.training.inputs import ImageStore
 from condgan.training.trainer import Trainer, TrainerState, interrupt_between_steps
 from condgan.types import LabelledData
@@ -86,7 +87,7 @@ def fit_together(
         initial=sum(min(steps, trainer.state.step) for trainer in trainers),
         desc=f"training {len(trainers)} trainers",
         unit="step",
-        disable=shown or not (progress and sys.stderr.isatty()),
+        disable=shown or not (progress and sys.stderr.isatty() and rank_and_world()[0] == 0),
     )
     try:
         with interrupt_between_steps(stop) as interrupted, bar:

@@ -192,8 +192,8 @@ class Trainer:
         label_law: Distribution of the labels of generated images.
         sampling: Distribution of the classes of real images.
         dequantize: Add uniform noise of one grey level to real uint8 images.
-        precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is told otherwise; or `"bf16"` for
-            autocast passes with losses and norms in float32.
+        precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is configured otherwise; or
+            `"bf16"` for autocast passes with losses and norms in float32.
         engine: How updates are run, with the same results: `"eager"` as written; `"cuda_graph"` recorded once for
             each kind of update and replayed; `"cuda_graph_iteration"` all of a step recorded as one, draws and average
             included, which takes the least of the host's time; `"auto"` is `"cuda_graph"` on CUDA. What cannot be
@@ -383,6 +383,7 @@ class Trainer:
             The state at the end.
 
         Raises:
+            TypeError: If the data are not a map-style data set.
             ValueError: If the data do not fit the networks, or are other data than before `resume`.
             TrainingDivergedError: If a loss or gradient was not finite.
             KeyboardInterrupt: After the step in which Ctrl-C was pressed.
