@@ -46,7 +46,7 @@ def train(folder: Path, steps: int) -> None:
     trainer = cg.recipes.small_data(data, base_channels=16, device="cpu", callbacks=callbacks)
     trainer.resume(folder)
     (folder / "memory.txt").write_text("", encoding="utf-8")
-    trainer.fit(data, steps=steps, batch_size=16)
+    trainer.fit(data, steps=steps, batch_size=16, progress=False)
     trainer.ema.save_pretrained(folder / "generator")
 
 

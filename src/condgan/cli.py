@@ -27,6 +27,7 @@ import tyro
 from docstring_parser import parse as parse_docstring
 
 from condgan.data import ArrayDataset, ImageFolder
+from condgan.devices import best_device
 from condgan.files import check_names, from_json, to_json, write_json
 from condgan.images import save_picture, save_sheet, to_uint8
 from condgan.metrics import Evaluation, evaluate
@@ -37,7 +38,6 @@ from condgan.study.data import check_patients
 from condgan.study.report.words import answer_words, question_words
 from condgan.study.summaries import summarize
 from condgan.training import TrainingDivergedError
-from condgan.training.setup import best_device
 from condgan.types import ImageShape
 
 __all__ = ["main"]

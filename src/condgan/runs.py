@@ -294,7 +294,7 @@ class GeneratorTraining:
 
     def run(self) -> RunDescription | None:
         """Train alone, and return what `finish` does."""
-        self.trainer.fit(self.data, **self.sizes)
+        self.trainer.fit(self.data, progress=False, **self.sizes)
         return self.finish()
 
     def finish(self) -> RunDescription | None:

@@ -21,6 +21,7 @@ from condgan.classifier.augmentation import Augment
 from condgan.classifier.network import Precision, ResNet18, autocast_logits, build_network, predict
 from condgan.data.checks import check_compatible
 from condgan.data.store import ArrayDataset
+from condgan.devices import best_device
 from condgan.files import write_whole
 from condgan.stats import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.training.engines import make_engine
@@ -229,7 +230,7 @@ def train_classifier(
     check_compatible("the training set", train, train.class_names, train.image_shape)
     check_compatible("the validation set", validation, train.class_names, train.image_shape)
     _check_initial(initial, train)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = torch.device(device or best_device())
     batch = min(batch_size, len(train))
     total = epochs * (len(train) // batch) if steps is None else steps
     model = build_network(train.image_shape, train.num_classes, seed=seed).to(target)

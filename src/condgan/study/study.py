@@ -14,6 +14,7 @@ from torch import Tensor
 
 from condgan.classifier.training import Classifier
 from condgan.data.store import ArrayDataset
+from condgan.devices import best_device
 from condgan.images import save_sheet
 from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.evaluation import PRETRAINED, evaluate, make_extractor
@@ -39,7 +40,6 @@ from condgan.study.results import (
 from condgan.study.summaries import summarize
 from condgan.training import TrainingDivergedError
 from condgan.training.engines import EngineName
-from condgan.training.setup import best_device
 
 
 class Study:
