@@ -89,7 +89,7 @@ def load(
             reason = "no folder of X-rays was found, and PneumoniaMNIST has two classes only"
             return _phantoms(classes, image_size, seed, phantoms, reason=reason)
         try:
-            file = _download(image_size, downloads or default_downloads(), progress)
+            file = _download(image_size, downloads or default_downloads())
         except OSError:
             reason = "no folder of X-rays was found, and PneumoniaMNIST could not be downloaded"
             return _phantoms(classes, image_size, seed, phantoms, reason=reason)
@@ -191,6 +191,6 @@ def _phantoms(classes: int, image_size: int, seed: int, count: int, *, reason: s
     )
 
 
-def _download(image_size: int, folder: Path, progress: bool) -> Path:
+def _download(image_size: int, folder: Path) -> Path:
     size = next((size for size in PUBLISHED_SIZES[1:] if size >= image_size), PUBLISHED_SIZES[-1])
-    return download_medmnist("pneumoniamnist", size, folder=folder, progress=progress)
+    return download_medmnist("pneumoniamnist", size, folder=folder)

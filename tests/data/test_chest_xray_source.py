@@ -111,7 +111,7 @@ def test_downloads_go_to_the_cache_folder(
 ) -> None:
     asked = []
 
-    def download(name: str, size: int, *, folder: Path, progress: bool) -> Path:
+    def download(name: str, size: int, *, folder: Path) -> Path:
         asked.append((name, size, folder))
         return archive
 
