@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "sampling": {"types", "networks.base"},
     "training": {"types", "sampling", "images", "networks.base", "nn.layers"},
     "data": {"types", "images"},
-    "metrics": {"types", "images", "sampling", "networks.base"},
+    "metrics": {"types", "images", "sampling", "networks.base", "data"},
     "study": ANYTHING,
     "recipes": ANYTHING,
     "cli": ANYTHING,

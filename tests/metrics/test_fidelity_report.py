@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.metrics.features import CrossFit, Fold, module_extractor
 from condgan.metrics.fidelity import density_coverage, fid, inception_score, kid, precision_recall
 from condgan.metrics.fidelity_report import fidelity_report

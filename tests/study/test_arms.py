@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.sampling import Tempered
 from condgan.study.arms import ARMS, CONTROLS, Arm, Phase, run_arm, synthetic_labels
 from condgan.study.classifier import train_classifier

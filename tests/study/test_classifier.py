@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.study import train_classifier
 from condgan.study.augmentation import ClassicalAugment
 from condgan.study.network import ResNet18, build_network

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.metrics.fidelity_report import fidelity_report
 from condgan.study.extractor import crossfit_extractor
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.metrics import Estimate
 from condgan.study.classifier import Classifier
 from condgan.study.usefulness import gan_test, keep_patients, relative_usefulness

@@ -8,9 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
-from condgan.data import ArrayDataset, ImageFolder
+from condgan.data import ImageFolder
 
 Rule = Callable[[Path], str]
 
@@ -97,26 +95,3 @@ def _csv_rule(file: Path, root: Path) -> Rule:
         raise ValueError(f"not in {file.name}")
 
     return rule
-
-
-def with_common_groups(*folders: ImageFolder) -> list[ArrayDataset]:
-    """Return the data sets with groups that are numbered alike, so that they can be compared."""
-    names = sorted({name for data in folders for name in data.group_names})
-    number = {name: i for i, name in enumerate(names)}
-    renumbered = []
-    for data in folders:
-        groups = None
-        if data.groups is not None:
-            groups = torch.tensor([number[data.group_names[group]] for group in data.groups.tolist()])
-        renumbered.append(
-            ArrayDataset(
-                data.images,
-                data.labels,
-                class_names=data.class_names,
-                groups=groups,
-                source=data.source,
-                attribution=data.attribution,
-                paths=data.paths,
-            )
-        )
-    return renumbered

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from condgan.cli.folders import add_data_options, read_folder, with_common_groups
-from condgan.data import ArrayDataset, ImageFolder
+from condgan.cli.folders import add_data_options, read_folder
+from condgan.data import ArrayDataset, ImageFolder, check_disjoint
 from condgan.images import to_uint8
 from condgan.recipes import CONDITIONAL
 from condgan.sampling import sample
@@ -21,7 +21,6 @@ from condgan.study.files import as_json, write_json
 from condgan.study.generators import Pool, load_generator, save_picture, save_sheet, train_generator
 from condgan.study.judge import judge_images, make_extractor
 from condgan.study.plan import EXTRACTOR_NAMES, NETWORKS, RecipePlan, check_names
-from condgan.study.preparation import check_patients
 from condgan.training.setup import best_device
 
 _DATA_OPTIONS = ("image_size", "channels", "groups", "split_seed", "held_out")
@@ -160,8 +159,7 @@ def evaluate(given: argparse.Namespace) -> None:
             f"{description['train']['fingerprint']}, got {train_set.fingerprint}. Has the folder changed?"
         )
     if folder.groups is not None:
-        together, other = with_common_groups(folder, test)
-        check_patients({"training": together, "test": other}, None)
+        check_disjoint(training=folder, test=test)
     device = given.device or best_device()
     y = torch.arange(folder.num_classes).repeat_interleave(torch.tensor(train_set.class_counts))
     pool = Pool(

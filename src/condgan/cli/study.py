@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from condgan.cli.folders import add_data_options, read_folder, with_common_groups
+from condgan.cli.folders import add_data_options, read_folder
 from condgan.cli.generators import add_recipe_options, make_plan, say
 from condgan.study.plan import EXTRACTOR_NAMES, KEPT, RecipePlan, StudyConfig
 from condgan.study.report import write_report
@@ -164,10 +164,9 @@ def _read(given: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Return training, validation and test images, no patient in two of them."""
     folder = read_folder(given.data, given)
     if given.test is None:
-        (together,) = with_common_groups(folder)
-        rest, test = together.split(_TEST_SHARE, seed=given.split_seed)
+        rest, test = folder.split(_TEST_SHARE, seed=given.split_seed)
     else:
-        rest, test = with_common_groups(folder, read_folder(given.test, given, class_names=folder.class_names))
+        rest, test = folder, read_folder(given.test, given, class_names=folder.class_names)
     train, validation = rest.split(_VALIDATION_SHARE, seed=given.split_seed)
     return train, validation, test
 

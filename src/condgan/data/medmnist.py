@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 
 MedMNISTSplit = Literal["train", "val", "test"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 
 CLASS_NAMES: dict[int, tuple[str, ...]] = {2: ("normal", "pneumonia"), 3: ("normal", "bacterial", "viral")}
 BACTERIAL_SHARE = 2 / 3

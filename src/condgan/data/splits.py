@@ -138,4 +138,4 @@ def groups_per_class(labels: Tensor, groups: Tensor | None, chosen: Tensor | Non
     classes = labels.cpu().unique(return_inverse=True)[1]
     pairs = torch.stack([classes, owners], 1)
     pairs = (pairs if chosen is None else pairs[chosen]).unique(dim=0)
-    return pairs[:, 0].bincount(minlength=int(classes.max()) + 1)
+    return torch.bincount(pairs[:, 0], minlength=int(classes.max()) + 1)

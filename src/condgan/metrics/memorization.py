@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from condgan.data.dataset import check_disjoint, number_groups
 from condgan.metrics.copying import CopyTest, DataCopying, authentic, c_t, copy_test, own_radius
 from condgan.metrics.features import ExtractorInfo
 from condgan.metrics.fidelity_report import JudgedImages
-from condgan.metrics.membership import MembershipInference, membership_inference, number_patients, separation
+from condgan.metrics.membership import MembershipInference, membership_inference, separation
 from condgan.metrics.neighbors import (
     Neighbors,
     describe,
@@ -156,7 +157,9 @@ def memorization_report(
             patients or two generated images.
     """
     _check(generated, train, held_out)
-    train_groups, held_out_groups = number_patients(train, held_out)
+    train_groups, held_out_groups = number_groups(train, held_out)
+    if train.groups is not None:
+        check_disjoint(**{"training": train, "held-out": held_out})
     found = find_duplicates(
         torch.cat([train.images.cpu(), held_out.images.cpu()]),
         tolerance=tolerance if train.images.dtype == torch.uint8 else 0.0,

@@ -2,7 +2,6 @@
 
 from condgan.study.arms import ARMS, CONTROLS, Arm, Phase, run_arm, synthetic_labels
 from condgan.study.augmentation import Augment, ClassicalAugment
-from condgan.study.checks import check_disjoint
 from condgan.study.classifier import Classifier, train_classifier
 from condgan.study.extractor import crossfit_extractor
 from condgan.study.plan import Cell, RecipePlan, StudyConfig, plan
@@ -23,7 +22,6 @@ __all__ = [
     "RecipePlan",
     "Study",
     "StudyConfig",
-    "check_disjoint",
     "crossfit_extractor",
     "gan_test",
     "keep_patients",

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset, check_compatible
 from condgan.metrics import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.study.augmentation import Augment
-from condgan.study.checks import check_compatible, check_settings
+from condgan.study.checks import check_settings
 from condgan.study.network import Precision, autocast_logits, build_network, predict
 from condgan.training.engines import make_engine
 from condgan.training.optimizer import OptimizerConfig, set_learning_rate
@@ -73,7 +73,7 @@ class Classifier:
         """Judge the classifier on test images, with intervals over their groups (patients).
 
         Args:
-            test: Images that neither training nor validation has seen, see `check_disjoint`.
+            test: Images that neither training nor validation has seen, see `condgan.data.check_disjoint`.
             resamples: Number of bootstrap resamples.
             level: Nominal coverage of the intervals.
             seed: Seed of the bootstrap.

@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from condgan.data.dataset import ArrayDataset
 from condgan.data.splits import group_folds, groups_per_class
-from condgan.data.store import ArrayDataset
 from condgan.metrics.features import CrossFit, Extractor, Fold, module_extractor
 from condgan.study.classifier import Classifier, train_classifier
 from condgan.study.network import Precision, ResNet18

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from condgan import networks
 from condgan.augmentation import DiffAugment
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.images import image_grid, to_uint8
 from condgan.losses import AuxiliaryClassifierLoss
 from condgan.networks import ACDCGANCritic, ACResNetCritic, Critic, DCGANGenerator, Generator, ResNetGenerator

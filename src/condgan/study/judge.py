@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.metrics.diversity import diversity_report
 from condgan.metrics.features import CrossFit, Extractor
 from condgan.metrics.fidelity_report import fidelity_report

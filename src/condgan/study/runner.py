@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.study.files import StudyFolder
 from condgan.study.generators import in_words
 from condgan.study.judge import PRETRAINED
 from condgan.study.plan import Cell, StudyConfig, plan
-from condgan.study.preparation import Group, prepare
+from condgan.study.preparation import prepare
 from condgan.study.provenance import provenance
 from condgan.study.results import write_results
 from condgan.study.worker import Worker
@@ -40,7 +40,6 @@ class Study:
         validation: Images of other patients from the same source, to choose epochs and thresholds on.
         test: Images of other patients, to report on.
         folder: Where everything goes, see `StudyFolder`. With a study in it, that one goes on.
-        group: Maps a path to its patient, to check that none is in two of the sets.
         device: Where to compute; by default CUDA, then MPS, then the CPU.
         engine: How updates of generators are run, see `Trainer`; the results are the same.
         real_images: Whether pictures of real images may be kept in the folder.
@@ -62,7 +61,6 @@ class Study:
         test: ArrayDataset,
         folder: str | Path,
         *,
-        group: Group | None = None,
         device: torch.device | str | None = None,
         engine: EngineName = "auto",
         real_images: bool = True,
@@ -72,7 +70,7 @@ class Study:
         notes: Sequence[str] = (),
     ) -> None:
         self.config = config
-        self.data = prepare(config, train, validation, test, group=group, notice=notice, notes=notes)
+        self.data = prepare(config, train, validation, test, notice=notice, notes=notes)
         self.folder = StudyFolder(folder)
         self.device = torch.device(device) if device is not None else best_device()
         self.progress = progress or (lambda line: None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.images import to_uint8
 from condgan.metrics.features import Extractor
 from condgan.metrics.fidelity import kid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.metrics import ClassificationReport, Estimate
 from condgan.study.classifier import Classifier
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.metrics import classification_report
 from condgan.metrics.features import CrossFit, Extractor
 from condgan.sampling import class_grid
