@@ -72,7 +72,7 @@ class ChestPhantom(ArrayDataset):
                 # a generator of their own for each patient and image: more of them leave the first ones as they were
                 rng = np.random.default_rng(np.random.SeedSequence(patient))
                 views = min(int(rng.geometric(1 / images_per_patient)), end - len(images))
-                body, signs, focal = rng.random(22), rng.random(10), rng.random() < BACTERIAL_SHARE
+                body, signs, focal = rng.random(22).tolist(), rng.random(10).tolist(), rng.random() < BACTERIAL_SHARE
                 strength = (1 - 0.5 * difficulty) * rng.uniform(0.6 * (1 - difficulty), 1) * (name != "normal")
                 bacterial = name == "bacterial" or (name == "pneumonia" and focal)
                 focus, haze = (strength, 0.0) if bacterial else (0.0, strength)
@@ -91,14 +91,15 @@ class ChestPhantom(ArrayDataset):
 
 
 def _render(
-    body: np.ndarray, signs: np.ndarray, focus: float, haze: float, height: int, width: int, rng: np.random.Generator
+    body: list[float], signs: list[float], focus: float, haze: float, height: int, width: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw one image in coordinates from -1 to 1 that run down (v) and to the patient's left (u)."""
     factor = max(1, -(-_FINE_SIDE // min(height, width)))  # finer than asked, then averaged: thin ribs do not alias
     rows, columns = (
         (2 * np.arange(factor * side, dtype=np.float32) + 1) / (factor * side) - 1 for side in (height, width)
     )
-    (tilt, across, down), zoom = rng.normal(0, (0.03, 0.03, 0.04)), rng.uniform(0.9, 1.05)
+    tilt, across, down = rng.normal(0, (0.03, 0.03, 0.04)).tolist()  # Python's floats leave arrays in float32
+    zoom = rng.uniform(0.9, 1.05)
     u = zoom * (columns - across) - tilt * rows[:, None]
     v = zoom * (rows[:, None] - down) + tilt * columns
     s = np.abs(u)
@@ -112,13 +113,16 @@ def _render(
     net = np.cos(24 * u + 3 * np.sin(5 * v) + 6 * signs[0]) * np.cos(22 * v + 3 * np.sin(6 * u) + 6 * signs[1])
     filled = haze * (0.35 + 0.35 * np.exp(-(((s - 0.2) / 0.2) ** 2) - ((v + 0.1) / 0.4) ** 2) + 0.3 * net)
     for near, low, size in (signs[2:5], signs[5:8])[: 2 if signs[8] < 0.35 else 1]:
-        radius = np.hypot(u - np.sign(signs[9] - 0.5) * (0.25 + 0.25 * near), v + 0.4 - 0.65 * low)
+        radius = np.hypot(u - (1 if signs[9] > 0.5 else -1) * (0.25 + 0.25 * near), v + 0.4 - 0.65 * low)
         filled = np.maximum(filled, 0.95 * focus * np.exp(-((radius / (0.2 + 0.1 * size)) ** 3)))
-    vessels = sum(np.cos(20 * (a - 0.5) * u + 20 * (b - 0.5) * v + 6 * c) for a, b, c in body[10:].reshape(4, 3))
+    vessels = sum(
+        np.cos(24 * (a - 0.5) * u + 24 * (b - 0.5) * v + 6 * c)
+        for a, b, c in zip(body[10::3], body[11::3], body[12::3], strict=True)
+    )
     girth = 0.28 + (0.55 + 0.12 * trunk) * _step(v + 0.88 - 0.2 * s, 0.05)
     density = 0.55 * _step(girth - s, 0.03) + 0.25 * _step(0.28 - np.abs(s - 1 - 0.35 * arms - 0.1 * v), 0.03)
     density += 0.2 * _step(below, 0.03) * _step(girth - s - 0.05, 0.05)
-    density -= (0.34 + 0.08 * air - 0.04 * vessels) * lung * (1 - np.clip(filled, 0, 1))
+    density -= (0.34 + 0.08 * air - 0.05 * vessels) * lung * (1 - np.clip(filled, 0, 1))
 
     arcs = (v - (0.3 + 0.5 * drop) * s**2) / (0.15 + 0.04 * spacing) + phase
     cage = _step(outer + 0.04, 0.02) * _step(v + 0.8, 0.03) * _step(0.6 - v, 0.05)
@@ -128,7 +132,7 @@ def _render(
     density += 0.35 * np.maximum(_step(1 - oval, 0.05), 0.7 * _step(0.17 - s, 0.03) * _step(v + 0.8, 0.05))
     density += _step(0.08 - s, 0.02) * (0.1 + 0.05 * np.cos(45 * v))
 
-    contrast, white, fog, grain = rng.uniform((1.4, 0.85, 0.0, 0.015), (2.0, 0.98, 0.05, 0.035))
+    contrast, white, fog, grain = rng.uniform((1.4, 0.85, 0.0, 0.015), (2.0, 0.98, 0.05, 0.035)).tolist()
     film = fog + (white - fog) * (1 - np.exp(-contrast * np.maximum(density, 0.01)))
     film = film.reshape(height, factor, width, factor).mean((1, 3)) + grain * rng.standard_normal((height, width))
     return np.asarray(np.clip(np.rint(255 * film), 0, 255), dtype=np.uint8)
