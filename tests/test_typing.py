@@ -97,6 +97,7 @@ out: cg.CriticOutput = critic(x, torch.tensor([0, 1, 2]))
 score: Tensor = out.score
 loaded: MyCritic = MyCritic.from_pretrained(critic.save_pretrained("critic"))
 metrics: dict[str, float] = trainer.state.metrics
+shape: tuple[int, int, int] = data.split(0.5)[0].image_shape
 """
 
 WRONG = """

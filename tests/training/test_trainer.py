@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import condgan as cg
+from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.training import Callback, fit_together
 
 

@@ -19,8 +19,7 @@ from tqdm import tqdm
 
 from condgan.classifier.augmentation import Augment
 from condgan.classifier.network import Precision, ResNet18, autocast_logits, build_network, predict
-from condgan.data.checks import check_compatible
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset, check_compatible
 from condgan.devices import best_device
 from condgan.files import write_whole
 from condgan.stats import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
@@ -79,7 +78,7 @@ class Classifier:
         """Judge the classifier on test images, with intervals over their groups (patients).
 
         Args:
-            test: Images that neither training nor validation has seen, see `check_disjoint`.
+            test: Images that neither training nor validation has seen, see `condgan.data.check_disjoint`.
             resamples: Number of bootstrap resamples.
             level: Nominal coverage of the intervals.
             seed: Seed of the bootstrap.
