@@ -369,19 +369,7 @@ def _in_range(data: LabelledData, image_range: ImageRange | None) -> LabelledDat
 
 
 def _as_image(given: Any, index: int, image_range: ImageRange | None) -> Tensor:
-    image = given
-    if isinstance(image, Image.Image):
-        if image.mode not in ("L", "RGB"):
-            raise ValueError(
-                f'PIL images must have the mode L or RGB, got {image.mode} as item {index}. Use image.convert("L").'
-            )
-        pixels = torch.from_numpy(np.array(image))
-        image = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
-    elif isinstance(image, np.ndarray):
-        image = torch.from_numpy(np.array(image))
-    elif not isinstance(image, Tensor):
-        raise ValueError(f"images must be tensors, arrays or PIL images, got {_described(image)} as item {index}.")
-    image = image.detach().cpu()
+    image = _as_tensor(given, index).detach().cpu()
     if image.dtype == torch.uint8:
         if image.ndim != 3:
             raise ValueError(
@@ -400,6 +388,21 @@ def _as_image(given: Any, index: int, image_range: ImageRange | None) -> Tensor:
     if not bool(torch.isfinite(image).all()):
         raise ValueError(f"samples must be finite, got NaN or infinite values in item {index}.")
     return image
+
+
+def _as_tensor(image: Any, index: int) -> Tensor:
+    if isinstance(image, Tensor):
+        return image
+    if isinstance(image, np.ndarray):
+        return torch.from_numpy(np.array(image))
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"images must be tensors, arrays or PIL images, got {_described(image)} as item {index}.")
+    if image.mode not in ("L", "RGB"):
+        raise ValueError(
+            f'PIL images must have the mode L or RGB, got {image.mode} as item {index}. Use image.convert("L").'
+        )
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def _missing_range(images: Tensor) -> str:
