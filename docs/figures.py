@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import textwrap
@@ -11,16 +12,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from page_parts import COMPARISON, RECALLS, curves_picture, samples_picture
+from PIL import Image
 from torch import Tensor
 
 from condgan.images import image_grid
-from condgan.stats import Estimate
+from condgan.runs import KeptStep
+from condgan.study.arms import ARMS
+from condgan.study.report import REAL, SAMPLES
+from condgan.study.report.view import ArmView, StudyView, make_view
+from condgan.study.report.words import Found, ends_of, metric_name, side_name
+from condgan.study.results import ArmKey, Results, recalled_class
+from condgan.types import ImageShape
 
 _COUNTERS = ("step", "images_seen", "epoch")
+_PADDING = 2  # between the images of a sheet, see `condgan.images.image_grid`
 
 
 def sample_grid(
@@ -32,7 +43,7 @@ def sample_grid(
     real: Tensor | None = None,
     caption: str | None = None,
 ) -> None:
-    """Draw generated images, one row a class, each above a row of real ones.
+    """Draw generated images, one row per class, each above a row of real ones.
 
     Pixels are enlarged by a whole factor without smoothing: the figure shows what the network made.
 
@@ -87,7 +98,7 @@ def training_curves(
 
     Args:
         rows: What a logger wrote: `step` and metrics such as `critic/adversarial`, as numbers or as their text. A row
-            need not hold every metric; text that is no number is left out.
+            need not hold every metric; text that is not a number is left out.
         path: File to write; its suffix names the format.
         title: Title of the figure.
         caption: Small print at the bottom.
@@ -129,7 +140,7 @@ def training_curves(
 
 
 def comparison_chart(
-    arms: Mapping[str, Mapping[str, Estimate]],
+    arms: Mapping[str, Mapping[str, Found]],
     path: str | os.PathLike[str],
     title: str | None = None,
     *,
@@ -140,12 +151,11 @@ def comparison_chart(
     """Draw the metrics of several arms beside each other: a dot for the value and a bar for its interval.
 
     Args:
-        arms: Estimates by name of the arm and name of the metric, see `report_estimates`. Every arm has the same
-            metrics.
+        arms: Scores by name of the arm and name of the metric. Every arm has the same metrics.
         path: File to write; its suffix names the format.
         title: Title of the figure.
         chance: Value of each metric for a guess, drawn as a dashed line.
-        kinds: Place of each arm's color in `canvas.COLORS`, alike for arms of a kind; by default one for all.
+        kinds: Place of each arm's color in `COLORS`, alike for arms of a kind; by default one for all.
         caption: Small print at the bottom, such as what the intervals cover.
 
     Raises:
@@ -175,8 +185,8 @@ def comparison_chart(
             axes.axvline(guess, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
         for place, (name, estimates) in enumerate(arms.items()):
             estimate, color = estimates[metric], COLORS[kinds[name] if kinds else 0]
-            ends = [estimate.low, estimate.high]
-            axes.plot(ends, [place, place], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt")
+            if (ends := ends_of(estimate)) is not None:
+                axes.plot(ends, [place, place], color=color, linewidth=3, alpha=0.45, solid_capstyle="butt")
             axes.plot(estimate.value, place, "o", color=color, markersize=5)
             axes.text(
                 estimate.value,
@@ -194,26 +204,96 @@ def comparison_chart(
     canvas.save(path)
 
 
-def report_estimates(report: Mapping[str, Any]) -> dict[str, Estimate]:
-    """Return what `comparison_chart` shows of a report: balanced accuracy, AUROC and the recall of each class.
+# Pictures of a study
+
+
+def draw_pictures(results: Results, folder: Path, assets: Path) -> None:
+    """Draw everything that there is material for.
 
     Args:
-        report: What `ClassificationReport.as_dict` returned, straight or back from JSON.
+        results: The results of the study.
+        folder: Folder of a study, or of its published part (`samples`, `curves`).
+        assets: Where the pictures go.
     """
-    recalls = {f"recall, {name}": value for name, value in report["recall"].items()}
-    shown = {"balanced accuracy": report["balanced_accuracy"], "AUROC": report["auroc"], **recalls}
-    return {name: Estimate(**value) for name, value in shown.items()}
+    assets.mkdir(parents=True, exist_ok=True)
+    study = make_view(results)
+    _draw_charts(study, assets)
+    data = results.data
+    for generator in study.generators:
+        name = generator.record.name
+        sheet = _existing(folder / "gans" / name / SAMPLES, folder / "samples" / f"{name}.png")
+        if sheet is not None:
+            real = credit = None
+            if generator.is_first and (folder / REAL).is_file():
+                real, credit = tiles(folder / REAL, data.num_classes, data.image_shape), data.attribution
+            path = assets / samples_picture(name)
+            generated = tiles(sheet, data.num_classes, data.image_shape)
+            sample_grid(generated, data.class_names, path, real=real, caption=credit)
+            if data.image_shape[0] == 1:
+                Image.open(path).convert("L").save(path, optimize=True)  # the same pixels, once instead of three times
+        curve = _existing(folder / "gans" / name / "curve.json", folder / "curves" / f"{name}.json")
+        if generator.is_first and curve is not None and (rows := json.loads(curve.read_text(encoding="utf-8"))):
+            path = assets / curves_picture(name)
+            training_curves([*rows, *_evaluations(generator.record.kept)], path)
+            Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
 
 
-def chance_levels(class_names: Sequence[str]) -> dict[str, float]:
-    """Return the values of `report_estimates` for a guess that takes each of the K classes equally often.
+def tiles(path: Path, rows: int, image_shape: ImageShape) -> Tensor:
+    """Cut a sheet of samples, one row per class, back into its images.
 
-    Examples:
-        >>> chance_levels(["normal", "ill"])
-        {'balanced accuracy': 0.5, 'AUROC': 0.5, 'recall, normal': 0.5, 'recall, ill': 0.5}
+    Shape:
+        - Returns: `(rows, M, C, H, W)`, uint8.
+
+    Raises:
+        ValueError: If the sheet is not made of such images.
     """
-    share = 1 / len(class_names)
-    return {"balanced accuracy": share, "AUROC": 0.5, **{f"recall, {name}": share for name in class_names}}
+    channels, height, width = image_shape
+    with Image.open(path) as picture:
+        pixels = torch.from_numpy(np.array(picture.convert("L" if channels == 1 else "RGB")))
+    sheet = pixels.reshape(*pixels.shape[:2], channels)[_PADDING:, _PADDING:]
+    high, wide = height + _PADDING, width + _PADDING
+    if sheet.shape[0] != rows * high or sheet.shape[1] % wide:
+        raise ValueError(f"{path.name} must be a sheet of {rows} rows of {width}x{height} images, got {picture.size}.")
+    images = rearrange(sheet, "(k h) (m w) c -> k m c h w", h=high, w=wide)
+    return images[..., :height, :width].contiguous()
+
+
+def _draw_charts(study: StudyView, assets: Path) -> None:
+    recalls = [metric for metric in study.metrics if recalled_class(metric)]
+    kinds = {side_name(arm.key): _kind(arm.key) for arm in study.arms}
+    for file, metrics in ((COMPARISON, ("balanced_accuracy", "auroc")), (RECALLS, recalls)):
+        arms = {side_name(arm.key): _known(arm, metrics) for arm in study.arms}
+        whole = {name: found for name, found in arms.items() if len(found) == max(map(len, arms.values()))}
+        if any(whole.values()):
+            comparison_chart(
+                whole,
+                assets / file,
+                chance={metric_name(m): 0.5 if m == "auroc" else study.chance for m in metrics},
+                kinds=kinds,
+                caption="Blue: real images alone. Red: generated ones alone. Green: both.\n"
+                f"Bars: {study.intervals} over the seeds of generators and classifiers, and over test patients. "
+                "Dashed: guessing.",
+            )
+
+
+def _known(arm: ArmView, metrics: Sequence[str]) -> dict[str, Found]:
+    found = {metric_name(metric): arm.score(metric) for metric in metrics}
+    return {name: score for name, score in found.items() if score is not None and not math.isnan(score.value)}
+
+
+def _kind(arm: ArmKey) -> int:
+    """Return the place of an arm's colour: without generated images, of these alone, of both."""
+    return 0 if arm.recipe is None else 1 if ARMS[arm.arm].synthetic_only else 2
+
+
+def _evaluations(kept: KeptStep) -> list[dict[str, float]]:
+    """Return the values that the step was chosen by as rows of a curve."""
+    name = f"validation/{(kept.criterion or '').removeprefix('best_').upper()}"
+    return [{"step": found.step, name: found.value} for found in kept.evaluations]
+
+
+def _existing(*paths: Path) -> Path | None:
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _sheet(images: Tensor, scale: int) -> np.ndarray:
@@ -233,11 +313,11 @@ def _check_images(name: str, images: Tensor, classes: int, image_shape: tuple[in
         raise ValueError(f"{name} must have the image shape {tuple(image_shape)}, got {tuple(images.shape[2:])}.")
 
 
-def _limits(arms: Mapping[str, Mapping[str, Estimate]], chance: Mapping[str, float]) -> tuple[float, float]:
+def _limits(arms: Mapping[str, Mapping[str, Found]], chance: Mapping[str, float]) -> tuple[float, float]:
     """Return one range for all metrics, so that they compare."""
-    estimates = [estimate for row in arms.values() for estimate in row.values()]
-    low = min([estimate.low for estimate in estimates] + list(chance.values()))
-    high = max([estimate.high for estimate in estimates] + list(chance.values()))
+    scores = [score for row in arms.values() for score in row.values()]
+    shown = [end for score in scores for end in (score.value, *(ends_of(score) or ()))] + list(chance.values())
+    low, high = min(shown), max(shown)
     margin = 0.08 * (high - low) or 0.05
     return low - margin, high + margin
 
@@ -333,7 +413,7 @@ def snap(length: float) -> float:
 
 
 def wrap(text: str | None, width: float, character: float) -> list[str]:
-    """Break a text into lines that fit into `width` inches at so many inches a character."""
+    """Break a text into lines that fit into `width` inches, given the inches per character."""
     columns = max(20, int(width / character))
     return [line for paragraph in (text or "").splitlines() for line in textwrap.wrap(paragraph, columns)]
 

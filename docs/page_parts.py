@@ -1,10 +1,23 @@
-"""Pieces of Markdown that pages are put together from."""
+"""Pieces of Markdown that pages are put together from, and names of their pictures."""
 
 from __future__ import annotations
 
 import html
 import re
 from collections.abc import Iterable, Sequence
+
+COMPARISON, RECALLS = "comparison.png", "recalls.png"
+"""Charts of a study's arms."""
+
+
+def samples_picture(generator: str) -> str:
+    """Return the file name of a generator's samples on the pages."""
+    return f"{generator}_samples.png"
+
+
+def curves_picture(generator: str) -> str:
+    """Return the file name of a generator's curves on the pages."""
+    return f"{generator}_curves.png"
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -21,18 +34,13 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def bullets(sentences: Iterable[str]) -> str:
-    """Return a list, one line a sentence."""
+    """Return a list, one line per sentence."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def folded(summary: str, *blocks: str) -> str:
     """Return blocks that open on demand."""
     return "\n\n".join([f'<details markdown="1">\n<summary>{summary}</summary>', *filter(None, blocks), "</details>"])
-
-
-def image(path: str, alt: str) -> str:
-    """Return a picture."""
-    return f"![{alt}]({path})"
 
 
 def plain(text: object) -> str:
@@ -53,13 +61,3 @@ def unbroken(text: str) -> str:
         '0.734 [0.702,\xa00.765]'
     """
     return re.sub(r"\[[^][]*\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names as an enumeration.
-
-    Examples:
-        >>> listed(["a"]), listed(["a", "b", "c"])
-        ('a', 'a, b and c')
-    """
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

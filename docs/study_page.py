@@ -1,68 +1,94 @@
-"""What is shown of a study: everything on the documentation's page, the main things in the README."""
+"""What is shown of a study: everything on the documentation's page, the main things in the README.
+
+The templates hold the layout, this module the sentences that depend on what was found. None claims more than the
+intervals support.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
-from page_parts import bullets, folded, image, listed, plain
-from study_pictures import COMPARISON, RECALLS, curves_picture, first_generators, samples_picture
-from study_tables import (
-    arms_of,
-    full_percent,
-    table_at_threshold,
-    table_of_arms,
-    table_of_comparisons,
-    table_of_data,
-    table_of_judged,
-)
-from study_words import (
-    answers,
-    captions,
-    evidence,
-    findings,
-    headline,
-    notice,
-    primary_metric,
-    provenance,
-    rare_class,
-    recipe_pairs,
-    shown_arms,
-    tested_on,
-    unfinished,
-    uses_of_test,
-)
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from page_parts import COMPARISON, RECALLS, curves_picture, markdown_table, plain, samples_picture, unbroken
 
-from condgan.study.report_html import number
-from condgan.study.report_words import Results, cells_of, side_name
+from condgan.metrics.memorization import MemorizationVerdict
+from condgan.runs import in_words
+from condgan.stats import recall_of
+from condgan.study.arms import ARMS
+from condgan.study.report import filters
+from condgan.study.report.view import KINDS, ArmView, GeneratorView, JudgedView, StudyView, VerdictView, make_view
+from condgan.study.report.words import (
+    DASH,
+    MEMORIZATION_WORDS,
+    arm_name,
+    capital,
+    ends,
+    interval,
+    listed,
+    metric_name,
+    number,
+    p_value,
+    plural,
+    question_words,
+    side_name,
+    signed,
+    significant,
+)
+from condgan.study.results import (
+    Answer,
+    Comparison,
+    FailedOutcome,
+    Family,
+    Question,
+    Results,
+    guessing,
+    recalled_class,
+)
 
 NOT_RUN = "Not run yet."
 """Stands where results of a study will be."""
+
+MAIN_METRICS = ("balanced_accuracy", "auroc", "accuracy")
+_CHARTS = ((COMPARISON, "balanced accuracy and AUROC"), (RECALLS, "recall of each class"))
+_MOST_LISTED = 2
 
 
 def page_body(results: Results, prefix: str, pictures: Collection[str], source: str) -> str:
     """Return everything that the documentation's page says of a study.
 
     Args:
-        results: The content of `results.json`.
+        results: The results of the study.
         prefix: Folder of the pictures, seen from the page.
         pictures: Names of the pictures that there are.
         source: Where `results.json` is, in Markdown.
     """
-    return "\n\n".join(
-        filter(
-            None,
-            [
-                notice(results),
-                headline(results),
-                bullets(unfinished(results)),
-                *_arms(results, prefix, pictures),
-                *_answers(results),
-                *_comparisons(results),
-                *_images(results, prefix, pictures),
-                *_judged(results),
-                *_origin(results, source),
-            ],
-        )
+    study = make_view(results)
+    seconds: dict[str, float] = dict.fromkeys(KINDS.values(), 0.0)
+    for cell in results.cells:
+        seconds[KINDS[cell.of if isinstance(cell, FailedOutcome) else cell.kind]] += cell.seconds
+    return _filled(
+        "page.md.j2",
+        study=study,
+        prefix=prefix,
+        pictures=pictures,
+        source=source,
+        main_metrics=MAIN_METRICS,
+        headline=headline(study),
+        unfinished=unfinished(study),
+        tested_on=tested_on(study),
+        answers=answers(study),
+        evidence=evidence(study),
+        recipe_pairs=recipe_pairs(study),
+        refused=sorted({f"{part}: {why}" for cell in results.judged for part, why in cell.refused.items()}),
+        times=", ".join(f"{kind} {in_words(spent)}" for kind, spent in seconds.items() if spent),
+        fidelity_uses=sum(
+            count for name, count in results.test_evaluations.items() if name.partition("@")[0].endswith("/fidelity")
+        ),
     )
 
 
@@ -70,163 +96,399 @@ def readme_body(results: Results, prefix: str, pictures: Collection[str], more: 
     """Return what the README says of a study: a table, a few sentences, a picture and the command.
 
     Args:
-        results: The content of `results.json`.
+        results: The results of the study.
         prefix: Folder of the pictures, seen from the README.
         pictures: Names of the pictures that there are.
         more: Where there is more, in Markdown.
     """
-    shown = shown_arms(results)
-    blocks = [
-        notice(results),
-        headline(results),
-        table_of_arms(results, metrics=("balanced_accuracy", "auroc"), only=shown) if shown else "",
-        tested_on(results),
-        bullets([*findings(results), *unfinished(results)]),
-        image(f"{prefix}/{COMPARISON}", "scores of all arms with their intervals") if COMPARISON in pictures else "",
-        f"```bash\n{results['command']}\n```" if results.get("command") else "",
-        f"Everything else, other controls and images of every recipe included: {more}.",
-    ]
-    return "\n\n".join(filter(None, blocks))
+    study = make_view(results)
+    return _filled(
+        "readme.md.j2",
+        study=study,
+        prefix=prefix,
+        pictures=pictures,
+        more=more,
+        headline=headline(study),
+        shown_arms=shown_arms(study),
+        tested_on=tested_on(study),
+        findings=findings(study),
+        unfinished=unfinished(study),
+    )
 
 
 def sample_picture(results: Results, prefix: str, pictures: Collection[str]) -> str:
     """Return the samples of one generator above real images: the first one of the recipe whose images taught most."""
-    arms, metric = arms_of(results), primary_metric(results)
-    score = {recipe: found[metric]["value"] for (recipe, arm), found in arms.items() if arm == "synthetic_1x"}
-    shown = [cell for cell in first_generators(results) if samples_picture(cell["name"]) in pictures]
+    study = make_view(results)
+    metric = results.config.primary_metric
+    score = {arm.key.recipe: found.value for arm in alone(study) if (found := arm.score(metric)) is not None}
+    shown = [found for found in study.generators if found.is_first and samples_picture(found.record.name) in pictures]
     if not shown:
         return NOT_RUN
-    cell = max(shown, key=lambda cell: score.get(cell["recipe"]) or 0)
-    caption = captions(results)[cell["name"]]
+    generator = max(shown, key=lambda found: score.get(found.record.recipe, 0.0))
     chosen = " Of the recipes, the one whose images taught a classifier most is shown." if len(shown) > 1 else ""
-    shown_picture = image(f"{prefix}/{samples_picture(cell['name'])}", "generated images of each class above real ones")
-    credit = plain(results["data"].get("attribution") or "")
-    return f"{shown_picture}\n\n*{f'{plain(caption)}{chosen} Below them real images. {credit}'.strip()}*"
+    said = f"{caption(study, generator)}{chosen} Below them real images. {results.data.attribution or ''}".strip()
+    picture = f"{prefix}/{samples_picture(generator.record.name)}"
+    return f"![generated images of each class above real ones]({picture})\n\n*{plain(said)}*"
 
 
-def _arms(results: Results, prefix: str, pictures: Collection[str]) -> list[str]:
-    if full_percent(results) is None:
-        return []
-    chance = number(1 / len(results["data"]["class_names"]))
-    less = sorted({row["p"] for row in results["summaries"]} - {full_percent(results)}, reverse=True)
-    tuned = table_at_threshold(results)
-    return [
-        _title("What classifiers learn"),
-        table_of_arms(results),
-        f"{tested_on(results)} Seeds: generators x classifiers of each. Relative usefulness is (score - chance) / "
-        f"(score of the real images - chance), by balanced accuracy; chance is {chance}.",
-        *(
-            image(f"{prefix}/{name}", f"{what} of all arms, with intervals")
-            for name, what in _CHARTS
-            if name in pictures
-        ),
-        *(
-            folded(
-                f"With {percent:g} % of the patients of {plain(rare_class(results))}", table_of_arms(results, percent)
-            )
-            for percent in less
-        ),
-        folded(
-            "At the threshold chosen on the validation images",
-            "Means over classifiers, and the lowest and highest; without intervals.",
-            tuned,
+# Sentences
+
+
+def headline(study: StudyView) -> str:
+    """Return what the study says in a sentence or two."""
+    main = [verdict for verdict in study.verdicts if verdict.record.question is Question.IMAGES_HELP]
+    said = [_scored(study, study.results.config.primary_metric)]
+    said += [f"{verdict.question} **{capital(verdict.answer)}**." for verdict in main]
+    return " ".join(filter(None, said)) or "No classifier has been tested."
+
+
+def findings(study: StudyView) -> list[str]:
+    """Return what the study says of recipes, of the rarest class and of the images themselves, a sentence each."""
+    said = [_matched(study), _best(study), _scored(study, recall_of(study.results.rare_class)), _judged(study)]
+    return [sentence for sentence in said if sentence]
+
+
+def tested_on(study: StudyView) -> str:
+    """Say what the scores were measured on, and what their intervals cover."""
+    if not study.arms:
+        return "No classifier has been tested."
+    said = f"Tested on {study.size_of_test}. In brackets: {study.intervals} over the seeds of generators and of "
+    said += "classifiers, and over patients."
+    return " ".join([said, *study.cautions])
+
+
+def unfinished(study: StudyView) -> list[str]:
+    """Say what of the study is missing, and which trainings failed."""
+    progress, said = study.progress, []
+    if progress.done < progress.planned:
+        said.append(
+            f"**Unfinished**: {progress.done} of {progress.planned} parts of the study are done; all figures may "
+            "change."
         )
-        if tuned
-        else "",
-    ]
+        if missing := [f"{count} of the {KINDS[kind]}" for kind, count in progress.missing.items()]:
+            said[0] += f" Missing: {', '.join(missing)}."
+        untouched = [f"`{recipe}`" for recipe in progress.recipes_not_begun]
+        if untouched := untouched + [arm_name(arm) for arm in progress.arms_not_begun]:
+            said[0] += f" Not begun: {'; '.join(untouched)}."
+    if failed := study.results.failed:
+        names = "; ".join(f"{cell.name}: {cell.error}" for cell in failed)
+        said.append(f"**Failed**: {plural(len(failed), 'training')} diverged and are in no score ({names}).")
+    return said
 
 
-_CHARTS = ((COMPARISON, "balanced accuracy and AUROC"), (RECALLS, "recall of each class"))
-
-
-def _answers(results: Results) -> list[str]:
-    if not results.get("verdicts"):
-        return []
+def answers(study: StudyView) -> list[str]:
+    """Return the questions and answers, those that were asked of each recipe together."""
     return [
-        _title("Questions and answers"),
-        bullets(answers(results)),
-        folded("What the answers rest on", bullets(evidence(results))),
+        f"**{question}** {_together(group)}."
+        for question, group in _by_question(study).items()
+        if group[0].record.question is not Question.COMPLETE  # `unfinished` says it
     ]
 
 
-def _comparisons(results: Results) -> list[str]:
-    rows = [row for row in results.get("comparisons", []) if row["a"]["p"] == full_percent(results)]
+def evidence(study: StudyView) -> list[str]:
+    """Return what each answer rests on, as a list of lists; rules that answers share are said once."""
+    lines = []
+    for question, group in _by_question(study).items():
+        rule = " ".join(group[0].rule)
+        if len(group) == 1:
+            lines.append(f"- **{group[0].question}** {_said(group[0])}".rstrip() + (f" {rule}" if rule else ""))
+            continue
+        lines.append(f"- **{question}** {rule}".rstrip())
+        for found in group:
+            own = "" if found.rule == group[0].rule else f" {' '.join(found.rule)}"
+            lines.append(f"    - {' or '.join(f'`{name}`' for name in found.record.recipes)}: {_said(found)}{own}")
+    return lines
+
+
+def caption(study: StudyView, generator: GeneratorView) -> str:
+    """Return what the picture of a generator's samples shows."""
+    found, size = generator.record, "x".join(map(str, study.results.data.image_shape[1:]))
+    said = [found.recipe, f"generator seed {found.seed}", f"{size} pixels"]
+    if found.kept.criterion:
+        criterion = found.kept.criterion.replace("_", " ").replace("kid", "KID")
+        said.append(f"step {found.kept.step} of {found.steps} ({criterion} on validation images)")
+    else:
+        said.append(f"{found.steps} steps")
+    said.append(f"{in_words(found.seconds)} on {found.origin.device.partition(',')[0]}")
+    return f"{', '.join(said)}. The first images of each class, not selected."
+
+
+def _scored(study: StudyView, metric: str) -> str:
+    """Say what classifiers reach by a metric with generated images alone, with real ones and by guessing."""
+    rows = {arm.key.recipe: found for arm in alone(study) if (found := arm.score(metric)) is not None}
     if not rows:
-        return []
-    primary = [row for row in rows if row["primary"]]
-    pairs = recipe_pairs(results)
-    others = [row for row in rows if row not in primary and row not in pairs]
-    best = f" The best control is {side_name(primary[0]['b'])}." if primary else ""
+        return ""
+    real = next((arm.score(metric) for arm in study.arms if arm.key.arm == "real"), None)
+    lowest, highest = (choose(rows, key=lambda recipe: rows[recipe].value) for choose in (min, max))
+    said = {recipe: f"{interval(found)} (`{recipe}`)" for recipe, found in rows.items()}
+    values = listed(list(said.values()))
+    if len(rows) > _MOST_LISTED:
+        values = f"from {said[lowest]} to {said[highest]}"
+    rare = recalled_class(metric)
+    if rare is not None:
+        kind = "class made rare" if rare == study.results.config.reduced_class else "rarest class"
+        sentence = f"Recall of {rare}, the {kind}: with generated images alone {values}"
+    else:
+        name = metric_name(metric)
+        what = name if name.isupper() else name.lower()
+        of = "" if len(rows) > _MOST_LISTED else "of "
+        sentence = f"Trained on generated images alone, a ResNet-18 reaches a {what} {of}{values}"
+    chance = guessing(metric, study.results.data.num_classes)
+    sentence += f"; with real images {interval(real)}" if real else ""
+    return sentence + (f"; guessing gives {number(chance)}." if chance is not None else ".")
+
+
+def _matched(study: StudyView) -> str:
+    """Say of recipes on the same networks which one's images teach more."""
+    rows = matched_pairs(study)
+    if not rows:
+        return ""
+    said = [
+        f"`{row.a.recipe}` minus `{row.b.recipe}` {interval(row.difference, signed)}, p {p_value(row.p_holm)}"
+        for row in rows
+    ]
+    return (
+        f"Recipe against recipe on the same networks, by {metric_name(rows[0].metric).lower()} of their images alone, "
+        f"p after Holm's correction: {'; '.join(said)}."
+    )
+
+
+def _best(study: StudyView) -> str:
+    """Name the arm with generated images that comes off best against the best control."""
+    rows = [row for row in study.results.comparisons if row.primary]
+    if not rows:
+        return ""
+    best = max(rows, key=lambda row: row.difference.value)
+    arms = f"The best of {plural(len(rows), 'arm')}" if len(rows) > 1 else "The one arm"
+    said = (
+        f"{arms} with generated images is `{best.a.recipe}`, {arm_name(best.a.arm)}: by "
+        f"{metric_name(best.metric).lower()} {interval(best.difference, signed)} against the best control, "
+        f"{side_name(best.b)} (p {p_value(best.p_holm)} after Holm's correction)."
+    )
+    if all(ARMS[row.a.arm].synthetic_only for row in rows):
+        said += " Whether adding generated images to real ones helps has not been tested."
+    return said
+
+
+def _judged(study: StudyView) -> str:
+    """Say of the generated images whether they collapsed or repeat training images."""
+    varied = [found for found in study.judged if found.record.diversity]
+    asked = [found for found in study.judged if found.record.memorization]
+    said = []
+    if varied:
+        collapsed = [found for found in varied if found.record.diversity and found.record.diversity.collapsed]
+        said.append(f"collapsed onto few images of a class: {_of(collapsed, varied)}")
+    if asked:
+        found = {judged.who: _verdicts_of(judged) for judged in asked}
+        bad = {MemorizationVerdict.COPIES, MemorizationVerdict.PATIENTS_RECOGNIZED}
+        signs = [judged for judged in asked if found[judged.who] & bad]
+        said.append(f"repeating training images or revealing training patients: {_of(signs, asked)}")
+        if unsure := sum(MemorizationVerdict.CANNOT_TELL in verdicts for verdicts in found.values()):
+            said[-1] += f" (too few images to tell for {unsure})"
+    return capital("; ".join(said)) + "." if said else ""
+
+
+def _verdicts_of(judged: JudgedView) -> set[MemorizationVerdict]:
+    report = judged.record.memorization
+    return set() if report is None else {found.verdict for found in report.per_class.values()}
+
+
+def _of(found: Sequence[JudgedView], cells: Sequence[JudgedView]) -> str:
+    trained = Counter(cell.record.recipe for cell in cells)
+    counts = Counter(cell.record.recipe for cell in found)
+    named = [f"`{recipe}` ({count} of {trained[recipe]})" for recipe, count in counts.items()]
+    return listed(named) if named else f"none of {plural(len(cells), 'generator')}"
+
+
+def _by_question(study: StudyView) -> dict[str, list[VerdictView]]:
+    """Return the verdicts by their questions, with an ellipsis for the names of recipes."""
+    found: dict[str, list[VerdictView]] = {}
+    for verdict in study.verdicts:
+        names = ["\N{HORIZONTAL ELLIPSIS}"] * len(verdict.record.recipes)
+        found.setdefault(question_words(verdict.record, names), []).append(verdict)
+    return found
+
+
+def _said(verdict: VerdictView) -> str:
+    answer = f"`{verdict.answer}`" if _names_recipe(verdict) else capital(verdict.answer)
+    return " ".join([f"{answer}.", *verdict.findings])
+
+
+def _names_recipe(verdict: VerdictView) -> bool:
+    return verdict.record.answer in (Answer.FIRST, Answer.SECOND)
+
+
+def _together(group: Sequence[VerdictView]) -> str:
+    by_answer: dict[str, list[VerdictView]] = {}
+    for verdict in group:
+        by_answer.setdefault(verdict.answer, []).append(verdict)
+    said = []
+    for answer, found in by_answer.items():
+        first = found[0].record
+        names = [" or ".join(f"`{name}`" for name in verdict.record.recipes) for verdict in found]
+        if not first.recipes:
+            said.append(answer)
+        elif _names_recipe(found[0]):
+            others = [f"against `{name}`" for verdict in found for name in verdict.record.recipes if name != answer]
+            said.append(f"`{answer}` ({', '.join(others)})")
+        elif first.question is Question.BETTER_RECIPE and len(group) > _MOST_LISTED:
+            said.append(f"{answer} for {len(found)} of {len(group)} pairs")
+        else:
+            said.append(f"{answer} ({', '.join(names)})")
+    return capital("; ".join(said))
+
+
+# What is chosen to be shown
+
+
+def alone(study: StudyView) -> list[ArmView]:
+    """Return for each recipe the first arm of its images alone."""
+    found: dict[str, ArmView] = {}
+    for arm in study.arms:
+        if arm.key.recipe is not None and ARMS[arm.key.arm].synthetic_only:
+            found.setdefault(arm.key.recipe, arm)
+    return list(found.values())
+
+
+def shown_arms(study: StudyView) -> list[ArmView]:
+    """Return the arms of a short table: real images, the best control, and each recipe's images alone."""
+    metric = study.results.config.primary_metric
+    controls = {arm.key: found.value for arm in study.arms if not arm.key.recipe and (found := arm.score(metric))}
+    best = max(controls, key=lambda key: controls[key], default=None)
+    real = [arm for arm in study.arms if arm.key in controls and (arm.key.arm == "real" or arm.key == best)]
+    return [*real, *alone(study)]
+
+
+def recipe_pairs(study: StudyView) -> list[Comparison]:
+    """Return the comparisons of recipes of the main study."""
+    return [row for row in study.main_comparisons if row.family is Family.RECIPES]
+
+
+def matched_pairs(study: StudyView) -> list[Comparison]:
+    """Return the comparisons of different recipes on the same networks, with the same augmentation."""
+    plans = study.results.config.recipes
+    kinds = {name: (plan.networks, plan.augment) for name, plan in plans.items()}
+    return [row for row in recipe_pairs(study) if kinds[row.a.recipe or ""] == kinds[row.b.recipe or ""]]
+
+
+# Published numbers
+
+
+class Anchor(NamedTuple):
+    """A published number."""
+
+    source: str
+    setting: str
+    accuracy: str = DASH
+    auroc: str = DASH
+
+
+_MEDMNIST = "real images, ResNet-18 from ImageNet weights, same 624 test images, {size} px"
+
+ANCHORS = (
+    Anchor("MedMNIST+, Doerrich et al. 2025", _MEDMNIST.format(size=28), "0.831", "0.950"),
+    Anchor("MedMNIST+, Doerrich et al. 2025", _MEDMNIST.format(size=64), "0.860", "0.943"),
+    Anchor("MedMNIST+, Doerrich et al. 2025", _MEDMNIST.format(size=128), "0.899", "0.979"),
+    Anchor("MedMNIST+, Doerrich et al. 2025", _MEDMNIST.format(size=224), "0.911", "0.980"),
+    Anchor("Ayan et al. 2021", "real images, three classes, ensemble, 224 px; split not checked", "0.907"),
+    Anchor("Manaf et al. 2025", "same split, real images", "0.853"),
+    Anchor("Manaf et al. 2025", "same split, real images with classical augmentation", "0.861"),
+    Anchor("Manaf et al. 2025", "same split, real and GAN images", "0.848"),
+    Anchor("Manaf et al. 2025", "same split, real and GAN images with classical augmentation", "0.872"),
+    Anchor("Peng et al. 2025", "same data, images of a general image model alone", auroc="0.824"),
+    Anchor("public ACGAN notebooks", "other data (COVIDx), 112 px, real images", "0.87"),
+    Anchor("public ACGAN notebooks", "other data (COVIDx), 112 px, generated images alone", "0.53 to 0.65"),
+)
+
+
+def published_table(studies: dict[str, Results | None]) -> str:
+    """Return the published numbers and, by a name for readers, those of our studies as far as they were run."""
+    rows: list[list[str]] = []
+    for name, results in studies.items():
+        rows += _ours(name, make_view(results)) if results else [[f"**this study, {name}**", NOT_RUN, DASH, DASH]]
+    return markdown_table(["source", "setting", "accuracy", "AUROC"], [*rows, *map(list, ANCHORS)])
+
+
+def _ours(name: str, study: StudyView) -> list[list[str]]:
+    size = "x".join(map(str, study.results.data.image_shape[1:]))
+    shown = {"real images": next((arm for arm in study.arms if arm.key.arm == "real"), None)}
+    shown |= {f"images of {arm.key.recipe} alone": arm for arm in alone(study)}
     return [
-        _title("Differences"),
-        "Paired by patient, over seeds and patients. Whether a difference counts, p after Holm's correction says; the "
-        f"second interval covers all differences of its kind together.{best}",
-        table_of_comparisons([*primary, *pairs]),
-        folded("By other metrics", table_of_comparisons(others)) if others else "",
+        [
+            f"**this study, {name}**",
+            f"{plain(what)}, ResNet-18 from scratch, {size} px",
+            *(interval(arm.score(metric)) for metric in ("accuracy", "auroc")),
+        ]
+        for what, arm in shown.items()
+        if arm is not None
     ]
 
 
-def _images(results: Results, prefix: str, pictures: Collection[str]) -> list[str]:
-    said, first = captions(results), [cell["name"] for cell in first_generators(results)]
-    there = [cell["name"] for cell in cells_of(results, "gan") if samples_picture(cell["name"]) in pictures]
-    curves = [name for name in first if curves_picture(name) in pictures]
-    if not there and not curves:
-        return []
-    return [
-        _title("Images"),
-        *(_shown(name, said, prefix) for name in there if name in first),
-        folded("The other seeds", *(_shown(name, said, prefix) for name in there if name not in first))
-        if set(there) - set(first)
-        else "",
-        folded(
-            "Curves of training, first seed of each recipe",
-            *(f"{plain(name)}:\n\n{image(f'{prefix}/{curves_picture(name)}', f'curves of {name}')}" for name in curves),
-        )
-        if curves
-        else "",
-    ]
+# Templates
 
 
-def _shown(name: str, said: dict[str, str], prefix: str) -> str:
-    return f"{image(f'{prefix}/{samples_picture(name)}', f'images of {name}')}\n\n*{plain(said[name])}*"
+def spread(values: Sequence[float], show: Callable[[float], str] = number) -> str:
+    """Return the mean of values and, where they differ, the lowest and the highest.
+
+    Examples:
+        >>> spread([0.5, 0.5]), spread([0.5, 0.7]), spread([])
+        ('0.500', '0.600 (0.500 to 0.700)', '\u2013')
+    """
+    if not values:
+        return DASH
+    mean, low, high = show(sum(values) / len(values)), show(min(values)), show(max(values))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
-def _judged(results: Results) -> list[str]:
-    table = table_of_judged(results)
-    if not table:
-        return []
-    judged = cells_of(results, "judge")
-    extractors = dict.fromkeys(cell["fidelity"]["extractor"]["name"] for cell in judged if cell.get("fidelity"))
-    refused = {f"{what}: {why}" for cell in judged for what, why in cell.get("refused", {}).items()}
-    return [
-        _title("Judging the images"),
-        table,
-        "Means over generators, and the lowest and highest. *KID* is the distance to the real test images (0: none); "
-        "*real* is the same of the real training images; *farther* counts the generators whose distance is larger than "
-        "that by more than chance. *Coverage* is the share of test images with a generated one nearby. *Recognized* is "
-        "the share that a classifier of real images calls by the class it was made for. No sign of copying is no proof "
-        "of privacy. Features: "
-        f"{plain(listed(list(extractors)) or 'none')}.",
-        bullets(f"Not measured: {plain(reason)}" for reason in sorted(refused)),
-    ]
+def share(found: Sequence[bool]) -> str:
+    """Return how many of so many.
+
+    Examples:
+        >>> share([True, False, True]), share([])
+        ('2 of 3', '\u2013')
+    """
+    return f"{sum(found)} of {len(found)}" if found else DASH
 
 
-def _origin(results: Results, source: str) -> list[str]:
-    data, counts = results["data"], results.get("test_evaluations", {})
-    removed = data.get("duplicates_removed")
-    said = f"Data: {plain(data['source'])}. {plain(data.get('attribution') or '')}".strip()
-    said += f" Removed from the training images as repeated: {removed}." if removed is not None else ""
-    uses = folded("Uses of the test set", bullets(f"`{name}`: {count}" for name, count in counts.items()))
-    return [
-        _title("How it was computed"),
-        provenance(results, source),
-        uses_of_test(results),
-        uses if counts else "",
-        table_of_data(results),
-        said,
-        *map(plain, data.get("notes", [])),
-    ]
+def _filled(name: str, *, study: StudyView, **content: object) -> str:
+    environment = _environment()
+    template = environment.get_template(name)
+    text = template.render(study=study, charts=_CHARTS, caption_of=lambda found: caption(study, found), **content)
+    return _in_blocks(text)
 
 
-def _title(text: str) -> str:
-    return f"#### {text}"
+def _in_blocks(text: str) -> str:
+    """Return Markdown with one empty line between its blocks, none at its ends."""
+    lines = text.strip().splitlines()
+    return "\n".join(line for place, line in enumerate(lines) if line.strip() or lines[place - 1].strip())
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(plain(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters() | {
+        "curves_picture": curves_picture,
+        "ends": ends,
+        "listed": listed,
+        "recall_of": recall_of,
+        "samples_picture": samples_picture,
+        "share": share,
+        "side_name": side_name,
+        "spread": spread,
+        "unbroken": lambda value: value if isinstance(value, Markup) else unbroken(str(value)),
+    }
+    environment.tests["recall"] = lambda metric: recalled_class(metric) is not None
+    environment.globals |= {
+        "dash": DASH,
+        "memorization_words": MEMORIZATION_WORDS,
+        "signed": signed,
+        "significant": significant,
+    }
+    return environment

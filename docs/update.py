@@ -15,7 +15,6 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "pages"
@@ -24,8 +23,9 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "benchmarks/speed")]
 import gpu_page  # noqa: E402 - found through the path above
 import speed_page  # noqa: E402
 import study_page  # noqa: E402
-from published_numbers import published_table  # noqa: E402
-from study_pictures import draw_pictures  # noqa: E402
+from figures import draw_pictures  # noqa: E402
+
+from condgan.study.results import Results  # noqa: E402
 
 SIZES = ("cpu", "longer", "images-64px", "gpu-32", "gpu-64")
 PUBLISHED = {"two classes": "cpu-two-classes", "three classes": "cpu-three-classes"}
@@ -47,13 +47,13 @@ def committed(section: str) -> Path:
     return PAGES / "assets" / section / "results.json"
 
 
-def read(section: str) -> dict[str, Any] | None:
+def read(section: str) -> Results | None:
     """Return the results that a section shows, or None if there are none yet."""
     file = committed(section)
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return Results.read(file) if file.is_file() else None
 
 
-def study_texts(section: str, results: dict[str, Any]) -> dict[tuple[Path, str], str]:
+def study_texts(section: str, results: Results) -> dict[tuple[Path, str], str]:
     """Return what stands between the marks of a study, by file and mark."""
     pictures = {path.name for path in (PAGES / "assets" / section).glob("*.png")}
     file = committed(section)
@@ -74,16 +74,17 @@ def study_texts(section: str, results: dict[str, Any]) -> dict[tuple[Path, str],
 
 def published_text() -> str:
     """Return the table of published numbers with ours."""
-    return published_table({name: read(section) for name, section in PUBLISHED.items()})
+    return study_page.published_table({name: read(section) for name, section in PUBLISHED.items()})
 
 
 def update_study(folder: Path, section: str) -> None:
     """Draw the pictures of a study and show it."""
     folder, file = folder.resolve(), committed(section)
     assets = PAGES / "assets" / section
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    if results.get("schema") != 1:
-        raise SystemExit(f"the page shows results of schema 1, got {results.get('schema')!r} in {folder}.")
+    try:
+        results = Results.read(folder / "results.json")
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     if file.parent not in (folder, assets):
         raise SystemExit(f"{section} shows {file.relative_to(ROOT)}: publish the results there, and name that folder.")
     if folder != assets:  # else only the text is written anew

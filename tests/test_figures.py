@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from condgan.metrics.classification import classification_report
 from condgan.stats import Estimate
+from study.builders import seed_estimate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
 
-from figures import chance_levels, comparison_chart, report_estimates, sample_grid, training_curves, wrap
+from figures import COLORS, comparison_chart, sample_grid, training_curves, wrap
 
 
 def read(path):
@@ -59,21 +59,18 @@ def test_curves_read_numbers_and_text(tmp_path):
         training_curves([{"step": 1}], tmp_path / "none.png")
 
 
-def test_comparison_of_reports(tmp_path):
-    p = images(40, 1, 1, 1).flatten().double() / 255
-    report = classification_report(torch.stack([1 - p, p], 1), torch.arange(40) % 2, resamples=20)
-    arms = {name: report_estimates(report.as_dict()) for name in ("real", "generated only")}
-    assert arms["real"]["recall, 1"] == report.recall[1]
-    comparison_chart(
-        arms,
-        tmp_path / "arms.png",
-        "Comparison",
-        chance=chance_levels(report.class_names),
-        kinds={"real": 0, "generated only": 1},
-        caption="Why.",
-    )
-    assert read(tmp_path / "arms.png").shape[1] > 800
-    assert list(arms["real"]) == list(chance_levels(report.class_names))
+def test_comparison_of_arms(tmp_path):
+    arms = {
+        "real": {"AUROC": Estimate(0.9, 0.85, 0.95), "accuracy": Estimate(0.8, 0.75, 0.85)},
+        "generated only": {"AUROC": seed_estimate(0.7, generators=1), "accuracy": seed_estimate(0.6)},
+    }
+    kinds = {"real": 0, "generated only": 1}
+    comparison_chart(arms, tmp_path / "arms.png", "Comparison", chance={"AUROC": 0.5}, kinds=kinds, caption="Why.")
+    chart = read(tmp_path / "arms.png")
+    assert chart.shape[1] > 600
+    for place in kinds.values():
+        color = [int(COLORS[place][i : i + 2], 16) for i in (1, 3, 5)]
+        assert (chart == color).all(-1).sum() > 20  # the dots of both arms
     comparison_chart({"one": {"accuracy": Estimate(1.0, 1.0, 1.0)}}, tmp_path / "flat.png")
     with pytest.raises(ValueError, match="same metrics"):
         comparison_chart({**arms, "other": {"accuracy": Estimate(0.5, 0.4, 0.6)}}, tmp_path / "x.png")

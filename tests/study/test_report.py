@@ -1,227 +1,56 @@
 import base64
-import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from condgan.metrics.copying import CopyTest, DataCopying
-from condgan.metrics.diversity import ClassDiversity, Diversity, DiversityReport, MeanWithError
-from condgan.metrics.extractors import ExtractorInfo
-from condgan.metrics.fidelity import Score
-from condgan.metrics.fidelity_report import FidelityComparison, FidelityReport
-from condgan.metrics.membership import MembershipInference
-from condgan.metrics.memorization import ClassMemorization, MemorizationReport
-from condgan.metrics.neighbors import Neighbors
-from condgan.stats import Estimate
-from condgan.study.arms import ARMS, CONTROLS
+from condgan.files import to_json
+from condgan.metrics.memorization import MemorizationVerdict
+from condgan.stats import OVERALL_METRICS, recall_of
+from condgan.study.arms import ARMS
 from condgan.study.report import RESEARCH_ONLY, write_report
-from condgan.study.report_figures import nice_ticks
-from condgan.study.report_html import p_value, render, significant
-from condgan.study.report_words import ARM_NAMES
-
-CLASSES = ["normal", "bacterial", "viral"]
-RECIPES = ["acgan", "acwgan_gp"]
-METRICS = ["accuracy", "balanced_accuracy", "auroc", "macro_f1"]
-EXTRACTOR = ExtractorInfo(name="ResNet-18, in domain", weights_hash="0123456789abcdef", resize="none")
-CREDIT = "Kermany et al. 2018, CC BY 4.0, https://data.mendeley.com/datasets/rscbjbr9sj"
-
-
-def classifier(arm, percent=100.0, seed=0, recipe=None, rng=None):
-    recalls = rng.uniform(0.5, 0.95, 3)
-    value = float(recalls.mean())
-    scores = dict.fromkeys(METRICS, value)
-    return {
-        "name": "-".join(["classifier", *([recipe, f"s{seed}"] if recipe else []), arm, "c0", f"p{percent:g}"]),
-        "kind": "classifier",
-        "recipe": recipe,
-        "classes": 3,
-        "seed": seed if recipe else None,
-        "classifier_seed": 0,
-        "arm": arm,
-        "p": percent,
-        "train_counts": [1140, 2150, round(1143 * percent / 100)],
-        "real_counts": [1140, 2150, round(1143 * percent / 100)],
-        "confusion": [[201, 20, 13], [8, 222, 12], [9, 30, 109]],
-        "metrics": {**scores, "recall": recalls.tolist()},
-        "interval": {name: Estimate(value, value - 0.03, value + 0.03).as_dict() for name in scores},
-        "seconds": 31.25,
-        "device": "cpu",
-        "commit": "3323f0e97fae",
-    }
+from condgan.study.report.charts import Mark, dot_chart, line_panel, nice_ticks
+from condgan.study.report.view import make_view
+from condgan.study.report.words import (
+    ARM_NAMES,
+    answer_words,
+    finding_words,
+    p_value,
+    question_words,
+    rule_words,
+    significant,
+)
+from condgan.study.results import (
+    AloneEvidence,
+    Answer,
+    ClassCollapse,
+    ClassCopies,
+    CollapseEvidence,
+    CopiesEvidence,
+    DifferencesEvidence,
+    FailuresEvidence,
+    Family,
+    ProgressEvidence,
+    Question,
+    Reason,
+    Verdict,
+)
+from study import builders
+from study.builders import CREDIT, RECIPES, arm, classifier, comparison, failed, full_results, generator, judge, summary
 
 
-def summary(recipe, arm, percent, metric, rng, *, seeds=3):
-    value, half = rng.uniform(0.55, 0.93), rng.uniform(0.02, 0.09)
-    return {
-        "recipe": recipe,
-        "arm": arm,
-        "p": percent,
-        "metric": metric,
-        "value": value,
-        "low": value - half,
-        "high": value + half,
-        "components": {"patients": 0.0004},
-        "degrees_of_freedom": 5.5,
-        "generator_seeds": seeds if recipe else 0,
-        "classifier_seeds": 3,
-        "patients": 428,
-        "images": 624,
-        "relative_usefulness": 0.875 if recipe and metric == "balanced_accuracy" else None,
-    }
-
-
-def compared(metric, difference, size):
-    scores = [
-        Score(metric, value, size, 234, EXTRACTOR, {"subset_size": 234, "seed": 0}, ("subset size lowered",))
-        for value in (0.02 + difference, 0.02)
-    ]
-    return FidelityComparison(*scores, Estimate(difference, difference - 0.004, difference + 0.0045))
-
-
-def judge(recipe, seed, *, verdict="no sign of copying", collapsed=False):
-    fidelity = FidelityReport(
-        extractor=EXTRACTOR,
-        overall={"kid": compared("kid", 0.031, 4000), "coverage": compared("coverage", -0.25, 4000)},
-        per_class={name: {"kid": compared("kid", 0.01 * i, 1000 + i)} for i, name in enumerate(CLASSES)},
-        settings={"seed": 17, "folds": 2},
-    )
-    one = Diversity(512, 300, 999, MeanWithError(0.31, 0.004), MeanWithError(9.1, 0.2), MeanWithError(4.4, 0.1), 300)
-    diversity = DiversityReport(
-        EXTRACTOR,
-        {n: ClassDiversity(one, one, collapsed, f"{'C' if collapsed else 'Not c'}ollapsed: half.") for n in CLASSES},
-        {"seed": 18},
-    )
-    copies = CopyTest(7, 3.25, 512, 301, 0.6, 0.0066, 0.042, 0.031)
-    around = Estimate(0.51, 0.47, 0.55)
-    found = ClassMemorization(
-        verdict=verdict,
-        explanation="7 of 512 generated images stand out as near one training image.",
-        images=(512, 1140, 310),
-        patients=(900, 301),
-        copies=copies,
-        close=copies,
-        c_t=DataCopying(-1.25, 0.105, 1, 1.0),
-        authenticity=around,
-        authenticity_held_out=around,
-        membership=MembershipInference(around, around),
-        shift=around,
-        distances=(1.0, 2.0, 3.0, 4.0, 5.0),
-        distances_held_out=(1.0, 2.0, 3.0, 4.0, 5.0),
-    )
-    memorization = MemorizationReport(
-        EXTRACTOR,
-        dict.fromkeys(CLASSES, found),
-        {"exact": 30, "near": 4, "held_out": 1},
-        {"seed": 19},
-        Neighbors(None, None),
-    )
-    parts = {"fidelity": fidelity, "diversity": diversity, "memorization": memorization}
-    return {
-        "name": f"judge-{recipe}-s{seed}-p100",
-        "kind": "judge",
-        "recipe": recipe,
-        "seed": seed,
-        "p": 100.0,
-        **{name: part.as_dict() for name, part in parts.items()},
-        "refused": {},
-        "gan_test": {"samples": 4433, "recall": {name: around.as_dict() for name in CLASSES}},
-    }
-
-
-def gan(recipe, seed):
-    return {"name": f"gan-{recipe}-s{seed}-p100", "kind": "gan", "recipe": recipe, "seed": seed, "p": 100.0}
-
-
-def base(**entries):
-    counts = {"train": [1140, 2150, 1143], "validation": [201, 380, 202], "test": [234, 242, 148]}
-    content = {
-        "schema": 1,
-        "what": "Chest X-rays: are generated images good for anything?",
-        "config": {
-            "reduced_class": "viral",
-            "level": 0.95,
-            "recipes": {recipe: {"steps": 20000} for recipe in RECIPES},
-        },
-        "data": {
-            "source": "Kermany chest X-rays",
-            "attribution": CREDIT,
-            "fingerprints": {"train": "aa11", "validation": "bb22", "test": "cc33"},
-            "class_names": CLASSES,
-            "counts": counts,
-            "patients": {"train": 2450, "validation": 430, "test": 428},
-            "duplicates_removed": 34,
-            "repeats_of_other_sets_removed": 2,
-            "notes": [],
-            "image_shape": [1, 64, 64],
-        },
-        "commit": "3323f0e97fae",
-        "device": "cpu, 2 threads",
-        "versions": {"condgan": "0.1.0", "torch": "2.15.0"},
-        "cells": [],
-        "summaries": [],
-        "comparisons": [],
-        "verdicts": [],
-        "test_evaluations": {},
-    }
-    return json.loads(json.dumps({**content, **entries}))
-
-
-def full():
-    rng = np.random.default_rng(0)
-    metrics = [*METRICS, *(f"recall/{name}" for name in CLASSES)]
-    arms = [(None, arm) for arm in CONTROLS]
-    arms += [(recipe, arm) for recipe in RECIPES for arm in ARMS if arm not in CONTROLS]
-    swept = [(recipe, arm, p) for recipe, arm in arms for p in (100.0, 50.0, 10.0)]
-    sides = ({"recipe": r, "arm": arm, "p": 100.0} for r, arm in (("acgan", "pretrained"), (None, "real_weighted")))
-    difference = {"difference": 0.012, "low": -0.021, "high": 0.045, "p_value": 0.44, "p_holm": 0.88}
-    a, b = sides
-    secondary = {"of": "the first classifier of either arm", "mcnemar": {"p_value": 0.00002}, "delong": None}
-    common = {**difference, "a": a, "b": b, "secondary": secondary}
-    return base(
-        cells=[
-            *(classifier(arm, p, 0, recipe, rng) for recipe, arm, p in swept),
-            *(gan(recipe, seed) for recipe in RECIPES for seed in range(2)),
-            judge("acgan", 0, verdict="copies training images", collapsed=True),
-            judge("acwgan_gp", 0),
-            judge("acwgan_gp", 1, verdict="cannot tell: too few images"),
-        ],
-        summaries=[summary(recipe, arm, p, metric, rng) for recipe, arm, p in swept for metric in metrics],
-        comparisons=[
-            {**common, "family": "control", "metric": "balanced_accuracy", "primary": True},
-            {**common, "family": "control", "metric": "auroc", "primary": False},
-            {**common, "family": "rare", "metric": "recall/viral", "primary": False},
-        ],
-        verdicts=[
-            {
-                "question": "Do generated images help?",
-                "answer": "Cannot tell.",
-                "evidence": "The best is 0.012 [-0.021, 0.045] above the best control. There are five of them.",
-            },
-            {
-                "question": "Is the rarest class served better?",
-                "answer": "It does not help the rarest class, viral, in this study.",
-                "evidence": "Recall of viral: acgan 0.700, real images 0.720.",
-            },
-        ],
-        command="condgan study chest_xray --recipes acgan,acwgan_gp --seeds 3 --out study",
-        cells_planned=71,
-        test_evaluations={"acgan/pretrained": 9, "real": 3},
-    )
-
-
-def minimal():
-    rng = np.random.default_rng(1)
-    sides = [(None, "real"), ("acgan", "synthetic_1x")]
-    return base(
-        cells=[classifier(arm, recipe=recipe, rng=rng) for recipe, arm in sides],
-        summaries=[
-            {**summary(recipe, arm, 100.0, m, rng, seeds=1), "classifier_seeds": 1}
-            for recipe, arm in sides
-            for m in METRICS
-        ],
+def small_results():
+    """One classifier of real images and one of the images of one generator."""
+    keys = [arm("real"), arm("synthetic_1x", "acgan")]
+    scores = [summary(key, metric, seeds=1) for key in keys for metric in (*OVERALL_METRICS, recall_of("viral"))]
+    return builders.results(
+        cells=tuple(classifier(key.arm, recipe=key.recipe) for key in keys),
+        summaries=tuple(
+            replace(s, estimate=replace(s.estimate, counts=replace(s.estimate.counts, classifiers=1))) for s in scores
+        ),
     )
 
 
@@ -272,11 +101,15 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.shown).split())
 
 
+def read(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     secret = write_pictures(folder)
-    return folder, secret, write_report(full(), folder).read_text(encoding="utf-8")
+    return folder, secret, write_report(full_results(), folder).read_text(encoding="utf-8")
 
 
 def numbers(content):
@@ -300,55 +133,78 @@ def test_page_is_whole_and_loads_nothing(report):
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
-    assert "default-src 'none'" in text
+    policies = [attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
 def test_page_is_accessible(report):
-    _, _, text = report
-    page = Page(text)
+    page = Page(report[2])
     assert ("html", {"lang": "en"}) in page.elements
+    assert any(attributes.get("name") == "viewport" for _, attributes in page.elements)
     assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
     assert all(attributes.get("aria-label") for tag, attributes in page.elements if tag == "svg")
     assert all(attributes.get("scope") for tag, attributes in page.elements if tag == "th")
+    scrolled = [attributes for _, attributes in page.elements if attributes.get("class") == "scroll"]
+    assert scrolled
+    assert all(attributes["tabindex"] == "0" and attributes["aria-label"] for attributes in scrolled)
     names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     targets = [attributes["href"][1:] for tag, attributes in page.elements if tag == "a"]
     assert len(set(names)) == len(names)
     assert set(targets) <= set(names)
+    assert len(targets) == 9
 
 
 def test_every_figure_shown_is_in_the_results(report):
-    _, _, text = report
-    results = full()
-    known = numbers(results) + [sum(found) for found in results["data"]["counts"].values()]
+    results = full_results()
+    known = numbers(to_json(results)) + [sum(part.counts) for part in results.data.parts.values()]
     forms = {
         form
         for value in known
         for form in (f"{value:g}", significant(value), *(f"{value:.{digits}f}" for digits in range(4)))
     }
-    shown = [found for data in Page(text).figures for found in re.findall(r"(?<![\w.])-?\d+\.?\d*", data)]
+    shown = [found for data in Page(report[2]).figures for found in re.findall(r"(?<![\w.])-?\d+\.?\d*", data)]
     assert len(shown) > 1000
     assert sorted(set(shown) - forms - {"0.001"}) == []  # p < 0.001
 
 
+def test_every_score_is_shown(report):
+    text = Page(report[2]).text
+    for found in full_results().summaries:
+        if found.arm.percent == 100 or found.metric == recall_of("viral"):
+            ends = found.estimate.interval
+            assert f"{found.estimate.value:.3f} [{ends.low:.3f}, {ends.high:.3f}]" in text
+
+
 def test_verdicts_come_first_and_figures_say_what_they_rest_on(report):
     text = Page(report[2]).text
-    answer = text.index("Cannot tell.")
-    assert text.index(RESEARCH_ONLY) < answer < text.index("624 test images of 428 patients")
-    assert text.index("3 generator seeds x 3 classifier seeds") > answer
+    question = text.index("Do generated images help, by balanced accuracy?")
+    assert text.index(RESEARCH_ONLY) < question < text.index("624 test images of 428 patients")
+    assert text.index("cannot tell") > question
+    assert text.index("3 generator seeds x 3 classifier seeds") > question
     assert "1002 generated and 1002 training against 234 test images" in text
     assert "ResNet-18, in domain, weights 0123456789abcdef, resize: none, cross-fitted in 2 folds" in text
     assert "best control" in text
-    assert "chance" in text
     assert "copies training images" in text
-    assert "acgan/pretrained" in text
+    assert "30 exact and 4 near duplicates" in text
+    assert "acgan/synthetic_1x" in text
     assert CREDIT in text
+
+
+def test_the_main_verdict_is_never_folded_away_and_other_open_ones_are(tmp_path):
+    results = full_results()
+    (main,) = results.verdicts
+    rows = (main, recall("acgan", Answer.CANNOT_TELL, Reason.WITHIN_CHANCE), recall("acwgan_gp", Answer.NO))
+    text = read(write_report(replace(results, verdicts=rows), tmp_path)).text
+    assert "What cannot be told (1 question)" in text
+    said = [text.index(question_words(verdict)) for verdict in rows]
+    assert said[0] < said[2] < text.index("What cannot be told") < said[1]
 
 
 def test_report_without_real_images(report, tmp_path):
     _, secret, text = report
     assert all(picture in text for picture in secret[:2])
     write_pictures(tmp_path)
-    shared = write_report(full(), tmp_path, real_images=False).read_text(encoding="utf-8")
+    shared = write_report(full_results(), tmp_path, real_images=False).read_text(encoding="utf-8")
     assert not any(picture in shared for picture in secret)
     page = Page(shared)
     assert "Real images are left out of this report." in page.text
@@ -357,7 +213,7 @@ def test_report_without_real_images(report, tmp_path):
 
 
 def test_small_study_without_pictures(tmp_path):
-    page = Page(write_report(minimal(), tmp_path).read_text(encoding="utf-8"))
+    page = read(write_report(small_results(), tmp_path))
     assert "No verdict yet" in page.text
     assert "Trained once only: acgan." in page.text
     assert "one classifier seed only" in page.text
@@ -366,43 +222,201 @@ def test_small_study_without_pictures(tmp_path):
     assert "No two arms have been compared." in page.text
 
 
+def test_a_score_of_one_generator_has_no_bar(tmp_path):
+    results = small_results()
+    bars = {mark.mark.label: mark.bar for _, marks in make_view(results).charts[0].groups for mark in marks}
+    assert bars["real images"] is not None
+    assert bars["generated only, as many as real"] is None
+    assert "0.750 no interval" in read(write_report(results, tmp_path)).text
+
+
 def test_study_that_has_just_begun(tmp_path):
-    page = Page(write_report(base(), tmp_path, real_images=False).read_text(encoding="utf-8"))
-    assert "Finished: 0 generators, 0 judged generators, 0 classifiers." in page.text
+    page = read(write_report(builders.results(), tmp_path, real_images=False))
+    assert "Finished: 0 generators, 0 judged generators, 0 classifiers, 0 of 100 parts of the study." in page.text
     assert "No classifier has been tested." in page.text
+    assert "No generator has been trained." in page.text
 
 
 def test_what_could_not_be_judged_is_said(tmp_path):
-    cell = {**judge("acgan", 0), "memorization": None, "refused": {"memorization": "too few held-out patients"}}
-    failed = {**gan("acgan", 1), "error": "the loss was not finite"}
-    page = Page(write_report(base(cells=[cell, failed, gan("acgan", 0)]), tmp_path).read_text(encoding="utf-8"))
+    cell = judge("acgan", 0, memorization=None, refused={"memorization": "too few held-out patients"})
+    results = builders.results(cells=(cell, failed("acgan", 1), generator("acgan")))
+    page = read(write_report(results, tmp_path))
     assert "acgan, seed 0: not measured. too few held-out patients" in page.text
     assert "Nobody has tested whether these are copies" not in page.text  # the picture is missing
     assert "Finished: 1 generator, 1 judged generator, 0 classifiers" in page.text
 
 
 def test_missing_pictures_are_said(tmp_path):
-    page = Page(write_report(full(), tmp_path).read_text(encoding="utf-8"))
+    page = read(write_report(full_results(), tmp_path))
     assert page.text.count("samples.png is missing") == 4
     assert "gan-acgan-s0-p100/neighbors.png is missing" in page.text
 
 
 def test_text_is_escaped(tmp_path):
-    bad = '<script>alert("x")</script>{0}'
-    results = minimal()
-    for cell in [*results["cells"], *results["summaries"]]:
-        cell["recipe"] = cell["recipe"] and bad
-    results |= {"what": bad, "verdicts": [{"question": bad, "answer": bad, "evidence": bad}], "commit": bad}
-    results["data"] |= {"class_names": [bad, "b", "c"], "source": bad, "attribution": bad}
+    bad = '<script>alert("x")</script>{0}{{ 1 }}'
+    best = comparison(Family.CONTROL, arm("synthetic_1x", "acgan"), arm("real"), "auroc", primary=True)
+    verdict = Verdict(
+        question=Question.RECALL_RISES,
+        answer=Answer.NO,
+        class_name=bad,
+        recipes=("acgan",),
+        evidence=DifferencesEvidence(best=best, compared=1),
+    )
+    refused = {"fidelity": bad, "memorization": bad}
+    unjudged = judge("acgan", fidelity=None, memorization=None, diversity=None, gan_test=None, refused=refused)
+    results = small_results()
+    results = replace(
+        results,
+        what=bad,
+        command=bad,
+        commit=bad,
+        cells=(*results.cells, unjudged),
+        verdicts=(verdict,),
+        test_evaluations={bad: 1},
+        data=builders.data(source=bad, attribution=bad, notice=bad, notes=(bad,), class_names=(bad, "b", "viral")),
+    )
     text = write_report(results, tmp_path).read_text(encoding="utf-8")
     assert "<script" not in text
     assert Page(text).text.count(bad) > 8
-    assert render("<p>{x}</p>", x="a & b") == "<p>a &amp; b</p>"
 
 
-def test_other_schemas_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="results must be of schema 1, got 2"):
-        write_report(base(schema=2), tmp_path)
+def test_the_sweep_is_drawn_over_the_patients_kept():
+    sweep = make_view(full_results()).sweep
+    assert sweep.rare == "viral"
+    assert [share.percent for share in sweep.panels[0].shares] == [10, 50, 100]
+    assert [share.images for share in sweep.panels[0].shares] == [114, 572, 1143]
+    assert sweep.has_reference
+    assert all(panel.lines[0].style == "ref" for panel in sweep.panels)
+    assert make_view(small_results()).sweep is None
+
+
+# Words of verdicts
+
+
+def recall(recipe, answer, reason=None, percent=100.0):
+    best = comparison(Family.RARE, arm("pretrained", recipe or "acgan", percent), arm("real"), recall_of("viral"))
+    return Verdict(
+        question=Question.RECALL_RISES,
+        answer=answer,
+        reason=reason,
+        recipes=(recipe,) if recipe else (),
+        class_name="viral",
+        metric=recall_of("viral"),
+        percent=percent,
+        evidence=DifferencesEvidence(best=best, compared=4),
+    )
+
+
+def alone(answer, reason=None, seeds=3):
+    score = summary(arm("synthetic_1x", "acgan"), "balanced_accuracy", seeds=seeds)
+    evidence = AloneEvidence(score=score, guessing=1 / 3, real=summary(arm("real"), "balanced_accuracy", 0.875))
+    return Verdict(
+        question=Question.TEACH_ALONE,
+        answer=answer,
+        reason=reason,
+        recipes=("acgan",),
+        metric="balanced_accuracy",
+        evidence=evidence,
+    )
+
+
+def better(answer, reason=None):
+    row = comparison(Family.RECIPES, arm("synthetic_1x", "acgan"), arm("synthetic_1x", "acwgan_gp"), "auroc")
+    evidence = DifferencesEvidence(best=row, compared=1)
+    return Verdict(
+        question=Question.BETTER_RECIPE,
+        answer=answer,
+        reason=reason,
+        recipes=RECIPES,
+        metric="auroc",
+        evidence=evidence,
+    )
+
+
+def copies(answer, reason, *verdicts, why=()):
+    found = tuple(ClassCopies(seed=0, class_name=f"class {i}", verdict=v) for i, v in enumerate(verdicts))
+    evidence = CopiesEvidence(copies=found, not_measured=why)
+    return Verdict(question=Question.COPIES, answer=answer, reason=reason, recipes=("acgan",), evidence=evidence)
+
+
+def collapse(answer, *collapsed):
+    classes = tuple(
+        ClassCollapse(seed=i // 2, class_name=f"class {i % 2}", collapsed=found, explanation=f"Explained {i}.")
+        for i, found in enumerate(collapsed)
+    )
+    evidence = CollapseEvidence(classes=classes)
+    return Verdict(question=Question.COLLAPSED, answer=answer, recipes=("acgan",), evidence=evidence)
+
+
+FAILED = Verdict(question=Question.ALL_TRAINED, answer=Answer.NO, evidence=FailuresEvidence(failed=(failed("acgan"),)))
+PROGRESS = Verdict(question=Question.COMPLETE, answer=Answer.NO, evidence=ProgressEvidence(finished=6, planned=9))
+COPIED, NO_SIGN = MemorizationVerdict.COPIES, MemorizationVerdict.NO_SIGN
+
+
+@pytest.mark.parametrize(
+    ("verdict", "answer"),
+    [
+        (recall("acgan", Answer.YES), "yes"),
+        (recall("acgan", Answer.CANNOT_TELL, Reason.WITHIN_CHANCE), "cannot tell"),
+        (recall("acgan", Answer.CANNOT_TELL, Reason.FEW_SEEDS), "cannot tell: fewer than three seeds"),
+        (alone(Answer.YES), "yes"),
+        (alone(Answer.YES, Reason.FEW_SEEDS, seeds=2), "yes, for 2 generator seeds only"),
+        (alone(Answer.NO, Reason.BELOW_GUESSING), "no: it does worse than guessing"),
+        (alone(Answer.CANNOT_TELL, Reason.WITHIN_CHANCE), "not distinguishable from guessing"),
+        (alone(Answer.CANNOT_TELL, Reason.FEW_SEEDS, seeds=1), "cannot tell: fewer than three seeds"),
+        (better(Answer.FIRST), "acgan"),
+        (better(Answer.SECOND), "acwgan_gp"),
+        (better(Answer.CANNOT_TELL, Reason.WITHIN_CHANCE), "cannot tell"),
+        (copies(Answer.YES, Reason.COPIES, COPIED, NO_SIGN), "yes: it copies training images"),
+        (copies(Answer.YES, Reason.PATIENTS_RECOGNIZED), "yes: training patients can be recognized"),
+        (copies(Answer.CANNOT_TELL, Reason.TOO_FEW_IMAGES), "cannot tell: too few images"),
+        (copies(Answer.CANNOT_TELL, Reason.NOT_MEASURED, why=("Too few.",)), "cannot tell: it was not measured"),
+        (copies(Answer.NO_SIGN, None, NO_SIGN), "no sign of it"),
+        (collapse(Answer.YES, True, True, True, False), "yes: seed 0 (class 0, class 1); seed 1 (class 0)"),
+        (collapse(Answer.NO, False), "no"),
+        (FAILED, "no: 1 diverged"),
+        (PROGRESS, "no"),
+    ],
+)
+def test_answers_in_words(verdict, answer):
+    assert answer_words(verdict) == answer
+
+
+def test_questions_in_words():
+    asked = [recall("acgan", Answer.YES), recall(None, Answer.YES, percent=10.0), alone(Answer.YES)]
+    asked += [better(Answer.FIRST), copies(Answer.NO_SIGN, None), collapse(Answer.NO), FAILED, PROGRESS]
+    words = [question_words(verdict) for verdict in asked]
+    assert len(set(words)) == len(asked)
+    assert all(word.endswith("?") for word in words)
+    assert "With 10 % of the patients of viral" in words[1]
+    assert question_words(better(Answer.FIRST), ("x", "y")).endswith("by AUROC: x or y?")
+
+
+def test_evidence_in_words():
+    said = finding_words(recall("acgan", Answer.YES))
+    assert said == ["Best arm: acgan: pretrained minus real: +0.012 [-0.021, +0.045], Holm-corrected p 0.88."]
+    assert (
+        "no where all simultaneous intervals of 4 arms end at or below 0" in rule_words(recall("acgan", Answer.NO))[-1]
+    )
+    (said,) = finding_words(alone(Answer.YES))
+    assert said.startswith(
+        "Balanced accuracy of synthetic_1x: 0.750 [0.700, 0.800]; guessing: 0.333; real images: 0.875"
+    )
+    assert finding_words(copies(Answer.YES, Reason.COPIES, COPIED, NO_SIGN, NO_SIGN)) == [
+        "Copies training images: seed 0 (class 0).",
+        "No sign of copying: seed 0 (class 1, class 2).",
+    ]
+    assert finding_words(copies(Answer.CANNOT_TELL, Reason.NOT_MEASURED, why=("Too few.",))) == ["Too few."]
+    assert finding_words(collapse(Answer.YES, True))[0] == "Seed 0, class 0: Explained 0."
+    assert failed("acgan").error in finding_words(FAILED)[0]
+    assert finding_words(PROGRESS)[0].startswith("6 of 9 cells")
+    controls = builders.helps(comparison(Family.CONTROL, arm("pretrained", "acgan"), arm("real"), "auroc"))
+    rule = " ".join(rule_words(controls))
+    assert "The controls are real, real_weighted" in rule
+    assert "Not run: real_augmented" in rule
+
+
+# Charts and numbers
 
 
 def test_arms_have_names_for_readers():
@@ -416,6 +430,28 @@ def test_ticks_span_the_range(low, high):
     assert 2 <= len(ticks) <= 8
 
 
-def test_small_p_values_are_no_zeros():
+def test_dots_lie_in_the_order_of_their_values_within_the_chart():
+    marks = [Mark("a", 0.2, (0.1, 0.3)), Mark("b", 0.5, None), Mark("c", 0.9, (0.8, 1.2))]
+    chart = dot_chart("x", {"": marks}, caption="", reference=(0.5, "guessing"), limits=(0.0, 1.0))
+    ((_, placed),) = chart.groups
+    places = [place for mark in placed for place in (mark.x, *(mark.bar or ()))]
+    assert all(0 < place < 100 for place in places)
+    assert placed[0].bar[0] < placed[0].x < placed[0].bar[1] < placed[1].x < placed[2].x
+    assert chart.reference.at == placed[1].x
+    assert placed[2].bar[1] == chart.ticks[-1].at  # cut at the limit
+
+
+def test_a_line_panel_says_its_numbers():
+    points = [(100.0, Mark("x", 0.75, (0.5, 1.0))), (10.0, Mark("x", 0.25, None))]
+    panel = line_panel("recall", {"acgan": points}, {10.0: 3, 100.0: 30})
+    assert panel.said == "recall. acgan: 0.750 at 100 %, 0.250 at 10 %"
+    (line,) = panel.lines
+    first, last = line.points
+    assert first.x < last.x
+    assert first.y > last.y  # down is less
+    assert first.bar is None
+
+
+def test_small_p_values_are_not_shown_as_zero():
     assert p_value(1e-9) == "< 0.001"
     assert p_value(0.2) == "0.200"

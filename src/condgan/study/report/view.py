@@ -1,6 +1,6 @@
-"""What is shown of a study: computed from its results, read by the templates of its report and of the documentation.
+"""What is shown of a study: from its results, for the templates of its report and of the documentation's page.
 
-Nothing here knows HTML or Markdown, and numbers stay numbers: templates turn them into text by the functions of `words`.
+There is no HTML or Markdown here, and numbers stay numbers: templates turn them into text by the functions of `words`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from condgan.study.results import (
     Answer,
     ArmKey,
     Comparison,
-    FailedOutcome,
     Family,
     GeneratorOutcome,
     JudgeOutcome,
@@ -137,7 +136,7 @@ class ArmView:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdView:
-    """Scores of an arm's classifiers at the threshold that was chosen on validation images, one entry per classifier."""
+    """Scores of an arm at the threshold that was chosen on validation images, one entry per classifier."""
 
     key: ArmKey
     thresholds: tuple[float, ...]
@@ -249,7 +248,7 @@ class StudyView:
         results: The records, of which much is shown as it is.
         progress: How far it has come.
         verdicts: Answers in words, the most important first.
-        recipes: Recipes of which there is something, in order; the first has series 1 of the charts.
+        recipes: All recipes in the order of the configuration; the first has series 1 of the charts.
         metrics: Metrics that were measured, in the order of tables.
         arms: Arms with all patients.
         swept_arms: Arms at each smaller percentage.
@@ -312,8 +311,7 @@ def make_view(results: Results) -> StudyView:
     """Return what is shown of a study."""
     full = max((summary.arm.percent for summary in results.summaries), default=results.config.full_percent)
     shown = [summary for summary in results.summaries if summary.arm.percent == full]
-    begun = {cell.recipe for cell in results.cells if not isinstance(cell, FailedOutcome)}
-    recipes = tuple(recipe for recipe in results.config.recipes if recipe in begun)
+    recipes = tuple(results.config.recipes)
     smaller = sorted({summary.arm.percent for summary in results.summaries} - {full}, reverse=True)
     measured = dict.fromkeys(summary.metric for summary in shown)
     metrics = [*(name for name in METRIC_NAMES if name in measured), *filter(recalled_class, measured)]

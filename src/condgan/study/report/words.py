@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from condgan.metrics.memorization import MemorizationVerdict
 from condgan.stats import Estimate, Interval, SeedDifference, SeedEstimate
@@ -225,10 +225,10 @@ def is_figure(text: object) -> bool:
 MEMORIZATION_WORDS = {
     MemorizationVerdict.COPIES: "copies training images",
     MemorizationVerdict.PATIENTS_RECOGNIZED: "training patients can be recognized",
-    MemorizationVerdict.NO_SIGN: "no sign of copying",
     MemorizationVerdict.CANNOT_TELL: "cannot tell: too few images",
+    MemorizationVerdict.NO_SIGN: "no sign of copying",
 }
-"""What is said of the images of a class."""
+"""What is said of the images of a class, the gravest first."""
 
 _ANSWERS = {
     Answer.YES: "yes",
@@ -288,11 +288,7 @@ def answer_words(verdict: Verdict) -> str:
     said, evidence = _ANSWERS[verdict.answer], verdict.evidence
     why = None if verdict.reason in (None, Reason.WITHIN_CHANCE) else _REASONS[verdict.reason]
     if isinstance(evidence, CollapseEvidence) and verdict.answer is Answer.YES:
-        classes: dict[int, list[str]] = {}
-        for found in evidence.classes:
-            if found.collapsed:
-                classes.setdefault(found.seed, []).append(found.class_name)
-        why = "; ".join(f"seed {seed} ({', '.join(names)})" for seed, names in classes.items())
+        why = _by_seed((one.seed, one.class_name) for one in evidence.classes if one.collapsed)
     if isinstance(evidence, FailuresEvidence):
         why = f"{len(evidence.failed)} diverged"
     return f"{said}: {why}" if why else said
@@ -327,8 +323,12 @@ def finding_words(verdict: Verdict) -> list[str]:
                 said.append(f"relative usefulness: {number(score.relative_usefulness, 2)}")
             return [f"{'; '.join(said)}."]
         case CopiesEvidence(copies=copies, not_measured=why):
-            found = [f"seed {one.seed}, {one.class_name}: {MEMORIZATION_WORDS[one.verdict]}" for one in copies]
-            return [f"{capital('; '.join(found))}."] if found else list(why)
+            found = [
+                f"{capital(said)}: {_by_seed((one.seed, one.class_name) for one in copies if one.verdict is kind)}."
+                for kind, said in MEMORIZATION_WORDS.items()
+                if any(one.verdict is kind for one in copies)
+            ]
+            return found or list(why)
         case CollapseEvidence(classes=classes, not_measured=why):
             return [f"Seed {one.seed}, {one.class_name}: {one.explanation}" for one in classes] or list(why)
         case FailuresEvidence(failed=failed):
@@ -370,6 +370,14 @@ def _difference(row: Comparison) -> str:
     a, b = (f"{arm.recipe}: {arm.arm}" if arm.recipe else arm.arm for arm in (row.a, row.b))
     corrected = "" if row.p_holm is None else f", Holm-corrected p {row.p_holm:.2g}"
     return f"{a} minus {b}: {interval(row.difference, signed)}{corrected}"
+
+
+def _by_seed(found: Iterable[tuple[int, str]]) -> str:
+    """Return classes of generators, those of one seed together."""
+    classes: dict[int, list[str]] = {}
+    for seed, name in found:
+        classes.setdefault(seed, []).append(name)
+    return "; ".join(f"seed {seed} ({', '.join(names)})" for seed, names in classes.items())
 
 
 def _alpha(row: Comparison) -> str:
