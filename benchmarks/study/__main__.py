@@ -44,7 +44,7 @@ def with_needs(cells: list[Cell], patterns: list[str]) -> list[str]:
 
 
 def publish(folder: Path, published: Path) -> None:
-    """Copy all outcomes, sample sheets and thinned curves to where they are committed, and leave networks behind.
+    """Copy all outcomes, sample sheets and thinned curves to where they are committed, without networks.
 
     `--merge benchmarks/study/results/cpu` goes on from there; networks that are needed are trained again. On another
     processor that gives another network, because training amplifies rounding. The outcome, samples and curve of the
@@ -118,7 +118,7 @@ def main() -> None:
         action="store_true",
         help="judge the generators, on training and validation images only, and write probes.json; trains nothing",
     )
-    parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest at hand")
+    parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest there is")
     given = parser.parse_args()
 
     size, fine = SIZES[given.size], True

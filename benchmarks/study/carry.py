@@ -21,7 +21,7 @@ def pack(folder: Path, out: Path, *, part: int = PART, without: Collection[str] 
 
     Averaged generators are stored in half precision. A generator whose cells are all finished is left out but for its
     pictures and curves: what it was needed for is there. Checkpoints of unfinished trainings and the weights of
-    classifiers stay behind, and are trained anew where they are needed.
+    classifiers are left out, and are trained anew where they are needed.
 
     Args:
         folder: Folder of a study.
@@ -57,7 +57,7 @@ def unpack(parts: Path, folder: Path) -> None:
     """Put a study that was packed into a new folder, from where it goes on or is merged.
 
     Args:
-        parts: Folder of the parts; they are told by the name of `folder`.
+        parts: Folder of the parts; they are found by the name of `folder`.
         folder: Folder to make.
 
     Raises:

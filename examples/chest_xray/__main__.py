@@ -43,7 +43,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="first seed of everything")
     parser.add_argument("--out", type=Path, help="folder of the results; by default a new one in runs/")
     parser.add_argument("--resume", action="store_true", help="go on with --out, or with the newest run")
-    parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest at hand")
+    parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest there is")
     parser.add_argument("--no-real-images", action="store_true", help="show no real image, so that it can be shared")
     given = parser.parse_args(arguments)
     unknown = [name for name in given.recipes.split(",") if name not in cg.recipes.CONDITIONAL]

@@ -23,7 +23,7 @@ class Source:
     Attributes:
         train: What generators and classifiers learn from.
         validation: What settings, thresholds and stopping are chosen on.
-        test: What results are reported on; looked at once.
+        test: What results are reported on; used once.
         name: Short name for files and tables: `kermany`, `pneumoniamnist_64`, `phantom`.
         notice: One sentence that says which data was taken, to be shown above every result.
         notes: What else must be known of the data, for the report.

@@ -147,17 +147,17 @@ def test_labels_may_follow_the_real_ones_or_any_law():
 @settings(deadline=None)
 def test_labels_are_near_their_law_in_every_prefix(counts, count, exponent):
     law = Tempered(exponent)
-    y = synthetic_labels(counts, count, law=law)
+    y = synthetic_labels(counts, count, distribution=law)
     assert len(y) == count
     weights = torch.tensor(law(counts), dtype=torch.float64)
     seen = nn.functional.one_hot(y, len(counts)).cumsum(0)
     expected = torch.arange(1, count + 1)[:, None] * weights / weights.sum()
     assert bool(((seen - expected).abs() < len(counts)).all())
-    assert torch.equal(synthetic_labels(counts, count + 7, law=law)[:count], y)
+    assert torch.equal(synthetic_labels(counts, count + 7, distribution=law)[:count], y)
 
 
 def test_as_many_empirical_labels_as_images_have_their_counts():
-    assert synthetic_labels([5, 2, 13], 20, law="empirical").bincount().tolist() == [5, 2, 13]
+    assert synthetic_labels([5, 2, 13], 20, distribution="empirical").bincount().tolist() == [5, 2, 13]
 
 
 COLORS = torch.tensor([[2, 0, 0], [0, 2, 0], [0, 0, 2], [1, 1, 0], [1, 0, 1], [0, 1, 1]])

@@ -86,7 +86,7 @@ class Phase:
         )
 
     def _counts(self, multiple: float, real: ArrayDataset) -> list[int]:
-        y = synthetic_labels(real.class_counts, round(multiple * len(real)), law=self.labels)
+        y = synthetic_labels(real.class_counts, round(multiple * len(real)), distribution=self.labels)
         counts: list[int] = torch.bincount(y, minlength=real.num_classes).tolist()
         return counts
 
@@ -107,7 +107,7 @@ class Arm:
         >>> arm.needs_synthetic, arm.synthetic_multiple
         (True, 3)
         >>> real = ArrayDataset(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), [0, 0, 1, 1, 1, 1, 1, 1])
-        >>> y = synthetic_labels(real.class_counts, 24, law="empirical")
+        >>> y = synthetic_labels(real.class_counts, 24, distribution="empirical")
         >>> synthetic = ArrayDataset(torch.ones(24, 1, 8, 8, dtype=torch.uint8), y)
         >>> arm.phases[0].training_set(real, synthetic).class_counts
         (6, 18)
@@ -239,8 +239,8 @@ def run_arm(
     )
 
 
-def synthetic_labels(class_counts: Sequence[int], count: int, *, law: ClassLaw = "uniform") -> Tensor:
-    """Return the labels to generate images with: as near to the law as whole numbers allow, in every prefix.
+def synthetic_labels(class_counts: Sequence[int], count: int, *, distribution: ClassLaw = "uniform") -> Tensor:
+    """Return the labels to generate images with: as near to the distribution as whole numbers allow, in every prefix.
 
     The next label is always that of the class with the smallest $(n_k + 1/2) / p_k$, where $n_k$ counts its labels so
     far and $p_k$ is its probability. Make the most that any arm needs once, and all arms can share them.
@@ -248,16 +248,16 @@ def synthetic_labels(class_counts: Sequence[int], count: int, *, law: ClassLaw =
     Args:
         class_counts: Numbers of the real images of each class.
         count: How many labels.
-        law: `"uniform"`, `"empirical"`, or another law of the classes.
+        distribution: `"uniform"`, `"empirical"`, or another distribution of the classes.
 
     Shape:
         - Returns: `(count,)`, int64 in `[0, K)`.
 
     Raises:
-        ValueError: If the count is negative or the law is unknown.
+        ValueError: If the count is negative or the distribution is unknown.
 
     Examples:
-        >>> synthetic_labels([2, 6], 8), synthetic_labels([2, 6], 8, law="empirical")
+        >>> synthetic_labels([2, 6], 8), synthetic_labels([2, 6], 8, distribution="empirical")
         (tensor([0, 1, 0, 1, 0, 1, 0, 1]), tensor([1, 0, 1, 1, 1, 0, 1, 1]))
 
     References:
@@ -265,7 +265,7 @@ def synthetic_labels(class_counts: Sequence[int], count: int, *, law: ClassLaw =
     """
     if count < 0:
         raise ValueError(f"count must be at least 0, got {count}.")
-    probabilities = class_probabilities(law, class_counts)
+    probabilities = class_probabilities(distribution, class_counts)
     turns = (torch.arange(count)[:, None] + 0.5) / probabilities
     return turns.flatten().argsort(stable=True)[:count] % len(probabilities)
 
