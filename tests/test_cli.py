@@ -79,7 +79,7 @@ def test_a_study_from_folders_to_report(folders, tmp_path, capsys):
 def test_without_a_test_folder_patients_are_set_aside(folders, tmp_path):
     more = ["--arms", "real", "--extractor", "None", "--no-real-images"]
     assert study(folders, tmp_path, *more, "--list-cells") == 0
-    data = StudyFolder(tmp_path).study.data
+    data = StudyFolder(tmp_path).study().data
     assert sum(map(sum, (data.train.counts, data.validation.counts, data.test.counts))) == 160
     assert not list(tmp_path.rglob("*.png"))
     assert study(folders, tmp_path / "merged", "--merge", str(tmp_path)) == 0
@@ -116,7 +116,7 @@ def test_mistakes_are_one_line(folders, tmp_path, capsys, more, message):
 
 
 def config_of(folder):
-    return StudyFolder(folder).study.config
+    return StudyFolder(folder).study().config
 
 
 def toml(path, text):
@@ -225,7 +225,7 @@ def test_patients_from_a_table(folders, tmp_path):
     for number, groups in enumerate((str(file), PATIENT)):
         out = tmp_path / str(number)
         assert study(folders, out, "--groups", groups, "--test", str(folders / "test"), "--list-cells") == 0
-        counts.append(StudyFolder(out).study.data)
+        counts.append(StudyFolder(out).study().data)
     assert counts[0] == counts[1]
     file.write_text("file,patient\n")
     assert study(folders, tmp_path / "bad", "--groups", str(file)) == 2
