@@ -74,7 +74,7 @@ def test_the_study_is_rehearsed(beside, rehearsed, tmp_path):
     for size in sizes:
         beside("carry").unpack(rehearsed / size, tmp_path / size / "two-classes")
         files = StudyFolder(tmp_path / size / "two-classes")
-        unfinished = [cell for cell in cg.study.make_cells(files.config) if not files.is_finished(cell.name)]
+        unfinished = [cell for cell in cg.study.make_cells(files.study().config) if not files.is_finished(cell.name)]
         assert {cell.kind for cell in unfinished} <= {"judge"}
     few = [path for path in rehearsed.rglob("*") if path.is_file() and "work" not in path.parts]
     assert len(few) <= 8

@@ -15,6 +15,7 @@ from mps import CONTROL
 from timing import on_cuda, synchronize
 from work import Row, Work
 
+from condgan.files import to_json
 from condgan.study.provenance import provenance
 
 OPTIONAL = ("torch_fidelity", "xdist", "pytest", "pytest_timeout", "matplotlib", "sklearn", "hypothesis")
@@ -23,7 +24,7 @@ LAUNCHES = 2000
 
 def run(work: Work) -> None:
     """Measure the machine."""
-    work.write({"what": "origin", **provenance(work.device)})
+    work.write({"what": "origin", **to_json(provenance(work.device))})
     work.write({"what": "machine", **describe(work.device)})
     size = 2**22 if work.rehearse else 2**30
     work.measure({"what": "copy"}, lambda: copy_rate(size, work.device))

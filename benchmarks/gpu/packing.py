@@ -56,7 +56,7 @@ def _beyond(folder: Path, known: Collection[str], most: float) -> Iterator[str]:
     """Yield the generators that do not fit, and what needs them: without its network a generator is to be run again."""
     files = StudyFolder(folder)
     left_out: set[str] = set()
-    for cell in make_cells(files.config):
+    for cell in make_cells(files.study().config):
         weights = files.gan(cell) / "generator" / WEIGHTS if cell.kind == "gan" else None
         if cell.name not in known and weights is not None and files.is_finished(cell.name) and weights.is_file():
             most -= weights.stat().st_size / 2  # in half precision

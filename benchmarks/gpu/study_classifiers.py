@@ -21,7 +21,7 @@ def classify(work: Work) -> Row:
     if names:
         study.run(names, time_limit=work.left())
     finished = [name for name in names if study.folder.is_finished(name)]
-    scores = [study.folder.read(name)["seconds"] for name in finished]
+    scores = [study.folder.read(name).seconds for name in finished]
     return {"classes": work.options["classes"], "finished": len(finished), "of": len(names), "seconds": sum(scores)}
 
 
@@ -29,7 +29,7 @@ def wanted(study: Study, work: Work) -> list[str]:
     """Return the names of classifiers whose generators are here: results can be without their networks."""
     recipe = work.options["recipe"]
     if recipe is None:
-        return [cell.name for cell in study.cells if cell.kind == "classifier" and cell.entry is None]
+        return [cell.name for cell in study.cells if cell.kind == "classifier" and cell.recipe is None]
     here = {
         cell.name
         for cell in generators(study.config, [recipe], work.options["seeds"])

@@ -86,11 +86,11 @@ def generators(config: StudyConfig, recipes: list[str] | None, seeds: list[int] 
         for cell in make_cells(config)
         if cell.kind == "gan"
         and cell.percent == config.full_percent
-        and (recipes is None or any(fnmatch(str(cell.entry), pattern) for pattern in recipes))
+        and (recipes is None or any(fnmatch(str(cell.recipe), pattern) for pattern in recipes))
         and (seeds is None or cell.seed in seeds)
     ]
 
 
-def examiner(config: StudyConfig) -> Cell:
-    """Return the classifier of real images that looks at generators while they train."""
-    return next(cell for cell in make_cells(config) if cell.kind == "classifier" and cell.entry is None)
+def reference(config: StudyConfig) -> Cell:
+    """Return the classifier of real images that generators are judged by while they train."""
+    return next(cell for cell in make_cells(config) if cell.kind == "classifier" and cell.recipe is None)

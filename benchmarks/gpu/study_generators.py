@@ -17,7 +17,7 @@ import condgan as cg
 from condgan.runs import GeneratorTraining, in_words
 from condgan.study import Study
 from condgan.study.cells import Cell
-from condgan.study.provenance import provenance
+from condgan.study.results import FailedOutcome, GeneratorOutcome
 from condgan.training import fit_together
 
 TRIAL = 8.0
@@ -64,7 +64,7 @@ def train_side_by_side(study: Study, cells: Sequence[Cell], work: Work) -> list[
     """
     group = list(cells)
     while group and work.left() > 0:
-        trainings = [study.worker.prepare(cell, report=partial(say, cell.name)) for cell in group]
+        trainings = [study.prepare_training(cell, report=partial(say, cell.name)) for cell in group]
         done, seconds_of_step = try_out(trainings, work)
         if done or fits(trainings, seconds_of_step, work):
             if not advance(trainings, until=work.left()):
@@ -139,14 +139,14 @@ def advance(trainings: Sequence[GeneratorTraining], *, until: float) -> bool:
 
 def are_finished(trainings: Sequence[GeneratorTraining]) -> bool:
     """Return whether all have done their last step."""
-    return all(training.trainer.state.step >= training.plan.steps for training in trainings)
+    return all(training.trainer.state.step >= training.config.steps for training in trainings)
 
 
 def fits(trainings: Sequence[GeneratorTraining], seconds_of_step: float, work: Work) -> bool:
     """Return whether what is left to train seems to fit into the time that is left."""
     if not math.isfinite(seconds_of_step):
         return False  # not even the warm-up did
-    step, steps = trainings[0].trainer.state.step, trainings[0].plan.steps
+    step, steps = trainings[0].trainer.state.step, trainings[0].config.steps
     expected = seconds_of_step * (steps - step)
     print(f"{len(trainings)} side by side at step {step} of {steps}: about {in_words(expected)} left", flush=True)
     return expected < PATIENCE * work.left()
@@ -154,10 +154,10 @@ def fits(trainings: Sequence[GeneratorTraining], seconds_of_step: float, work: W
 
 def keep(study: Study, cell: Cell, training: GeneratorTraining) -> None:
     """Write down a finished training as the study does."""
-    outcome = training.finish()
-    if outcome is None:
+    run = training.finish()
+    if run is None:
         raise RuntimeError(f"{cell.name} is not finished")
-    study.folder.write(cell, {**outcome, **provenance(study.device)})
+    study.folder.write(study.outcome_of(cell, run))
     shutil.rmtree(study.folder.gan(cell) / "checkpoints", ignore_errors=True)
 
 
@@ -166,9 +166,9 @@ def report(study: Study, cells: Sequence[Cell], work: Work) -> None:
     for cell in cells:
         outcome = study.folder.read(cell.name)
         row = {name: work.options[name] for name in ("size", "classes")}
-        row |= {"recipe": cell.entry, "seed": cell.seed, "side_by_side": len(cells)}
-        if "error" in outcome:
-            row["skipped"] = outcome["error"]
-        else:
-            row |= {name: outcome[name] for name in ("steps", "seconds")} | {"kept": outcome["kept"]["step"]}
+        row |= {"recipe": cell.recipe, "seed": cell.seed, "side_by_side": len(cells)}
+        if isinstance(outcome, FailedOutcome):
+            row["skipped"] = outcome.error
+        elif isinstance(outcome, GeneratorOutcome):
+            row |= {"steps": outcome.steps, "seconds": outcome.seconds, "kept": outcome.kept.step}
         work.write({"what": "generator", **row})

@@ -110,7 +110,7 @@ def trainings(
     seeds = parse_seeds(given.seeds)
     for size in sizes:
         cells = generators(size_of(size, rehearse=given.rehearse).config, given.recipe, seeds)
-        recipes = list(dict.fromkeys(str(cell.entry) for cell in cells))
+        recipes = list(dict.fromkeys(str(cell.recipe) for cell in cells))
         numbers = sorted({int(cell.seed or 0) for cell in cells})
         groups = [numbers] if side_by_side else [[number] for number in numbers]
         for group in groups:
@@ -125,10 +125,10 @@ def classifiers(folder: Path, given: argparse.Namespace) -> Iterator[tuple[str |
         return
     seeds = parse_seeds(given.seeds)
     files = StudyFolder(folder)
-    cells = generators(files.config, given.recipe, seeds)
+    cells = generators(files.study().config, given.recipe, seeds)
     trained = [cell for cell in cells if (files.gan(cell) / "generator").is_dir() and files.is_finished(cell.name)]
     yield None, {"recipe": None, "seeds": seeds}
-    for recipe in dict.fromkeys(cell.entry for cell in trained):
+    for recipe in dict.fromkeys(cell.recipe for cell in trained):
         yield recipe, {"recipe": recipe, "seeds": seeds}
 
 

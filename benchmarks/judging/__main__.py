@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 import condgan as cg
-from condgan.files import write_json
+from condgan.files import to_json, write_json
 from condgan.metrics.crossfit import crossfit_extractor
 from condgan.study.provenance import provenance
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
 
-    origin = provenance(given.device)
+    origin = to_json(provenance(given.device))
     train, held_out, test = load(given.image_size)
     generated = make_generated(train, given.count)
     seconds: dict[str, float] = {}

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import condgan as cg
-from condgan.files import write_json
+from condgan.files import to_json, write_json
 from condgan.study.provenance import provenance
 
 METRICS = (
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
 
-    origin = provenance(given.device)  # that of the code that runs, whatever changes meanwhile
+    origin = to_json(provenance(given.device))  # that of the code that runs, whatever changes meanwhile
     with ProcessPoolExecutor(given.jobs) as pool:
         futures = [
             pool.submit(train, precision, seed, given.steps, given.device)

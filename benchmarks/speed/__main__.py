@@ -26,6 +26,7 @@ import torch
 from timing import Part, Settings, on_cuda
 
 import classifier
+from condgan.files import to_json
 from condgan.study.provenance import provenance
 
 WITHOUT = ("fresh", "compiled", "scaling")
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = Settings(given.device, 2 if given.quick else given.rounds, given.limit, given.quick, only, without)
     kind = "cuda" if on_cuda(given.device) else "cpu"
     path = given.out / f"{kind}{'_quick' if given.quick else ''}.json"
-    origin = provenance(given.device)
+    origin = to_json(provenance(given.device))
     origin["versions"] |= peers.versions()
     results = read(path, origin)
     for name in names:

@@ -23,10 +23,12 @@ from rerun import compare
 from xrays import load
 
 from condgan.data import kermany_case
-from condgan.files import write_json
+from condgan.files import to_json, write_json
+from condgan.runs import load_run
 from condgan.study import Study, merge, write_report, write_results
 from condgan.study.cells import Cell
 from condgan.study.folder import StudyFolder
+from condgan.study.results import GeneratorOutcome
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = {2: "two-classes", 3: "three-classes"}
@@ -58,9 +60,12 @@ def publish(folder: Path, published: Path) -> None:
     for gan in sorted((folder / "gans").glob("*")):  # none where published results are summarized again
         if not (gan / "run.json").is_file():
             continue
-        run, outcome = json.loads((gan / "run.json").read_text(encoding="utf-8")), StudyFolder(folder).read(gan.name)
-        if any(run[key] != outcome[key] for key in ("kept", "last_metrics")):
-            write_json(published / "trained_again" / f"{gan.name}.json", run)
+        run, outcome = load_run(gan), StudyFolder(folder).read(gan.name)
+        if isinstance(outcome, GeneratorOutcome) and (run.kept, run.last_metrics) != (
+            outcome.kept,
+            outcome.last_metrics,
+        ):
+            write_json(published / "trained_again" / f"{gan.name}.json", to_json(run))
             continue
         (published / "samples").mkdir(exist_ok=True)
         shutil.copy(gan / "samples.png", published / "samples" / f"{gan.name}.png")
@@ -112,7 +117,7 @@ def main() -> None:
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="look at the generators, on training and validation images only, and write probes.json; trains nothing",
+        help="judge the generators, on training and validation images only, and write probes.json; trains nothing",
     )
     parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest at hand")
     given = parser.parse_args()

@@ -67,7 +67,7 @@ def unpack(parts: Path, folder: Path) -> None:
     found = sorted(parts.glob(f"{folder.name}.tar.gz.*"))
     if not found or [path.name[-3:] for path in found] != [f"{number:03d}" for number in range(len(found))]:
         raise FileNotFoundError(
-            f"{str(parts)!r} must hold {folder.name}.tar.gz.000 and all parts behind it, got "
+            f"{str(parts)!r} must hold {folder.name}.tar.gz.000 and all parts after it, got "
             f"{[path.name for path in found]}."
         )
     if folder.exists():
@@ -79,7 +79,7 @@ def unpack(parts: Path, folder: Path) -> None:
 
 def _to_carry(folder: Path, without: Collection[str]) -> Iterator[Path]:
     files = StudyFolder(folder)
-    missing = [cell for cell in make_cells(files.config) if not files.is_finished(cell.name)]
+    missing = [cell for cell in make_cells(files.study().config) if not files.is_finished(cell.name)]
     needed = {name for cell in missing for name in cell.needs}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts

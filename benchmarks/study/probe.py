@@ -1,4 +1,4 @@
-"""Looks at the generators of a study without training anything: what is wrong with their images?"""
+"""Judges the generators of a study without training anything: what is wrong with their images?"""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from torch import Tensor
 
 from condgan.classifier import Classifier
 from condgan.data import ArrayDataset
-from condgan.files import as_json
+from condgan.files import as_json, to_json
 from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.diversity import diversity_report
 from condgan.metrics.fidelity import kid
 from condgan.runs import Pool, load_generator
 from condgan.study.cells import make_cells
 from condgan.study.folder import StudyFolder
+from condgan.study.results import GeneratorOutcome
 
 IMAGES = 400
-"""Generated images of each class that are looked at."""
+"""Generated images of each class that are judged."""
 
 
 def fine_texture(images: Tensor) -> float:
@@ -42,19 +43,19 @@ def probe(folder: Path, train: ArrayDataset, validation: ArrayDataset) -> list[d
     in its features, the diversity beside that of real training images, and the share of fine texture.
     """
     files = StudyFolder(folder)
-    cells = make_cells(files.config)
-    name = next(cell.name for cell in cells if cell.kind == "classifier" and cell.entry is None)
+    cells = make_cells(files.study().config)
+    name = next(cell.name for cell in cells if cell.kind == "classifier" and cell.recipe is None)
     classifier = Classifier.load(folder / "classifiers" / f"{name}.safetensors")
     extractor = classifier_extractor(classifier, name=name)
     of_validation = {k: extractor(validation.images[validation.labels == k]) for k in range(train.num_classes)}
 
     def row(images: ArrayDataset) -> dict[str, Any]:
-        recognized = classifier.evaluate(images, resamples=100).as_dict()
+        recall = classifier.evaluate(images, resamples=100).recall
         found = {}
         for label, class_name in enumerate(train.class_names):
             own = images.images[images.labels == label]
             found[class_name] = {
-                "recognized": recognized["recall"][class_name]["value"],
+                "recognized": recall[label].value,
                 "kid": kid(extractor(own), of_validation[label], subsets=10).value,
                 "fine_texture": fine_texture(own),
             }
@@ -63,14 +64,13 @@ def probe(folder: Path, train: ArrayDataset, validation: ArrayDataset) -> list[d
     rows: list[dict[str, Any]] = [{"name": "real training images", "per_class": row(train)}]
     y = torch.arange(IMAGES * train.num_classes) % train.num_classes
     for cell in cells:
-        if cell.kind != "gan" or not files.is_finished(cell.name) or "error" in files.read(cell.name):
+        outcome = files.read(cell.name) if cell.kind == "gan" and files.is_finished(cell.name) else None
+        if not isinstance(outcome, GeneratorOutcome):
             continue
         generator = load_generator(files.gan(cell))
         images = Pool(generator, y, seed=7, class_names=train.class_names, source=cell.name).first(len(y))
-        diversity = diversity_report(images, train).as_dict()["per_class"]
-        per_class = {name: values | {"diversity": diversity[name]} for name, values in row(images).items()}
-        rows.append(
-            {"name": cell.name, "images": len(y), "kept": files.read(cell.name)["kept"], "per_class": per_class}
-        )
+        diversity = diversity_report(images, train).per_class
+        per_class = {name: values | {"diversity": to_json(diversity[name])} for name, values in row(images).items()}
+        rows.append({"name": cell.name, "images": len(y), "kept": to_json(outcome.kept), "per_class": per_class})
     probed: list[dict[str, Any]] = as_json(rows)
     return probed

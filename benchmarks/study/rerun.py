@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from scipy.special import stdtrit
 
 from condgan.study.folder import StudyFolder
+from condgan.study.results import ArmKey, ClassifierOutcome, Results
 
 
 def prediction_interval(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
     r"""Return where the score of one more run of an arm is expected with 95 % confidence, on the same test images.
 
     $\bar s \pm t\, \hat\sigma \sqrt{1 + 1/n}$ with the mean and the standard deviation of all n runs. Those of one
-    generator resemble each other, so that t is the quantile for one degree of freedom less than there are generators,
+    generator resemble each other, so that t is the quantile for one degree of freedom fewer than there are generators,
     or classifiers where there is no generator.
 
     Args:
@@ -43,23 +42,20 @@ def compare(folder: Path, published: Path, patterns: Sequence[str]) -> bool:
     """
     if not (published / "results.json").is_file():
         return True
-    committed = json.loads((published / "results.json").read_text(encoding="utf-8"))
-    metric, fine, files = committed["config"]["primary_metric"], True, StudyFolder(folder)
-    for cell in committed["cells"]:
-        if "interval" not in cell or not any(fnmatch(cell["name"], pattern) for pattern in patterns):
+    committed, files = Results.read(published / "results.json"), StudyFolder(folder)
+    metric, fine = committed.config.primary_metric, True
+    for first in committed.classifiers:
+        if not any(fnmatch(first.name, pattern) for pattern in patterns) or not files.is_finished(first.name):
             continue
-        if not files.is_finished(cell["name"]):
+        again = files.read(first.name)
+        if not isinstance(again, ClassifierOutcome):
             continue
-        again, first = files.read(cell["name"]), StudyFolder(published).read(cell["name"])
-        own, value = cell["interval"][metric], again["metrics"][metric]
-        inside = own["low"] <= value <= own["high"]
+        own, value = first.report.metrics[metric], again.report.metrics[metric].value
+        inside = own.low <= value <= own.high
         fine &= inside
-        print(
-            f"{cell['name']}: {metric} {value:.3f}, committed {own['value']:.3f} "
-            f"[{own['low']:.3f}, {own['high']:.3f}]: {'inside' if inside else 'OUTSIDE'}"
-        )
-        if any(again[key] != first[key] for key in ("device", "versions")):
-            low, high = prediction_interval(_runs(committed["cells"], cell, metric))
+        print(f"{first.name}: {metric} {value:.3f}, committed {own}: {'inside' if inside else 'OUTSIDE'}")
+        if (again.origin.device, again.origin.versions) != (first.origin.device, first.origin.versions):
+            low, high = prediction_interval(_scores(committed, first.key, metric))
             print(
                 "  another processor or other versions give other networks: one more run of this arm is expected in "
                 f"[{low:.3f}, {high:.3f}]"
@@ -67,10 +63,10 @@ def compare(folder: Path, published: Path, patterns: Sequence[str]) -> bool:
     return fine
 
 
-def _runs(cells: Sequence[dict[str, Any]], one: dict[str, Any], metric: str) -> list[list[float]]:
+def _scores(results: Results, key: ArmKey, metric: str) -> list[list[float]]:
     """Return the scores of all runs of an arm, by generator."""
-    found: dict[Any, list[float]] = {}
-    for cell in cells:
-        if cell["kind"] == "classifier" and all(cell[key] == one[key] for key in ("recipe", "arm", "p")):
-            found.setdefault(cell["seed"], []).append(cell["metrics"][metric])
+    found: dict[int | None, list[float]] = {}
+    for cell in results.classifiers:
+        if cell.key == key:
+            found.setdefault(cell.seed, []).append(cell.report.metrics[metric].value)
     return list(found.values())

@@ -12,6 +12,7 @@ from source import load
 
 import condgan as cg
 from condgan.study import Study, write_report
+from condgan.study.report.words import answer_words, question_words
 
 RUNS = Path("runs")
 SETTINGS = ("classes", "recipes", "preset", "image_size", "steps", "seed")
@@ -85,8 +86,8 @@ def run(given: argparse.Namespace) -> Path:
     finally:  # what was interrupted has a report too
         results = study.results()
         report = write_report(results, folder, real_images=not given.no_real_images)
-    for verdict in results["verdicts"]:
-        print(f"- {verdict['question']} {verdict['answer']}")
+    for verdict in results.verdicts:
+        print(f"- {question_words(verdict)} {answer_words(verdict)}")
     banner(f"{source.notice} The report is {report}")
     return folder
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from condgan.files import from_json, to_json
 from condgan.runs import RecipeConfig
 from condgan.study.cells import Cell, make_cells
 from condgan.study.config import StudyConfig
@@ -19,8 +20,10 @@ def config(**changes):
 
 
 def test_json_there_and_back():
-    given = config(percents=(100.0, 10.0), reduced_class="ill")
-    assert StudyConfig.from_dict(json.loads(json.dumps(given.as_dict()))) == given
+    weights = {"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.25}
+    recipe = RecipeConfig(recipe="acgan", auxiliary=weights, keep="best_kid", options={"ema_decay": 0.9})
+    given = config(percents=(100.0, 10.0), reduced_class="ill", recipes={"acgan": recipe})
+    assert from_json(StudyConfig, json.loads(json.dumps(to_json(given)))) == given
 
 
 def test_every_combination_is_planned_once():
@@ -32,7 +35,7 @@ def test_every_combination_is_planned_once():
 
 
 @pytest.mark.parametrize("changes", [{}, {"percents": (10.0, 100.0), "reduced_class": "ill"}])
-def test_cells_come_behind_what_they_need(changes):
+def test_cells_come_after_what_they_need(changes):
     seen = set()
     for cell in make_cells(config(**changes)):
         assert set(cell.needs) <= seen
@@ -49,7 +52,7 @@ def test_seeds_count_up_from_the_first():
 
 def test_partial_results_come_early():
     cells = make_cells(config())
-    assert all(cell.entry is None for cell in cells[:6])
+    assert all(cell.recipe is None for cell in cells[:6])
     seeds = [cell.seed for cell in cells[6:]]
     assert seeds == sorted(seeds)
 
@@ -66,7 +69,7 @@ def test_judging_can_be_left_out():
 
 
 def test_names_are_fit_for_files():
-    cell = Cell(kind="classifier", percent=2.5, entry="acgan", seed=0, arm="synthetic_1x", classifier_seed=2)
+    cell = Cell(kind="classifier", percent=2.5, recipe="acgan", seed=0, arm="synthetic_1x", classifier_seed=2)
     assert cell.name == "classifier-acgan-s0-synthetic_1x-c2-p2.5"
 
 
@@ -77,6 +80,10 @@ def test_names_are_fit_for_files():
         ({"arms": ("real", "real")}, "must differ"),
         ({"arms": ()}, "at least one arm"),
         ({"recipes": {}}, "a recipe for arms with generated images"),
+        (
+            {"recipes": {"acgan": RecipeConfig(recipe="acgan", keep="best_kid")}, "arms": ("synthetic_1x",)},
+            "Add 'real', or keep the last step",
+        ),
         ({"recipes": {"a/b": RecipeConfig(recipe="acgan")}}, "letters, digits"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"percents": (0.0,)}, "percents must lie in"),
@@ -108,11 +115,11 @@ def test_recipes_are_checked(changes, message):
 
 
 def test_unknown_and_missing_keys_are_refused():
-    content = config().as_dict()
-    with pytest.raises(ValueError, match="Did you mean 'classifier_steps'"):
-        StudyConfig.from_dict({**content, "classifier_step": 5})
-    with pytest.raises(ValueError, match="keys of recipe acgan"):
-        StudyConfig.from_dict({**content, "recipes": {"acgan": {"recipe": "acgan", "step": 5}}})
+    content = to_json(config())
+    with pytest.raises(ValueError, match="unknown key 'classifier_step', did you mean 'classifier_steps'"):
+        from_json(StudyConfig, {**content, "classifier_step": 5})
+    with pytest.raises(ValueError, match=r"recipes\['acgan'\]: unknown key 'step', did you mean 'steps'"):
+        from_json(StudyConfig, {**content, "recipes": {"acgan": {"recipe": "acgan", "step": 5}}})
     del content["arms"]
-    with pytest.raises(ValueError, match="lacks something"):
-        StudyConfig.from_dict(content)
+    with pytest.raises(ValueError, match="arms is missing"):
+        from_json(StudyConfig, content)

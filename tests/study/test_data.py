@@ -18,16 +18,16 @@ def patients(counts):
 
 def test_relative_usefulness_is_a_ratio_over_chance():
     real = Estimate(0.9, 0.85, 0.95)
-    assert relative_usefulness(real, real, chance=0.5) == 1
-    assert relative_usefulness(Estimate(0.5, 0.4, 0.6), real, chance=0.5) == 0
-    assert relative_usefulness(Estimate(0.7, 0.6, 0.8), real, chance=0.5) == pytest.approx(0.5)
-    assert relative_usefulness(Estimate(0.4, 0.3, 0.5), real, chance=0.5) < 0
+    assert relative_usefulness(real.value, real, chance=0.5) == 1
+    assert relative_usefulness(0.5, real, chance=0.5) == 0
+    assert relative_usefulness(0.7, real, chance=0.5) == pytest.approx(0.5)
+    assert relative_usefulness(0.4, real, chance=0.5) < 0
 
 
 def test_a_real_score_at_chance_is_refused():
     for low in (0.45, 0.5, float("nan")):
         with pytest.raises(ValueError, match=r"must lie above chance, 0\.5"):
-            relative_usefulness(Estimate(0.6, 0.5, 0.7), Estimate(0.55, low, 0.65), chance=0.5)
+            relative_usefulness(0.6, Estimate(0.55, low, 0.65), chance=0.5)
 
 
 @given(

@@ -1,11 +1,12 @@
 """The chest X-ray example from data to report, small, interrupted and resumed."""
 
 import dataclasses
-import json
 import runpy
 from pathlib import Path
 
 import pytest
+
+from condgan.study import Results, Study
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "chest_xray"
 BASE = ["--data", "phantom", "--preset", "smoke", "--device", "cpu", "--recipes", "acgan,acwgan_gp", "--out"]
@@ -38,38 +39,36 @@ def example(load, monkeypatch, tiny_classifier, tmp_path):
 
 
 def results_of(folder):
-    return json.loads((folder / "results.json").read_text())
+    return Results.read(folder / "results.json")
 
 
-def without_times(value):
-    if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k not in ("seconds", "commit", "command")}
-    return [without_times(v) for v in value] if isinstance(value, list) else value
+def without_times(results):
+    cells = tuple(dataclasses.replace(cell, seconds=0.0) for cell in results.cells)
+    return dataclasses.replace(results, cells=cells, command=None)
 
 
 def test_a_run_leaves_everything_it_promises(example, capsys):
     folder = example("out", "--classes", "3", "--seed", "5")
     results = results_of(folder)
-    assert [cell["name"] for cell in results["cells"]] == [
+    assert [cell.name for cell in results.cells] == [
         "classifier-real-c5-p100",
         "gan-acgan-s5-p100",
         "classifier-acgan-s5-synthetic_1x-c5-p100",
         "gan-acwgan_gp-s5-p100",
         "classifier-acwgan_gp-s5-synthetic_1x-c5-p100",
     ]
-    for cell in results["cells"]:
-        if cell["kind"] == "classifier":
-            assert sum(map(sum, cell["confusion"])) == sum(results["data"]["counts"]["test"])
-    assert results["data"]["class_names"] == ["normal", "bacterial", "viral"]
-    assert results["test_evaluations"] == {"acgan/synthetic_1x": 1, "acwgan_gp/synthetic_1x": 1, "real": 1}
-    assert results["command"] == (
+    for cell in results.classifiers:
+        assert sum(map(sum, cell.report.confusion)) == sum(results.data.test.counts)
+    assert results.data.class_names == ("normal", "bacterial", "viral")
+    assert results.test_evaluations == {"acgan/synthetic_1x": 1, "acwgan_gp/synthetic_1x": 1, "real": 1}
+    assert results.command == (
         "python examples/chest_xray --data phantom --classes 3 --recipes acgan,acwgan_gp --preset smoke --seed 5"
     )
     page = (folder / "report.html").read_text()
     notice = "NO REAL X-RAY WAS USED"
     assert page.index(notice) < page.index("In short")
     assert "For research only" in page
-    assert results["data"]["notice"].startswith(notice)
+    assert results.data.notice.startswith(notice)
     assert capsys.readouterr().out.count(notice) == 2
     for name in ("gan-acgan-s5-p100", "gan-acwgan_gp-s5-p100"):
         assert (folder / "gans" / name / "generator" / "model.safetensors").is_file()
@@ -80,7 +79,7 @@ def test_all_recipes_run_unless_some_are_named(example):
     given = example.module["parse"](["--data", "phantom"])
     assert given.recipes == "small_data,acgan,acwgan_gp"
     folder = example("out", "--recipes", "small_data")
-    assert [cell["name"] for cell in results_of(folder)["cells"] if cell["kind"] == "gan"] == ["gan-small_data-s0-p100"]
+    assert [cell.name for cell in results_of(folder).generators] == ["gan-small_data-s0-p100"]
 
 
 @pytest.mark.usefixtures("example")
@@ -98,8 +97,7 @@ def test_every_preset_is_a_plan_with_what_it_promises():
 
 def test_an_interrupted_run_resumes_to_the_same_results(example, monkeypatch, tmp_path):
     whole = results_of(example("whole"))
-    worker = example.module["Study"].run.__globals__["Worker"]
-    classify, calls = worker.classify, []
+    classify, calls = Study.classify, []
 
     def interrupted(self, cell):
         calls.append(cell.name)
@@ -108,7 +106,7 @@ def test_an_interrupted_run_resumes_to_the_same_results(example, monkeypatch, tm
         return classify(self, cell)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "classify", interrupted)
+        patch.setattr(Study, "classify", interrupted)
         with pytest.raises(KeyboardInterrupt):
             example("parts")
     assert "Is the study finished?" in (tmp_path / "parts" / "report.html").read_text()
@@ -136,6 +134,6 @@ def test_a_report_to_share_shows_no_real_image(example):
     folder = example("shared", "--recipes", "acgan", "--no-real-images")
     assert [path.name for path in folder.rglob("*.png")] == ["samples.png"]
     assert "Real images are left out of this report" in (folder / "report.html").read_text()
-    assert results_of(folder)["cells"][-1]["kind"] == "judge"
+    assert [cell.recipe for cell in results_of(folder).judged] == ["acgan"]
     other = example("other", "--recipes", "acgan")
     assert sorted(path.name for path in other.rglob("*.png")) == ["neighbors.png", "real.png", "samples.png"]

@@ -1,10 +1,10 @@
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,8 @@ import torch
 import condgan
 from condgan.data import ArrayDataset
 from condgan.runs import RecipeConfig
-from condgan.study.cells import Cell
 from condgan.study.folder import StudyFolder
+from condgan.study.results import ClassifierOutcome, FailedOutcome
 from condgan.study.study import Study, merge
 
 pytestmark = pytest.mark.usefixtures("tiny_classifier")
@@ -24,11 +24,9 @@ TINY = RecipeConfig(recipe="acgan", steps=4, batch_size=8, base_channels=4)
 
 def outcomes(folder):
     """Return all outcomes without what differs between runs."""
-    found = {}
-    for path in sorted((Path(folder) / "cells").glob("*.json")):
-        content = json.loads(path.read_text())
-        found[path.stem] = {k: v for k, v in content.items() if k not in ("seconds", "commit", "versions")}
-    return found
+    files = StudyFolder(folder)
+    names = sorted(path.stem for path in (Path(folder) / "cells").glob("*.json"))
+    return {name: replace(files.read(name), seconds=0.0) for name in names}
 
 
 @pytest.fixture
@@ -47,17 +45,10 @@ def test_every_cell_leaves_what_it_promises(study, tmp_path, phantoms):
     found = outcomes(folder)
     assert len(found) == 2 * 2 + 1 + 2 * 2
     cell = found["classifier-acgan-s0-synthetic_1x-c1-p100"]
-    assert (cell["recipe"], cell["seed"], cell["arm"], cell["classifier_seed"]) == ("acgan", 0, "synthetic_1x", 1)
-    assert sum(map(sum, cell["confusion"])) == len(phantoms[2])
-    assert set(cell["interval"]) == {
-        "accuracy",
-        "balanced_accuracy",
-        "auroc",
-        "macro_f1",
-        "recall/normal",
-        "recall/pneumonia",
-    }
-    assert cell["train_counts"] == [32, 32]
+    assert (cell.recipe, cell.seed, cell.arm, cell.classifier_seed) == ("acgan", 0, "synthetic_1x", 1)
+    assert sum(map(sum, cell.report.confusion)) == cell.report.samples == len(phantoms[2])
+    assert cell.report.class_names == ("normal", "pneumonia")
+    assert cell.train_counts == (32, 32)
     gan = folder / "gans" / "gan-acgan-s0-p100"
     assert sorted(p.name for p in gan.iterdir()) == [
         "curve.json",
@@ -71,13 +62,13 @@ def test_every_cell_leaves_what_it_promises(study, tmp_path, phantoms):
     assert lines[-1].endswith("done")
 
 
-def test_finished_cells_are_never_run_again(study, tmp_path, monkeypatch):
+def test_finished_cells_are_never_run_again(study, tmp_path):
     study().run()
     before = outcomes(tmp_path / "study")
     uses = (tmp_path / "study" / "test_evaluations.jsonl").read_text()
-    for work in ("train", "classify", "judge"):
-        monkeypatch.setattr(f"condgan.study.study.Worker.{work}", lambda *_, **__: pytest.fail("ran again"))
-    assert study().run()
+    lines = []
+    assert study(progress=lines.append).run()
+    assert lines == []
     assert outcomes(tmp_path / "study") == before
     assert (tmp_path / "study" / "test_evaluations.jsonl").read_text() == uses
 
@@ -106,9 +97,8 @@ def test_the_same_study_in_two_folders_is_the_same(study, tmp_path):
 
 def test_classifiers_of_different_generators_share_no_seed(study, tmp_path):
     study(seeds=2, arms=("real", "synthetic_1x")).run()
-    seeds = [
-        cell["classifier"]["seed"] for cell in outcomes(tmp_path / "study").values() if cell["kind"] == "classifier"
-    ]
+    cells = outcomes(tmp_path / "study").values()
+    seeds = [cell.settings["seed"] for cell in cells if isinstance(cell, ClassifierOutcome)]
     assert len(set(seeds)) == len(seeds) == 6
 
 
@@ -130,7 +120,7 @@ def test_a_generator_stopped_in_the_middle_goes_on_from_there(study, tmp_path, m
     with monkeypatch.context() as patch:
         times = iter([0.0, 0.0, 1e9, 1e9, 1e9])
         patch.setattr(runs.time, "monotonic", lambda: next(times))
-        assert stopped.worker.train(stopped.cells[4], deadline=1.0) is None
+        assert stopped.train(stopped.cells[4], deadline=1.0) is None
     assert list((tmp_path / "parts" / "gans").glob("*/checkpoints/checkpoint-000000003.pt"))
     assert study("parts").run(["gan-*"])
     assert outcomes(tmp_path / "parts") == outcomes(tmp_path / "whole")
@@ -148,7 +138,7 @@ from condgan.study.study import Study
 torch.set_num_threads(1)
 draw = {"classes": 2, "image_shape": (1, 16, 16), "difficulty": 0.0}
 sets = [ChestPhantom(counts, seed=seed, **draw) for seed, counts in enumerate([(24, 40), (12, 12), (20, 30)])]
-Study(StudyFolder(sys.argv[1]).config, *sets, sys.argv[1], device="cpu").run(["gan-*"])
+Study(StudyFolder(sys.argv[1]).study().config, *sets, sys.argv[1], device="cpu").run(["gan-*"])
 """
 
 
@@ -178,7 +168,7 @@ def test_another_configuration_or_other_data_are_refused(study, small_config, ph
         study(classifier_steps=7)
     train, validation, test = phantoms
     fewer = train.subset(torch.arange(len(train) - 1))
-    with pytest.raises(ValueError, match=r"data.counts.train is \[24, 40\], got \[24, 39\]"):
+    with pytest.raises(ValueError, match=r"data.train.counts is \[24, 40\], got \[24, 39\]"):
         Study(small_config(), fewer, validation, test, tmp_path / "study", device="cpu")
 
 
@@ -200,9 +190,10 @@ def test_folders_of_different_studies_do_not_merge(study, tmp_path):
     with pytest.raises(ValueError, match=r"different studies: config.classifier_steps is 6, got 7"):
         merge([tmp_path / "one", tmp_path / "two"], tmp_path / "merged")
     shutil.copytree(tmp_path / "one", tmp_path / "changed")
-    path = next((tmp_path / "changed" / "cells").glob("*.json"))
-    path.write_text(path.read_text().replace('"confusion"', '"confusions"'))
-    with pytest.raises(ValueError, match="different outcomes"):
+    changed = StudyFolder(tmp_path / "changed")
+    outcome = changed.read("classifier-real-c0-p100")
+    changed.write(replace(outcome, train_counts=(1, 2)))
+    with pytest.raises(ValueError, match=r"different outcomes.*: train_counts is \[24, 40\], got \[1, 2\]"):
         merge([tmp_path / "changed"], tmp_path / "one")
     with pytest.raises(FileNotFoundError, match="must hold a study"):
         merge([tmp_path / "nowhere"], tmp_path / "one")
@@ -241,16 +232,16 @@ def test_repeated_images_are_removed_first_and_reported(small_config, phantoms, 
     )
     study = Study(small_config(), dirty, validation, test, tmp_path / "study", device="cpu")
     assert len(study.data.train) == len(train)
-    assert study.data.description["duplicates_removed"] == 2
-    assert study.data.description["repeats_of_other_sets_removed"] == 1
-    assert study.data.description["counts"]["train"] == list(train.class_counts)
+    assert study.data.description.duplicates_removed == 2
+    assert study.data.description.repeats_of_other_sets_removed == 1
+    assert study.data.description.train.counts == train.class_counts
 
 
 def test_data_without_patients_say_so(small_config, phantoms, tmp_path):
     bare = [ArrayDataset(d.images, d.labels, class_names=d.class_names) for d in phantoms]
     study = Study(small_config(), *bare, tmp_path / "study", device="cpu")
-    assert study.data.description["patients"] == {"train": None, "validation": None, "test": None}
-    assert "could not be checked" in study.data.description["notes"][0]
+    assert [part.patients for part in study.data.description.parts.values()] == [None] * 3
+    assert "could not be checked" in study.data.description.notes[0]
 
 
 def test_data_that_do_not_fit_are_refused(small_config, phantoms, tmp_path):
@@ -269,43 +260,47 @@ def test_no_real_image_is_kept_if_none_may_be(study, tmp_path):
     assert list((tmp_path / "study").rglob("*.png")) == []
 
 
-def test_a_diverged_generator_is_an_outcome(study, tmp_path):
-    runner = study(recipes={"acgan": TINY, "good": TINY}, seeds=1, classifier_seeds=1)
+class Diverging(Study):
+    """The generators of one recipe diverge."""
 
-    def diverge(cell, **options):
-        if cell.entry == "acgan":
+    def train(self, cell, **options):
+        if cell.recipe == "acgan":
             raise condgan.TrainingDivergedError(3, "critic/adversarial")
-        return train(cell, **options)
+        return super().train(cell, **options)
 
-    train, runner.worker.train = runner.worker.train, diverge
-    assert runner.run()
+
+def test_a_diverged_generator_is_an_outcome(small_config, phantoms, tmp_path):
+    config = small_config(recipes={"acgan": TINY, "good": TINY}, seeds=1, classifier_seeds=1)
+    study = Diverging(config, *phantoms, tmp_path / "study", device="cpu")
+    assert study.run()
     found = outcomes(tmp_path / "study")
-    assert found["gan-acgan-s0-p100"]["error"].count("critic/adversarial") == 1
+    failed = found["gan-acgan-s0-p100"]
+    assert isinstance(failed, FailedOutcome)
+    assert (failed.of, failed.error.count("critic/adversarial")) == ("gan", 1)
     assert not any(name.startswith("classifier-acgan") for name in found)
     assert any(name.startswith("classifier-good") for name in found)
+    assert study.results().failed[0].name == failed.name
 
 
 def test_the_sweep_trains_on_fewer_patients(study, tmp_path):
     study(percents=(100.0, 50.0), reduced_class="pneumonia", arms=("real", "synthetic_1x"), classifier_seeds=1).run()
     found = outcomes(tmp_path / "study")
-    assert found["gan-acgan-s0-p100"]["train"]["class_counts"] == [24, 40]
-    half = found["gan-acgan-s0-p50"]["train"]["class_counts"]
+    assert found["gan-acgan-s0-p100"].train.class_counts == (24, 40)
+    half = found["gan-acgan-s0-p50"].train.class_counts
     assert half[0] == 24
     assert 10 <= half[1] <= 30
-    assert found["classifier-real-c0-p50"]["train_counts"] == half
-    assert json.loads((tmp_path / "study" / "test_evaluations.jsonl").read_text().splitlines()[-1])["key"].endswith(
-        "@50%"
-    )
+    assert found["classifier-real-c0-p50"].train_counts == half
+    assert StudyFolder(tmp_path / "study").test_evaluations()["acgan/synthetic_1x@50%"] == 1
 
 
-def test_a_cell_is_named_after_the_entry_of_its_recipe(tmp_path):
-    cell = Cell(kind="gan", percent=100.0, entry="acwgan_gp_dcgan", seed=0)
-    written = StudyFolder(tmp_path).write(cell, {"recipe": "acwgan_gp", "steps": 3})
-    assert (written["recipe"], written["steps"]) == ("acwgan_gp_dcgan", 3)
+def test_a_cell_has_the_name_of_its_recipe_in_the_configuration(study, tmp_path):
+    study(recipes={"small_acgan": TINY}).run(["gan-*"])
+    (found,) = outcomes(tmp_path / "study").values()
+    assert (found.name, found.recipe) == ("gan-small_acgan-s0-p100", "small_acgan")
 
 
 def test_networks_that_were_not_kept_are_trained_again_where_they_are_needed(study):
-    """The generator's training needs the classifier that looks at it: both are made again, and no outcome changes."""
+    """The generator's training needs its reference classifier: both are made again, and no outcome changes."""
     chosen = {
         "recipes": {"acgan": RecipeConfig(recipe="acgan", steps=4, batch_size=8, base_channels=4, keep="best_kid")},
         "arms": ("real", "synthetic_1x", "real_plus_synthetic_1to1"),
@@ -330,3 +325,15 @@ def test_networks_that_were_not_kept_are_trained_again_where_they_are_needed(stu
     shutil.rmtree(parts.folder.path / "gans")
     assert again.run()
     assert not (parts.folder.path / "gans").exists()  # nobody needs it any more
+
+
+def test_the_kept_step_is_chosen_on_validation_images(study):
+    recipe = replace(TINY, steps=6, keep="best_kid", evaluations=3)
+    chosen = study(recipes={"acgan": recipe}, arms=("real", "synthetic_1x"), classifier_seeds=1)
+    (gan,) = (cell for cell in chosen.cells if cell.kind == "gan")
+    assert gan.needs == ("classifier-real-c0-p100",)
+    assert chosen.run()
+    kept = chosen.folder.read(gan.name).kept
+    assert [found.step for found in kept.evaluations] == [2, 4, 6]
+    assert kept.step == min(kept.evaluations, key=lambda found: found.value).step
+    assert chosen.folder.test_evaluations() == {"acgan/synthetic_1x": 1, "real": 1}

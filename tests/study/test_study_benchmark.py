@@ -3,16 +3,19 @@
 import json
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from condgan.data import ArrayDataset, kermany_held_out
-from condgan.runs import RecipeConfig, load_generator
-from condgan.study import Study, StudyConfig
+from condgan.files import from_json, to_json, write_json
+from condgan.runs import RecipeConfig, RunDescription, load_generator, load_run
+from condgan.study import Results, Study, StudyConfig, summarize
 from condgan.study.cells import make_cells
 from condgan.study.folder import StudyFolder
+from condgan.study.provenance import Provenance
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "study"
 COMMITTED = sorted((SCRIPTS / "results").glob("*/*/results.json"))
@@ -53,12 +56,21 @@ def test_held_out_patients_are_refused(load):
         check(fine, ArrayDataset(images, [0, 1, 0, 1], paths=paths))
 
 
+def publish_changed(published, results, name, change):
+    cells = tuple(change(cell) if cell.name == name else cell for cell in results.cells)
+    replace(results, cells=cells).write(published / "results.json")
+
+
+def with_interval(cell, **ends):
+    return replace(cell, report=replace(cell.report, balanced_accuracy=replace(cell.report.balanced_accuracy, **ends)))
+
+
 def test_one_cell_runs_with_what_it_needs_and_lands_inside_the_committed_interval(run, tmp_path, capsys):
     assert run() == 0
     assert run("--publish") == 0
     published = tmp_path / "results" / "cpu" / "two-classes"
-    results = json.loads((published / "results.json").read_text())
-    assert len(results["cells"]) == results["cells_planned"]
+    results = Results.read(published / "results.json")
+    assert len(results.cells) == results.cells_planned
     assert {path.name for path in (published / "samples").iterdir()} == {
         "gan-acgan-s0-p100.png",
         "gan-other-s0-p100.png",
@@ -72,14 +84,12 @@ def test_one_cell_runs_with_what_it_needs_and_lands_inside_the_committed_interva
         "classifier-real-c0-p100",
         "gan-acgan-s0-p100",
     ]
-    for cell in results["cells"]:
-        if cell["name"] == name:
-            cell["interval"]["balanced_accuracy"] |= {"low": 1.1, "high": 1.2}
-    (published / "results.json").write_text(json.dumps(results))
+    publish_changed(published, results, name, lambda cell: with_interval(cell, low=1.1, high=1.2))
     assert run("--cell", name, out="again") == 1
     assert "OUTSIDE" in capsys.readouterr().out
-    cell = json.loads((published / "cells" / f"{name}.json").read_text())
-    (published / "cells" / f"{name}.json").write_text(json.dumps({**cell, "device": "an abacus"}))
+    results = Results.read(published / "results.json")
+    abacus = Provenance(device="an abacus", commit=None, versions={})
+    publish_changed(published, results, name, lambda cell: replace(cell, origin=abacus))
     assert run("--cell", name, out="again") == 1
     assert "OUTSIDE\n  another processor or other versions give other networks" in capsys.readouterr().out
 
@@ -100,14 +110,14 @@ def test_a_generator_that_was_trained_again_does_not_replace_what_was_published(
     assert run("--publish") == 0
     assert not (published / "trained_again").exists()
     first = (published / "samples" / "gan-acgan-s0-p100.png").read_bytes()
-    again = json.loads((gan / "run.json").read_text())
-    again["kept"]["step"] = 1
-    (gan / "run.json").write_text(json.dumps(again))
+    again = load_run(gan)
+    write_json(gan / "run.json", to_json(replace(again, kept=replace(again.kept, step=1))))
     (gan / "samples.png").write_bytes(b"of another network")
     assert run("--publish") == 0
     assert (published / "samples" / "gan-acgan-s0-p100.png").read_bytes() == first
     assert [path.name for path in (published / "trained_again").iterdir()] == ["gan-acgan-s0-p100.json"]
-    assert json.loads((published / "trained_again" / "gan-acgan-s0-p100.json").read_text())["kept"]["step"] == 1
+    kept = from_json(RunDescription, json.loads((published / "trained_again" / "gan-acgan-s0-p100.json").read_text()))
+    assert kept.kept.step == 1
 
 
 def test_a_name_that_fits_no_cell_is_refused(run):
@@ -119,8 +129,8 @@ def test_several_machines_share_a_study(run, tmp_path):
     assert run("--cell", "*-acgan-*", out="a") == 0
     assert run("--cell", "*-other-*", out="b") == 0
     assert run("--merge", str(tmp_path / "a"), str(tmp_path / "b"), "--cell", "classifier-real-*", out="together") == 0
-    results = json.loads((tmp_path / "together" / "two-classes" / "results.json").read_text())
-    assert len(results["cells"]) == results["cells_planned"]
+    results = Results.read(tmp_path / "together" / "two-classes" / "results.json")
+    assert len(results.cells) == results.cells_planned
 
 
 def test_a_study_is_carried_in_small_parts(load, small_config, phantoms, tmp_path, tiny_classifier):
@@ -150,13 +160,13 @@ def test_a_study_is_carried_in_small_parts(load, small_config, phantoms, tmp_pat
     with pytest.raises(FileExistsError, match="unpack into a new folder"):
         carry.unpack(tmp_path / "parts", tmp_path / "there" / "two-classes")
     parts[0].unlink()
-    with pytest.raises(FileNotFoundError, match="and all parts behind it"):
+    with pytest.raises(FileNotFoundError, match="and all parts after it"):
         carry.unpack(tmp_path / "parts", tmp_path / "newer" / "two-classes")
 
 
 def test_the_sizes_are_plans(load):
     for size in load("configs").SIZES.values():
-        assert StudyConfig.from_dict(json.loads(json.dumps(size.config.as_dict()))) == size.config
+        assert from_json(StudyConfig, json.loads(json.dumps(to_json(size.config)))) == size.config
         assert len(make_cells(size.config)) == len({cell.name for cell in make_cells(size.config)})
 
 
@@ -168,10 +178,13 @@ def test_recipes_of_a_size_train_equally_long(load):
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_committed_results_are_of_the_frozen_configuration(load, path):
-    results = json.loads(path.read_text())
-    config = load("configs").SIZES[path.parts[-3]].config
-    assert StudyConfig.from_dict(results["config"]) == config
-    classifiers = [cell for cell in results["cells"] if cell["kind"] == "classifier"]
-    images = 624 if path.parts[-3] in ("cpu", "longer", "gpu-32", "gpu-64") else sum(results["data"]["counts"]["test"])
-    assert classifiers
-    assert all(sum(map(sum, cell["confusion"])) == images for cell in classifiers)
+    results = Results.read(path)
+    assert results.config == load("configs").SIZES[path.parts[-3]].config
+    images = 624 if path.parts[-3] in ("cpu", "longer", "gpu-32", "gpu-64") else sum(results.data.test.counts)
+    assert results.classifiers
+    assert all(sum(map(sum, cell.report.confusion)) == images for cell in results.classifiers)
+
+
+def test_committed_results_are_those_of_their_cells():
+    path = next(path for path in COMMITTED if path.parts[-3] == "pilot")
+    assert summarize(path.parent) == Results.read(path)
