@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "data": {"types", "images"},
     "files": set(),
     "stats": {"types"},
-    "classifier": {"types", "images", "data", "networks.base", "stats", "files"},
+    "_version": set(),
+    "classifier": {"types", "images", "data", "networks.base", "stats", "files", "training"},
     "metrics": {"types", "files", "images", "functional", "sampling", "networks.base", "data", "stats", "classifier"},
     "runs": {
         "types", "files", "images", "data", "networks", "losses", "augmentation", "recipes", "sampling", "training",
