@@ -413,7 +413,7 @@ def snap(length: float) -> float:
 
 
 def wrap(text: str | None, width: float, character: float) -> list[str]:
-    """Break a text into lines that fit into `width` inches at so many inches a character."""
+    """Break a text into lines that fit into `width` inches, given the inches per character."""
     columns = max(20, int(width / character))
     return [line for paragraph in (text or "").splitlines() for line in textwrap.wrap(paragraph, columns)]
 

@@ -26,18 +26,17 @@ import torch
 import tyro
 from docstring_parser import parse as parse_docstring
 
-from condgan.data import ArrayDataset, ImageFolder
+from condgan.data import ArrayDataset, ImageFolder, check_disjoint
+from condgan.devices import best_device
 from condgan.files import check_names, from_json, to_json, write_json
 from condgan.images import save_picture, save_sheet, to_uint8
 from condgan.metrics import Evaluation, evaluate
 from condgan.runs import RecipeConfig, load_generator, load_run, train_generator
 from condgan.sampling import sample
 from condgan.study import Study, StudyConfig, merge, write_report
-from condgan.study.data import check_patients
 from condgan.study.report.words import answer_words, question_words
 from condgan.study.summaries import summarize
 from condgan.training import TrainingDivergedError
-from condgan.training.setup import best_device
 from condgan.types import ImageShape
 
 __all__ = ["main"]
@@ -281,8 +280,7 @@ class EvaluateCommand:
                 f"{train.fingerprint}. Has the folder changed?"
             )
         if folder.groups is not None:
-            together, other = _numbered_alike(folder, test)
-            check_patients({"training": together, "test": other}, None)
+            check_disjoint(training=folder, test=test)
         given = _given(self.judging)
         found = evaluate(
             load_generator(self.folder, device=given["device"] or best_device()),
@@ -385,10 +383,9 @@ class StudyCommand:
         """Return training, validation and test images, no patient in two of them."""
         folder = self.folders.read(root)
         if self.test is None:
-            (together,) = _numbered_alike(folder)
-            rest, test = self.folders.split(together, _TEST_SHARE)
+            rest, test = self.folders.split(folder, _TEST_SHARE)
         else:
-            rest, test = _numbered_alike(folder, self.folders.read(self.test, class_names=folder.class_names))
+            rest, test = folder, self.folders.read(self.test, class_names=folder.class_names)
         return *self.folders.split(rest, _VALIDATION_SHARE), test
 
     def _report(self) -> None:
@@ -528,29 +525,6 @@ def _csv_rule(file: Path, root: Path) -> Rule:
         raise ValueError(f"not in {file.name}")
 
     return rule
-
-
-def _numbered_alike(*folders: ImageFolder) -> list[ArrayDataset]:
-    """Return the data sets with groups that are numbered alike, so that they can be compared."""
-    names = sorted({name for data in folders for name in data.group_names})
-    number = {name: i for i, name in enumerate(names)}
-    renumbered = []
-    for data in folders:
-        groups = None
-        if data.groups is not None:
-            groups = torch.tensor([number[data.group_names[group]] for group in data.groups.tolist()])
-        renumbered.append(
-            ArrayDataset(
-                data.images,
-                data.labels,
-                class_names=data.class_names,
-                groups=groups,
-                source=data.source,
-                attribution=data.attribution,
-                paths=data.paths,
-            )
-        )
-    return renumbered
 
 
 def _in_words(found: Evaluation) -> list[str]:

@@ -18,7 +18,7 @@ from typing_extensions import override
 from condgan import networks
 from condgan.augmentation import DiffAugment
 from condgan.classifier.network import Precision
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.files import as_json, check_count, check_names, from_json, to_json, write_json
 from condgan.images import save_sheet, to_uint8
 from condgan.losses import AuxiliaryClassifierLoss
@@ -294,7 +294,7 @@ class GeneratorTraining:
 
     def run(self) -> RunDescription | None:
         """Train alone, and return what `finish` does."""
-        self.trainer.fit(self.data, **self.sizes)
+        self.trainer.fit(self.data, progress=False, **self.sizes)
         return self.finish()
 
     def finish(self) -> RunDescription | None:

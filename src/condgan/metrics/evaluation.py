@@ -10,7 +10,7 @@ from typing import Literal, TypeVar, get_args
 import torch
 
 from condgan.classifier.network import Precision
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.files import check_names
 from condgan.images import save_picture, to_uint8
 from condgan.metrics.crossfit import crossfit_extractor
