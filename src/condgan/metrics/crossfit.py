@@ -86,7 +86,8 @@ def classifier_extractor(
 ) -> Extractor:
     """Return the extractor of the features before the head of a classifier, with the logits of the head.
 
-    It must not judge images that the classifier was trained on: it has memorized them, and their features differ from those of others.
+    It must not judge images that the classifier was trained on: it has memorized them, and their features
+    differ from those of others.
 
     Args:
         classifier: A ResNet-18 of `train_classifier`.

@@ -144,8 +144,8 @@ class CrossFit:
     """Extractors trained on the real training images themselves, each on all folds of patients but one.
 
     A network has memorized the images it was trained on, so features of those say little. Features of different
-    networks lie in different spaces, so they are never pooled: a metric is computed fold by fold, on images that the fold's network
-    has not seen, and averaged.
+    networks lie in different spaces, so they are never pooled: a metric is computed fold by fold, on images that
+    the fold's network has not seen, and averaged.
 
     Args:
         folds: One network per fold; together their held-out images are the training set, each once.
