@@ -143,7 +143,11 @@ def test_a_generator_that_does_not_fit_is_left_out_whole(train, beside, tmp_path
     packing.pack_new([train.folder], tmp_path / "out", known=(), most=0.75 * weights)
     beside("carry").unpack(tmp_path / "out" / size, tmp_path / "there" / "two-classes")
     there = StudyFolder(tmp_path / "there" / "two-classes")
-    cells = [cell for cell in cg.study.make_cells(there.study().config) if cell.kind == "gan" and there.is_finished(cell.name)]
+    cells = [
+        cell
+        for cell in cg.study.make_cells(there.study().config)
+        if cell.kind == "gan" and there.is_finished(cell.name)
+    ]
     assert [cell.seed for cell in cells] == [0]
     assert "is not packed: it does not fit" in capsys.readouterr().out
 
