@@ -94,8 +94,8 @@ def whole():
     )
 
 
-def page_of(docs, results, pictures=()):
-    return docs.study_page.page_body(results, "assets", set(pictures), "results.json").replace(
+def page_of(docs, results):
+    return docs.study_page.page_body(results, "assets", set(), "results.json").replace(
         "\N{NO-BREAK SPACE}", " "
     )
 
