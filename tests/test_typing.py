@@ -1,4 +1,4 @@
-"""A user's script against the types of the library: mypy accepts right use and reports wrong use, and it runs."""
+"""Users' scripts against the types of the library: mypy accepts right use, as in the README, and reports wrong use."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from torch.utils.data import DataLoader, TensorDataset
+
 import condgan as cg
 from condgan.data import ArrayDataset
+from condgan.training import as_labelled
 from condgan.regularizers import CriticRegularizer
 from condgan.types import CriticBatch
 
@@ -61,6 +64,12 @@ class ScorePenalty(CriticRegularizer):
         return batch.real.score.square().mean()
 
 
+class Announce(cg.Callback):
+    @override
+    def on_step_end(self, trainer: cg.Trainer) -> None:
+        self.newest = trainer.state.step
+
+
 labels = torch.arange(24) % 3
 data = ArrayDataset((torch.rand(24, 1, 16, 16) * 255).to(torch.uint8), labels)
 generator, critic = MyGenerator(3), MyCritic(3, width=6)
@@ -71,9 +80,16 @@ trainer = cg.Trainer(
     loss=cg.HingeLoss(),
     auxiliary=cg.AuxiliaryClassifierLoss(),
     regularizers=[cg.R1(weight=0.1), ScorePenalty(0.01, every=2)],
+    critic_optimizer=lambda parameters: torch.optim.RMSprop(parameters, lr=5e-4),
+    callbacks=[Announce()],
     device="cpu",
 )
 trainer.fit(data, steps=3, batch_size=8)
+pairs = TensorDataset(torch.rand(24, 1, 16, 16), labels)
+cg.Trainer(MyGenerator(3), MyCritic(3), loss=cg.HingeLoss(), device="cpu").fit(
+    DataLoader(pairs, batch_size=8, shuffle=True), steps=1, batch_size=8, image_range=(0, 1), progress=False
+)
+same_shape: tuple[int, ...] = as_labelled(pairs, image_range=(0, 1)).image_shape
 after: list[Tensor] = [*generator.parameters(), *critic.parameters()]
 moved: list[bool] = [not torch.equal(old, new) for old, new in zip(before, after, strict=True)]
 x: Tensor = trainer.sample(torch.tensor([0, 1, 2]), seed=0)
@@ -81,6 +97,7 @@ out: cg.CriticOutput = critic(x, torch.tensor([0, 1, 2]))
 score: Tensor = out.score
 loaded: MyCritic = MyCritic.from_pretrained(critic.save_pretrained("critic"))
 metrics: dict[str, float] = trainer.state.metrics
+shape: tuple[int, int, int] = data.split(0.5)[0].image_shape
 """
 
 WRONG = """
@@ -100,6 +117,9 @@ critic(x, "NORMAL")  # arg-type
 critic.features(3)  # arg-type
 cg.Trainer(cg.DCGANGenerator(num_classes=None, image_shape=(1, 28, 28)), critic)  # call-arg
 cg.Trainer(critic, critic, loss=cg.HingeLoss())  # arg-type
+generator = cg.ResNetGenerator(num_classes=3, image_shape=(1, 28, 28))
+cg.Trainer(generator, critic, loss=cg.HingeLoss(), critic_optimizer=lambda parameters: 0.1)  # arg-type
+cg.Trainer(generator, critic, loss=cg.HingeLoss()).fit(x, steps=1)  # arg-type
 cg.GradientPenalty(weight="10")  # arg-type
 wrong: cg.ResNetCritic = cg.DCGANCritic.from_pretrained("folder")  # assignment
 """
@@ -107,18 +127,21 @@ wrong: cg.ResNetCritic = cg.DCGANCritic.from_pretrained("folder")  # assignment
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> dict[str, dict[int, set[str]]]:
-    """Error codes by line for both scripts, from one strict run; the cache is kept between sessions."""
+    """Error codes by line for the scripts, from one strict run; pytest's cache, where there is one, keeps mypy's."""
     pytest.importorskip("mypy")
     folder = tmp_path_factory.mktemp("mypy")
     (folder / "right.py").write_text(RIGHT, encoding="utf-8")
     (folder / "wrong.py").write_text(WRONG, encoding="utf-8")
-    cache = folder / "cache" if pytestconfig.cache is None else pytestconfig.cache.mkdir("mypy")
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (folder / "readme.py").write_text(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0], encoding="utf-8")
+    kept = getattr(pytestconfig, "cache", None)
+    cache = folder / "cache" if kept is None else kept.mkdir("mypy")
     root = Path(condgan.__file__).parents[1]
     # mypy refuses a path that it searches anyway.
     search = {} if root.name == "site-packages" else {"MYPYPATH": str(root)}
     options = ["--strict", "--config-file=", "--follow-imports=silent", "--no-pretty", "--no-color-output"]
     process = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, "--cache-dir", str(cache), "right.py", "wrong.py"],
+        [sys.executable, "-m", "mypy", *options, "--cache-dir", str(cache), "right.py", "wrong.py", "readme.py"],
         cwd=folder,
         env={**os.environ, **search},
         capture_output=True,
@@ -127,7 +150,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
         check=False,
     )
     assert process.returncode == 1, process.stdout + process.stderr
-    codes: dict[str, dict[int, set[str]]] = {"right.py": {}, "wrong.py": {}}
+    codes: dict[str, dict[int, set[str]]] = {"right.py": {}, "wrong.py": {}, "readme.py": {}}
     for name, line, code in re.findall(r"^(\w+\.py):(\d+): error: .*\[([\w-]+)\]$", process.stdout, re.MULTILINE):
         codes[name].setdefault(int(line), set()).add(code)
     assert codes["wrong.py"], process.stdout
@@ -136,6 +159,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
 
 def test_right_use_is_clean(reports: dict[str, dict[int, set[str]]]) -> None:
     assert reports["right.py"] == {}
+
+
+def test_the_script_of_the_readme_is_clean(reports: dict[str, dict[int, set[str]]]) -> None:
+    assert reports["readme.py"] == {}
 
 
 def test_wrong_use_is_reported(reports: dict[str, dict[int, set[str]]]) -> None:

@@ -55,7 +55,7 @@ def costliest(config: Config, engine: str, device: str) -> Row:
     """Return milliseconds, launches and name of the kernels that take the most time of an iteration."""
     window = _Window(device)
     trainer = trainer_of(config, device, engine=engine, precision="bf16", callbacks=(window,))
-    trainer.fit(make_data(config.size), steps=window.first + ITERATIONS, batch_size=config.batch)
+    trainer.fit(make_data(config.size), steps=window.first + ITERATIONS, batch_size=config.batch, progress=False)
     events = window.profile.key_averages()
     rows = [
         {"milliseconds": _seconds(event, device) * 1e3, "launches": event.count / ITERATIONS, "name": event.key[:120]}

@@ -52,6 +52,6 @@ def run(work: Work) -> None:
     config, race = config_of(CONFIG, work), _Race(work)
     how = {"engine": LEAST_OF_THE_HOST, "precision": "bf16"}
     trainer = trainer_of(config, work.device, callbacks=(race,), seed=work.options["number"], **how)
-    trainer.fit(make_data(config.size), steps=ENDLESS, batch_size=config.batch)
+    trainer.fit(make_data(config.size), steps=ENDLESS, batch_size=config.batch, progress=False)
     found = {"iterations_per_second": race.rate, "ran": trainer.engine.name}
     (race.folder / f"rate-{race.name}.json").write_text(json.dumps(found), encoding="utf-8")

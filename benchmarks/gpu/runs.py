@@ -67,7 +67,7 @@ def time_trainer(config: Config, device: str, **how: Any) -> Row:
     laps = Laps(device)
     with noted_warnings() as said:
         trainer = trainer_of(config, device, callbacks=(laps,), **how)
-        trainer.fit(make_data(config.size), steps=ENDLESS, batch_size=config.batch)
+        trainer.fit(make_data(config.size), steps=ENDLESS, batch_size=config.batch, progress=False)
     return {"seconds": laps.summary(), "ran": trainer.engine.name, **({"warnings": said} if said else {})}
 
 

@@ -48,11 +48,13 @@ def in_one_process(count: int, work: Work) -> Row:
     data = make_data(config.size)
     how = {"engine": LEAST_OF_THE_HOST, "precision": "bf16"}
     alone = Laps(work.device)
-    trainer_of(config, work.device, callbacks=(alone,), **how).fit(data, steps=ENDLESS, batch_size=config.batch)
+    trainer_of(config, work.device, callbacks=(alone,), **how).fit(
+        data, steps=ENDLESS, batch_size=config.batch, progress=False
+    )
     laps = Laps(work.device, iterations=alone.iterations)
     callbacks: list[tuple[cg.Callback, ...]] = [(laps,), *[()] * (count - 1)]
     trainers = [trainer_of(config, work.device, callbacks=own, seed=seed, **how) for seed, own in enumerate(callbacks)]
-    fit_together(trainers, data, steps=laps.steps, batch_size=config.batch)
+    fit_together(trainers, data, steps=laps.steps, batch_size=config.batch, progress=False)
     rate = 1 / laps.summary()["median"]
     return {"iterations_per_second": count * rate, "of_each": [rate] * count, "ran": trainers[0].engine.name}
 

@@ -13,7 +13,7 @@ from timing import on_cuda
 from work import Work
 from xrays import load
 
-from condgan.data import ArrayDataset, ChestPhantom, kermany_case
+from condgan.data import ArrayDataset, ChestPhantom
 from condgan.runs import RecipeConfig
 from condgan.study import Study, StudyConfig
 from condgan.study.cells import Cell, make_cells
@@ -63,7 +63,6 @@ def make_study(work: Work) -> Study:
         size.config,
         *data,
         folder_of(given["work"], given["size"], given["classes"]),
-        group=kermany_case if real else None,
         device=work.device,
         engine=ENGINES[given["engine"] or LEAST_OF_THE_HOST] if on_cuda(work.device) else "auto",
         progress=lambda line: print(line, flush=True),

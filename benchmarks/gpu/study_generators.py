@@ -133,7 +133,9 @@ def advance(trainings: Sequence[GeneratorTraining], *, until: float) -> bool:
     for training in trainings:
         training.deadline = time.monotonic() + until
     if not are_finished(trainings):
-        fit_together([training.trainer for training in trainings], trainings[0].data, **trainings[0].sizes)
+        fit_together(
+            [training.trainer for training in trainings], trainings[0].data, progress=False, **trainings[0].sizes
+        )
     return are_finished(trainings)
 
 

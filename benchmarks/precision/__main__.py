@@ -70,7 +70,7 @@ def train(precision: str, seed: int, steps: int, device: str) -> dict[str, Any]:
         callbacks=[record],
     )
     began = time.perf_counter()
-    trainer.fit(data, steps=steps, batch_size=32)
+    trainer.fit(data, steps=steps, batch_size=32, progress=False)
     late = [row for row in record.rows if row["step"] > 0.75 * steps]
     return {
         "precision": precision,

@@ -26,8 +26,7 @@ from torchvision.datasets import ImageFolder
 
 import condgan as cg
 from condgan.images import to_float
-from condgan.training.lookahead import Lookahead
-from condgan.training.sampler import Request, Sampler
+from condgan.training.inputs import Prefetcher, Request, Sampler
 
 BATCH_SIZE = 64
 STORES = {"resident": 2**62, "streamed": 0}
@@ -88,7 +87,7 @@ def make_runs(data: cg.data.ArrayDataset, folder: Path, device: str) -> dict[str
     return runs
 
 
-def make_inputs(data: cg.data.ArrayDataset, device: str, max_resident_bytes: int) -> Lookahead:
+def make_inputs(data: cg.data.ArrayDataset, device: str, max_resident_bytes: int) -> Prefetcher:
     """Return the inputs of critic steps without end, drawn as the trainer draws them."""
     sampler = Sampler(
         data,
@@ -103,10 +102,10 @@ def make_inputs(data: cg.data.ArrayDataset, device: str, max_resident_bytes: int
         device=torch.device(device),
         max_resident_bytes=max_resident_bytes,
     )
-    return Lookahead(sampler, [Request(BATCH_SIZE)])
+    return Prefetcher(sampler, [Request(BATCH_SIZE)])
 
 
-def take_inputs(inputs: Lookahead, batches: int) -> None:
+def take_inputs(inputs: Prefetcher, batches: int) -> None:
     """Take so many batches, and give back what was drawn ahead."""
     for _ in range(batches):
         next(inputs)

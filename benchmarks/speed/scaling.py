@@ -74,7 +74,7 @@ class Training:
 
     def __call__(self, times: int) -> None:
         """Do so many iterations."""
-        self.trainer.fit(self.data, steps=self.trainer.state.step + times, batch_size=self.batch_size)
+        self.trainer.fit(self.data, steps=self.trainer.state.step + times, batch_size=self.batch_size, progress=False)
 
 
 class Clock(cg.Callback):

@@ -139,7 +139,7 @@ class Ours:
 
     def __call__(self, times: int) -> None:
         """Do so many iterations."""
-        self.trainer.fit(self.data, steps=self.trainer.state.step + times, batch_size=self.batch)
+        self.trainer.fit(self.data, steps=self.trainer.state.step + times, batch_size=self.batch, progress=False)
 
 
 def with_plain_layers(module: Module, *, keep: Collection[str] = ()) -> Module:

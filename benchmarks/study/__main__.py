@@ -22,7 +22,6 @@ from probe import probe
 from rerun import compare
 from xrays import load
 
-from condgan.data import kermany_case
 from condgan.files import to_json, write_json
 from condgan.runs import load_run
 from condgan.study import Study, merge, write_report, write_results
@@ -139,7 +138,6 @@ def main() -> None:
             size.config,
             *data,
             folder,
-            group=kermany_case,
             device=given.device,
             progress=lambda line: print(line, flush=True),
             command=f"python benchmarks/study --size {given.size} --classes {classes}",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from configs import Size
 
-from condgan.data import ArrayDataset, Kermany, kermany_held_out, kermany_patient
+from condgan.data import ArrayDataset, Kermany, kermany_held_out, kermany_patient, kermany_test_apart
 
 VALIDATION_FRACTION = 0.15
 
@@ -46,4 +46,5 @@ def load(root: Path, classes: int, size: Size, cache: Path | None) -> tuple[Arra
     if size.split == "development":
         rest, epochs = train.split(VALIDATION_FRACTION, seed=1)
         return rest, epochs, validation
-    return train, validation, Kermany(root, "test", classes, shape, cache=cache, progress=False)  # type: ignore[arg-type]
+    test = Kermany(root, "test", classes, shape, cache=cache, progress=False)  # type: ignore[arg-type]
+    return train, validation, kermany_test_apart(official, test)

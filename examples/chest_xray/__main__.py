@@ -73,7 +73,6 @@ def run(given: argparse.Namespace) -> Path:
         source.validation,
         source.test,
         folder,
-        group=source.group,
         device=given.device,
         real_images=not given.no_real_images,
         progress=lambda line: print(line, flush=True),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from condgan.data import ArrayDataset, ChestPhantom, Kermany, MedMNIST, download_medmnist, kermany_case
+from condgan.data import ArrayDataset, ChestPhantom, Kermany, MedMNIST, download_medmnist, kermany_test_apart
 
 VARIABLE = "CONDGAN_CHEST_XRAY"
 FOLDER = Path("data/chest_xray")
@@ -27,7 +26,6 @@ class Source:
         test: What results are reported on; used once.
         name: Short name for files and tables: `kermany`, `pneumoniamnist_64`, `phantom`.
         notice: One sentence that says which data was taken, to be shown above every result.
-        group: Maps a path to its patient, to check that none is in two of the sets; None to compare groups as they are.
         notes: What else must be known of the data, for the report.
     """
 
@@ -36,7 +34,6 @@ class Source:
     test: ArrayDataset
     name: str
     notice: str
-    group: Callable[[Path], str] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -89,7 +86,7 @@ def load(
             reason = "no folder of X-rays was found, and PneumoniaMNIST has two classes only"
             return _phantoms(classes, image_size, seed, phantoms, reason=reason)
         try:
-            file = _download(image_size, downloads or default_downloads(), progress)
+            file = _download(image_size, downloads or default_downloads())
         except OSError:
             reason = "no folder of X-rays was found, and PneumoniaMNIST could not be downloaded"
             return _phantoms(classes, image_size, seed, phantoms, reason=reason)
@@ -134,7 +131,7 @@ def _kermany(root: Path, classes: int, image_size: int, seed: int, cache: Path |
     """
     shape, count = (1, image_size, image_size), cast("Literal[2, 3]", classes)
     train = Kermany(root, "train", count, shape, patients="development", cache=cache, progress=progress)
-    test = Kermany(root, "test", count, shape, cache=cache, progress=progress)
+    test = kermany_test_apart(train, Kermany(root, "test", count, shape, cache=cache, progress=progress))
     rest, validation = train.split(VALIDATION_FRACTION, seed=seed)
     return Source(
         train=rest,
@@ -144,7 +141,6 @@ def _kermany(root: Path, classes: int, image_size: int, seed: int, cache: Path |
         notice=f"REAL X-RAYS: the paediatric chest X-rays of Kermany et al. in {root.resolve().name!r}, validation "
         "split off the official train split by patient, official test split. A tenth of the training patients is held "
         "out for a later study.",
-        group=kermany_case,
         notes=(
             "170 patient numbers occur with one cause of pneumonia in train and with the other in test; whether these "
             "are the same children is not documented.",
@@ -191,6 +187,6 @@ def _phantoms(classes: int, image_size: int, seed: int, count: int, *, reason: s
     )
 
 
-def _download(image_size: int, folder: Path, progress: bool) -> Path:
+def _download(image_size: int, folder: Path) -> Path:
     size = next((size for size in PUBLISHED_SIZES[1:] if size >= image_size), PUBLISHED_SIZES[-1])
-    return download_medmnist("pneumoniamnist", size, folder=folder, progress=progress)
+    return download_medmnist("pneumoniamnist", size, folder=folder)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from typing_extensions import override
 from condgan import networks
 from condgan.augmentation import DiffAugment
 from condgan.classifier.network import Precision
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.files import as_json, check_count, check_names, from_json, to_json, write_json
 from condgan.images import save_sheet, to_uint8
 from condgan.losses import AuxiliaryClassifierLoss
@@ -30,8 +30,8 @@ from condgan.sampling import class_grid, sample
 from condgan.training import Callback, Checkpoint, JSONLLogger, Trainer
 from condgan.training.engines import EngineName
 
-NETWORKS = ("recipe", "dcgan", "resnet")
-KEPT = ("last", "best_kid")
+Networks = Literal["recipe", "dcgan", "resnet"]
+Kept = Literal["last", "best_kid"]
 SHOWN = 8
 """Images of each class on a sheet of samples."""
 
@@ -74,23 +74,23 @@ class RecipeConfig:
         ValueError: If a name is unknown or a number is out of range.
     """
 
-    recipe: str
+    recipe: str = "acwgan_gp"
     steps: int = 20_000
     batch_size: int = 64
     generator_batch_size: int | None = None
-    networks: str = "recipe"
+    networks: Networks = "recipe"
     base_channels: int | None = None
     augment: str | None = None
     auxiliary: dict[str, float] | None = None
-    keep: str = "last"
+    keep: Kept = "last"
     evaluations: int = 10
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_names("recipe", [self.recipe], CONDITIONAL)
-        check_names("networks", [self.networks], NETWORKS)
+        check_names("networks", [self.networks], get_args(Networks))
         check_names("auxiliary", self.auxiliary or {}, _AUXILIARY_WEIGHTS)
-        check_names("keep", [self.keep], KEPT)
+        check_names("keep", [self.keep], get_args(Kept))
         check_names("options", self.options, _options_of(self.recipe))
         for name in ("steps", "batch_size", "base_channels", "evaluations"):
             if getattr(self, name) is not None:
@@ -294,7 +294,7 @@ class GeneratorTraining:
 
     def run(self) -> RunDescription | None:
         """Train alone, and return what `finish` does."""
-        self.trainer.fit(self.data, **self.sizes)
+        self.trainer.fit(self.data, progress=False, **self.sizes)
         return self.finish()
 
     def finish(self) -> RunDescription | None:

@@ -197,5 +197,9 @@ class JudgedImages(LabelledData, Protocol):
         """`(N,)` int64, the group (patient) of each image; None makes each image its own."""
 
     @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the groups, in the order of their numbers."""
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in label order."""

@@ -7,7 +7,7 @@ from torch import nn
 from condgan.classifier import train_classifier
 from condgan.classifier.augmentation import ClassicalAugment
 from condgan.classifier.network import ResNet18, build_network
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 
 
 def bright_or_dark(n, seed=0, *, classes=2, size=8, **options):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from condgan.data import check_disjoint
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "chest_xray" / "source.py"
 
 
@@ -34,8 +36,8 @@ def source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for split in ("train", "val", "test"):
-        for i in range(9000, 9012):
+    for first, split in zip((9000, 9100, 9200), ("train", "val", "test"), strict=True):
+        for i in range(first, first + 12):
             for name in (f"NORMAL/IM-{i:04}-0001", f"PNEUMONIA/person{i}_bacteria_1", f"PNEUMONIA/person{i}_virus_2"):
                 path = tmp_path / "chest_xray" / split / f"{name}.jpeg"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,23 +57,23 @@ def archive(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_phantoms_say_so_and_share_no_patient(source: ModuleType, classes: int) -> None:
-    data = source.load("phantom", classes=classes, image_size=16, phantoms=40)
+    data = source.load("phantom", classes=classes, image_size=16, phantoms=90)
     assert data.notice.startswith("NO REAL X-RAY WAS USED")
     assert data.name == "phantom"
     assert data.train.attribution is None
-    sets = [set(part.groups.tolist()) for part in (data.train, data.validation, data.test)]
+    sets = [set(part.group_names) for part in (data.train, data.validation, data.test)]
     assert not sets[0] & sets[1]
     assert not (sets[0] | sets[1]) & sets[2]
     assert {part.num_classes for part in (data.train, data.validation, data.test)} == {classes}
-    other = source.load("phantom", classes=classes, image_size=16, phantoms=40, seed=1)
-    assert not set(other.train.groups.tolist()) & sets[2]
+    other = source.load("phantom", classes=classes, image_size=16, phantoms=90, seed=1)
+    assert not set(other.train.group_names) & sets[2]
 
 
 def test_a_folder(source: ModuleType, folder: Path) -> None:
     data = source.load(str(folder), classes=3, image_size=20, progress=False)
     assert data.train.image_shape == (1, 20, 20)
     assert len(data.train) + len(data.validation) == len(data.test) == 36
-    assert not set(data.train.groups.tolist()) & set(data.validation.groups.tolist())
+    check_disjoint(training=data.train, validation=data.validation, test=data.test)
     assert data.notice.startswith("REAL X-RAYS")
     assert "CC BY 4.0" in data.train.attribution
 
@@ -87,7 +89,7 @@ def test_a_published_file_is_resized(source: ModuleType, archive: Path) -> None:
 def test_auto_takes_what_is_there(
     source: ModuleType, folder: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"image_size": 16, "phantoms": 40, "progress": False}
+    options = {"image_size": 16, "phantoms": 90, "progress": False}
     data = source.load("auto", classes=2, **options)
     assert data.name == "phantom"
     assert "could not be downloaded" in data.notice
@@ -111,7 +113,7 @@ def test_downloads_go_to_the_cache_folder(
 ) -> None:
     asked = []
 
-    def download(name: str, size: int, *, folder: Path, progress: bool) -> Path:
+    def download(name: str, size: int, *, folder: Path) -> Path:
         asked.append((name, size, folder))
         return archive
 

@@ -2,13 +2,22 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from condgan.data import Kermany, kermany_held_out, kermany_label, kermany_patient
+from condgan.data import (
+    Kermany,
+    check_disjoint,
+    kermany_held_out,
+    kermany_label,
+    kermany_patient,
+    kermany_test_apart,
+)
 
 NAMES = {
     "NORMAL": ("IM-0115-0001", "IM-0115-0001-0002", "NORMAL2-IM-9501-0001"),
@@ -87,6 +96,29 @@ def test_held_out_patients_are_not_even_opened(root: Path) -> None:
         Kermany(root, patients="none", progress=False)  # type: ignore[arg-type]
 
 
+def test_the_test_set_is_named_apart_and_no_case_is_in_both(root: Path) -> None:
+    test = Kermany(root, "test", progress=False)
+    with pytest.raises(ValueError, match=r"training and test images must not share groups, got 5 in both: IM-0115"):
+        kermany_test_apart(Kermany(root, "train", progress=False), test)
+    shutil.rmtree(root / "train")
+    for name in (
+        "NORMAL/IM-0010-0001",
+        "NORMAL/IM-0020-0001",
+        "PNEUMONIA/person2_bacteria_1",
+        "PNEUMONIA/person9_virus_1",
+    ):
+        path = root / "train" / f"{name}.jpeg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24)).save(path)
+    train = Kermany(root, "train", progress=False)
+    assert set(train.group_names) & set(test.group_names) == {"person2"}
+    apart = kermany_test_apart(train, test)
+    check_disjoint(training=train, test=apart)
+    assert apart.group_names == ("test IM-0115", "test NORMAL2-IM-9501", "test person1", "test person2")
+    assert torch.equal(apart.groups, test.groups)
+    assert apart.fingerprint == test.fingerprint
+
+
 def test_layout_errors_point_to_the_right_folder(root: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"Did you mean '.*chest_xray'\?"):
         Kermany(root.parent, progress=False)
@@ -121,10 +153,13 @@ def test_official_counts(split: str, classes: int, counts: tuple[int, ...], pati
     )
     assert data.class_counts == counts
     assert len(data.group_names) == patients
+    if split == "test":
+        train = Kermany(os.environ["CONDGAN_CHEST_XRAY"], "train", 2, (1, 8, 8), progress=False)
+        assert len(set(kermany_test_apart(train, data).group_names) - set(train.group_names)) == patients
     if split == "train":
         _, part = data.split(0.15)
         for held, size in zip(part.class_counts, counts, strict=True):
-            assert held / size == pytest.approx(0.15, abs=0.002)
+            assert held / size == pytest.approx(1 / 7, abs=0.002)
 
 
 @pytest.mark.real_data

@@ -4,7 +4,6 @@ import hashlib
 import http.server
 import io
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -136,25 +135,27 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
 
 
 def test_download_verifies_and_is_reused(server: list[str], tmp_path: Path) -> None:
-    path = download_medmnist(folder=tmp_path / "new", progress=False)
+    path = download_medmnist(folder=tmp_path / "new")
     assert path == tmp_path / "new" / "pneumoniamnist_64.npz"
     assert list(path.parent.iterdir()) == [path]
     assert len(MedMNIST(path)) == 8
-    assert download_medmnist("PneumoniaMNIST", 64, folder=tmp_path / "new", progress=False) == path
-    assert server == ["/pneumoniamnist_64.npz?download=1"]
+    fetched = len(server)
+    assert set(server) == {"/pneumoniamnist_64.npz?download=1"}
+    assert download_medmnist("PneumoniaMNIST", 64, folder=tmp_path / "new") == path
+    assert len(server) == fetched
     path.write_bytes(b"damaged")
-    assert len(MedMNIST(download_medmnist(folder=tmp_path / "new", progress=False))) == 8
-    assert len(server) == 2
+    assert len(MedMNIST(download_medmnist(folder=tmp_path / "new"))) == 8
+    assert len(server) == 2 * fetched
 
 
 def test_a_wrong_checksum_leaves_nothing_behind(
     server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(medmnist._MD5, "pneumoniamnist_64.npz", "0" * 32)
-    with pytest.raises(OSError, match=r"must have the MD5 checksum 0000.* try again"):
-        download_medmnist(folder=tmp_path, progress=False)
+    with pytest.raises(OSError, match=r"must have the MD5 checksum 0000.* Try again"):
+        download_medmnist(folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert len(server) == 1
+    assert server
 
 
 def test_without_a_network_it_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,23 +164,8 @@ def test_without_a_network_it_gives_up(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     with pytest.raises(ConnectionError, match=r"zenodo.* cannot be fetched: .*not known.* Fetch it by hand"):
-        download_medmnist(folder=tmp_path, progress=False)
+        download_medmnist(folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_connection_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
-
-    def hang(*_: object, **__: object) -> None:
-        release.wait(10)
-        raise urllib.error.URLError("late")
-
-    monkeypatch.setattr(urllib.request, "urlopen", hang)
-    start = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"no connection within 0\.1 s"):
-        download_medmnist(folder=tmp_path, timeout=0.1, progress=False)
-    assert time.monotonic() - start < 5
-    release.set()
 
 
 def test_unknown_names_and_sizes(tmp_path: Path) -> None:
@@ -187,5 +173,3 @@ def test_unknown_names_and_sizes(tmp_path: Path) -> None:
         download_medmnist(size=32, folder=tmp_path)
     with pytest.raises(ValueError, match="got 'chestmnist' and 64"):
         download_medmnist("chestmnist", folder=tmp_path)
-    with pytest.raises(ValueError, match="timeout must be more than 0 seconds, got 0"):
-        download_medmnist(folder=tmp_path, timeout=0)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.metrics.crossfit import crossfit_extractor
 from condgan.metrics.fidelity_report import fidelity_report
 
@@ -66,9 +66,9 @@ def test_no_network_sees_the_patients_it_judges(folds, shown):
     assert torch.equal(held_out.sort().values, torch.arange(len(train)))
     assert fitted.fingerprint == train.fingerprint
     for number, (fold, (fit, validation, options)) in enumerate(zip(fitted.folds, shown, strict=True)):
-        judged = set(train.groups[fold.held_out].tolist())
-        assert judged & (set(fit.groups.tolist()) | set(validation.groups.tolist())) == set()
-        assert set(fit.groups.tolist()) & set(validation.groups.tolist()) == set()
+        judged = {train.group_names[number] for number in train.groups[fold.held_out]}
+        assert judged & {*fit.group_names, *validation.group_names} == set()
+        assert not set(fit.group_names) & set(validation.group_names)
         assert len(fit) + len(validation) + len(fold.held_out) == len(train)
         assert train.labels[fold.held_out].bincount().tolist() == pytest.approx([48 / folds, 72 / folds], abs=3)
         assert options["seed"] == number

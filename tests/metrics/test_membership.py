@@ -2,8 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from condgan.data import ArrayDataset
-from condgan.metrics.membership import membership_inference, number_patients, separation
+from condgan.metrics.membership import membership_inference, separation
 
 
 def column(*values):
@@ -88,29 +87,3 @@ def test_patients_must_differ():
             member_groups=torch.tensor([0, 1, 2, 3]),
             non_member_groups=torch.tensor([3, 4, 5, 6]),
         )
-
-
-def data(groups, names=None):
-    images = torch.zeros(len(groups or [0] * 4), 1, 8, 8, dtype=torch.uint8)
-    found = ArrayDataset(images, [0, 0, 1, 1], groups=groups)
-    if names:
-        found.group_names = names
-    return found
-
-
-def test_patients_are_numbered_together():
-    train, held_out = number_patients(data([5, 5, 7, 9]), data([1, 2, 2, 3]))
-    assert [train.tolist(), held_out.tolist()] == [[0, 0, 1, 2], [3, 4, 4, 5]]
-    train, held_out = number_patients(data(None), data(None))
-    assert [train.tolist(), held_out.tolist()] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-
-
-def test_patients_are_compared_by_name_where_there_are_names():
-    first, second = data([0, 0, 1, 1], ("ann", "bob")), data([0, 0, 1, 1], ("cid", "dan"))
-    assert number_patients(first, second)[1].tolist() == [2, 2, 3, 3]
-    with pytest.raises(ValueError, match="got 1 in both: bob"):
-        number_patients(first, data([0, 0, 1, 1], ("cid", "bob")))
-    with pytest.raises(ValueError, match="both or neither have group_names"):
-        number_patients(first, data([0, 0, 1, 1]))
-    with pytest.raises(ValueError, match="must both have groups"):
-        number_patients(data(None), data([0, 0, 1, 1]))

@@ -35,6 +35,11 @@ def images_of(data, images=None):
     return ArrayDataset(data.images if images is None else images, data.labels, class_names=data.class_names)
 
 
+def patients(data):
+    """The name of each image's patient."""
+    return [data.group_names[number] for number in data.groups]
+
+
 def copies_of(train):
     """As many training images of each class as there are fresh ones."""
     return torch.cat([(train.labels == label).nonzero().flatten()[:COUNT] for label in (0, 1)])
@@ -119,13 +124,13 @@ def test_duplicates_are_removed_and_reported(sets):
     repeated = ArrayDataset(
         torch.cat([train.images[:3], train.images, (train.images[:1].int() + 1).clamp(0, 255).byte()]),
         torch.cat([train.labels[:3], train.labels, train.labels[:1]]),
-        groups=torch.cat([train.groups[:3], train.groups, train.groups[:1]]),
+        groups=patients(train)[:3] + patients(train) + patients(train)[:1],
         class_names=train.class_names,
     )
     leaking = ArrayDataset(
         torch.cat([held_out.images, train.images[5:7]]),
         torch.cat([held_out.labels, train.labels[5:7]]),
-        groups=torch.cat([held_out.groups, torch.tensor([1, 2])]),
+        groups=[*patients(held_out), "1", "2"],
         class_names=train.class_names,
     )
     plain = memorization_report(images_of(fresh), train, held_out, resamples=50)
@@ -161,7 +166,9 @@ def test_measures_are_those_of_the_class(sets):
 
 
 def test_a_shifted_reference_is_noticed(sets):
-    darker = ArrayDataset(sets[1].images // 2, sets[1].labels, groups=sets[1].groups, class_names=sets[1].class_names)
+    darker = ArrayDataset(
+        sets[1].images // 2, sets[1].labels, groups=patients(sets[1]), class_names=sets[1].class_names
+    )
     report = memorization_report(images_of(sets[2]), sets[0], darker, resamples=200)
     for entry in report.per_class.values():
         assert entry.membership.auroc.low > 0.5
@@ -257,13 +264,13 @@ def test_the_rule(changed, verdict, words):
 
 def test_messages(sets):
     train, held_out, fresh = sets
-    with pytest.raises(ValueError, match="held-out patients must not be among the training patients"):
+    with pytest.raises(ValueError, match="training and held-out images must not share groups"):
         memorization_report(images_of(fresh), train, train)
-    with pytest.raises(ValueError, match="both have groups"):
+    with pytest.raises(ValueError, match="all data sets or none must have groups"):
         memorization_report(images_of(fresh), train, images_of(held_out))
     with pytest.raises(ValueError, match="generated must have the image shape of train"):
         memorization_report(fresh.resize(16, 16), train, held_out)
     single = held_out.subset(torch.cat([torch.arange(COUNT), torch.tensor([COUNT, COUNT + 1])]))
-    single.groups[-2:] = 7
+    single = single.with_groups([*patients(single)[:-2], "7", "7"])
     with pytest.raises(ValueError, match="two or more generated images, training patients and held-out patients"):
         memorization_report(images_of(fresh), train, single)

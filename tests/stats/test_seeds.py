@@ -18,6 +18,7 @@ from condgan.stats import (
     paired_difference,
     seed_interval,
 )
+from condgan.stats.seeds import Units, mean_score
 
 
 def accuracy(right, weights):
@@ -184,6 +185,12 @@ def test_perfect_scores_enter_half_a_patient_lower():
     never = seed_interval(accuracy, [torch.zeros(20)] * 3, range(20))
     assert (never.value, never.entered) == (0.0, pytest.approx(0.5 / 21))
     assert ends(never) == pytest.approx((1 - estimate.interval.high, 1 - estimate.interval.low))
+
+
+def test_rounding_errors_at_a_perfect_score_are_not_taken_for_its_variance():
+    exact, rounded = (mean_score(Units(1 - x * np.ones(3), x * draw(20, 3).numpy())) for x in (0.0, 1e-15))
+    assert rounded.degrees_of_freedom == exact.degrees_of_freedom == 19
+    assert rounded.limits(0.05) == exact.limits(0.05)
 
 
 def test_mover_matches_newcombes_examples():

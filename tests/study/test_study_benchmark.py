@@ -32,7 +32,6 @@ def run(load, tiny_classifier, small_config, phantoms, monkeypatch, tmp_path):
     space = runpy.run_path(str(SCRIPTS / "__main__.py"))
     main = space["main"]
     monkeypatch.setitem(main.__globals__, "load", lambda *given: phantoms)
-    monkeypatch.setitem(main.__globals__, "kermany_case", None)  # phantoms have patients, but no paths
     monkeypatch.setitem(main.__globals__, "RESULTS", tmp_path / "results")
 
     def call(*options, out="out"):

@@ -8,15 +8,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 import condgan as cg
 from condgan.regularizers import CriticRegularizer
 from condgan.training import Callback, Networks, critic_step, fit_together, generator_step
-from condgan.training.sampler import Request
-from condgan.training.setup import make_sampler
+from condgan.training.inputs import Request
 from condgan.types import StepInputs
 
 pytestmark = pytest.mark.cuda
 
 
 def build(
-    *callbacks: Callback, precision="fp32", engine="auto", dtype=torch.float32
+    *callbacks: Callback, precision="fp32", engine="auto", dtype=torch.float32, optimizer=None
 ) -> tuple[cg.Trainer, cg.data.ArrayDataset]:
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 1, 32, 32), dtype=torch.uint8, generator=rng)
@@ -24,7 +23,7 @@ def build(
     shape = {"num_classes": 3, "image_shape": (1, 32, 32), "base_channels": 8}
     torch.manual_seed(0)
     # With so large an eps an update is smooth in the gradient, and the noise of atomic additions stays noise.
-    adam = cg.OptimizerConfig(lr=0.01, eps=0.01)
+    optimizer = optimizer or cg.OptimizerConfig(lr=0.01, eps=0.01)
     trainer = cg.Trainer(
         cg.ResNetGenerator(latent_dim=8, **shape).to(dtype),
         cg.ACDCGANCritic(spectral_norm=True, dropout=0.2, **shape).to(dtype),
@@ -33,8 +32,8 @@ def build(
         regularizers=[cg.GradientPenalty(10.0), cg.R1(1.0, every=3)],
         augment=cg.DiffAugment(),
         critic_steps=2,
-        generator_optimizer=adam,
-        critic_optimizer=adam,
+        generator_optimizer=optimizer,
+        critic_optimizer=optimizer,
         label_law="paired",
         dequantize=True,
         schedule="linear",
@@ -99,7 +98,7 @@ def test_a_checkpoint_of_another_device_is_refused(tmp_path):
     settings = {**trainer.settings, "device": "cpu"}
     file = tmp_path / "checkpoint-000000001.pt"
     torch.save({**torch.load(file, weights_only=True), "settings": settings}, file)
-    with pytest.raises(ValueError, match="other settings: device differ"):
+    with pytest.raises(ValueError, match="other settings: device was 'cpu' and is 'cuda'"):
         build()[0].resume(tmp_path)
 
 
@@ -147,6 +146,17 @@ def test_graphs_give_the_trajectory_of_eager_updates(name):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.RMSprop, torch.optim.NAdam])
+def test_graphs_take_any_optimizer_that_can_be_captured(optimizer):
+    options = {"dtype": torch.float64, "optimizer": lambda parameters: optimizer(parameters, lr=1e-3, eps=0.01)}
+    eager, data = build(engine="eager", **options)
+    graphs, _ = build(engine="cuda_graph", **options)
+    for trainer in (eager, graphs):
+        trainer.fit(data, steps=20, batch_size=8)
+    assert graphs.engine.name == "cuda_graph"
+    assert_same(eager, graphs, 1e-9)
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 3e-2)])
 def test_graphs_give_the_updates_of_eager_ones_in_fast_kernels(precision, tolerance):
     """Tensor cores and kernels for channels last run in these precisions only. Steps are few: errors grow with them."""
@@ -162,7 +172,7 @@ def test_graphs_give_the_updates_of_eager_ones_in_fast_kernels(precision, tolera
 def test_gradients_of_fast_kernels_are_near_those_of_float64(precision, tolerance):
     trainer, data = build(engine="eager", precision=precision)
     trainer.networks.critic.eval()  # without dropout
-    inputs = make_sampler(trainer, data, 2**32).draw(Request(8))
+    inputs = trainer._make_sampler(data, 2**32).draw(Request(8))
     exact = Networks(
         copy.deepcopy(trainer.networks.generator).cpu().double(),
         copy.deepcopy(trainer.networks.critic).cpu().double(),

@@ -110,6 +110,7 @@ def results(tmp_path_factory):
     return folder, [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.slow  # guards training in several processes, which are started here
 @pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
 def test_two_processes_equal_one_on_the_global_batch(results, tmp_path):
     folder, (first, second) = results
@@ -133,6 +134,7 @@ def test_two_processes_equal_one_on_the_global_batch(results, tmp_path):
     assert len(rows) == 1 + STEPS
 
 
+@pytest.mark.slow  # guards training in several processes, which are started here
 @pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
 def test_two_processes_end_and_resume_together(results):
     _, (first, second) = results

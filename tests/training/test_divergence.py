@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from condgan.training.divergence import FiniteLatch, TrainingDivergedError
+from condgan.training.divergence import FiniteGuard, TrainingDivergedError
 
 
 def metrics(**values):
@@ -11,29 +11,29 @@ def metrics(**values):
 
 
 def test_finite_metrics_pass():
-    latch = FiniteLatch()
-    latch.check()
+    guard = FiniteGuard()
+    guard.check()
     for step in range(5):
-        latch.observe(metrics(critic__loss=1e30, generator__loss=-step), step)
-    latch.check()
+        guard.observe(metrics(critic__loss=1e30, generator__loss=-step), step)
+    guard.check()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_the_first_bad_step_and_term_are_remembered(bad):
-    latch = FiniteLatch()
+    guard = FiniteGuard()
     for step in range(6):
-        latch.observe(metrics(critic__loss=bad if step == 4 else 1.0, critic__penalty=bad if step == 2 else 0.0), step)
-        latch.observe(metrics(generator__loss=bad if step > 2 else 1.0), step)
+        guard.observe(metrics(critic__loss=bad if step == 4 else 1.0, critic__penalty=bad if step == 2 else 0.0), step)
+        guard.observe(metrics(generator__loss=bad if step > 2 else 1.0), step)
     with pytest.raises(TrainingDivergedError, match="critic/penalty was not finite in step 2") as caught:
-        latch.check()
+        guard.check()
     assert (caught.value.step, caught.value.term) == (2, "critic/penalty")
 
 
 def test_within_a_step_the_critic_is_named_before_the_generator():
-    latch = FiniteLatch()
-    latch.observe(metrics(critic__loss=1.0, critic__lazy=1.0), 0)
-    latch.observe(metrics(generator__loss=1.0), 0)
-    latch.observe(metrics(critic__loss=math.nan), 1)
-    latch.observe(metrics(generator__loss=math.nan), 1)
+    guard = FiniteGuard()
+    guard.observe(metrics(critic__loss=1.0, critic__lazy=1.0), 0)
+    guard.observe(metrics(generator__loss=1.0), 0)
+    guard.observe(metrics(critic__loss=math.nan), 1)
+    guard.observe(metrics(generator__loss=math.nan), 1)
     with pytest.raises(TrainingDivergedError, match="critic/loss"):
-        latch.check()
+        guard.check()

@@ -6,7 +6,7 @@ from torch import nn
 
 import condgan as cg
 from condgan.training import ExponentialMovingAverage, reestimate_statistics
-from condgan.training.sampler import Sampler
+from condgan.training.inputs import Sampler
 
 
 def set_weights(generator: nn.Module, value: float) -> None:

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_flatten
 import condgan as cg
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.training import engines, fit_together
-from condgan.training.engines import CudaGraphEngine, EagerEngine, make_engine
+from condgan.training.engines import CudaGraphEngine, Engine, fastest_convolutions, make_engine
+from condgan.training.optimizer import Updater
 from fake_cuda import FakeCuda
 
 
@@ -65,7 +66,7 @@ def make_trainer(networks="dcgan", **options) -> cg.Trainer:
 
 def taped(trainer: cg.Trainer, *, iterations: bool = False) -> cg.Trainer:
     """Let a trainer on the CPU run on graphs that are tapes."""
-    trainer.engine = CudaGraphEngine(torch.device("cuda", 0), rngs=(trainer.rng,), iterations=iterations)
+    trainer.engine = CudaGraphEngine(torch.device("cuda", 0), rngs=(trainer._rng,), iterations=iterations)
     return trainer
 
 
@@ -369,7 +370,7 @@ def test_a_source_of_draws_that_a_recording_does_not_know_is_left_usable(tiny_im
 
 def test_auto_is_eager_on_the_cpu():
     assert make_trainer().engine.name == "eager"
-    assert isinstance(make_engine("auto", torch.device("cpu")), EagerEngine)
+    assert isinstance(make_engine("auto", torch.device("cpu")), Engine)
 
 
 @pytest.mark.parametrize("name", ["cuda_graph", "cuda_graph_iteration"])
@@ -378,6 +379,49 @@ def test_cuda_graphs_without_cuda_fall_back(name):
         assert make_trainer(engine=name).engine.name == "eager"
 
 
+@pytest.mark.parametrize("name", ["auto", "cuda_graph", "cuda_graph_iteration"])
+def test_an_optimizer_that_cannot_be_recorded_runs_eagerly_and_says_so_once(name):
+    weight = torch.nn.Linear(2, 1)
+    plain = Updater("critic", weight, lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
+    with pytest.warns(UserWarning, match="'eager': steps of SGD cannot be recorded, it has no option") as caught:
+        engine = make_engine(name, torch.device("cuda"), obstacle=plain.obstacle_to_graphs)
+    assert len(caught) == 1
+    assert engine.name == "eager"
+    assert make_engine("eager", torch.device("cuda"), obstacle=plain.obstacle_to_graphs).name == "eager"
+    for optimizer in (torch.optim.RMSprop, torch.optim.Adam, torch.optim.NAdam):
+        assert Updater("critic", weight, optimizer).obstacle_to_graphs is None
+
+
 def test_an_unknown_engine_is_refused():
     with pytest.raises(ValueError, match=r"must be one of 'auto', .*'cuda_graph_iteration', got 'fast'"):
         make_trainer(engine="fast")
+
+
+@pytest.fixture
+def flags_are_put_back(monkeypatch):
+    for name in ("benchmark", "deterministic"):
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+
+
+@pytest.mark.usefixtures("flags_are_put_back")
+@pytest.mark.parametrize("before", [True, False])
+def test_cudnn_searches_while_a_trainer_updates_on_cuda(before):
+    torch.backends.cudnn.benchmark = before
+    with fastest_convolutions(torch.device("cuda")):
+        assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark is before
+    with fastest_convolutions(torch.device("cpu")):
+        assert torch.backends.cudnn.benchmark is before
+
+
+@pytest.mark.usefixtures("flags_are_put_back")
+@pytest.mark.parametrize("how", ["flag", "algorithms"])
+def test_cudnn_does_not_search_where_determinism_is_asked_for(how):
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = how == "flag"
+    torch.use_deterministic_algorithms(how == "algorithms")
+    try:
+        with fastest_convolutions(torch.device("cuda")):
+            assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -16,8 +16,7 @@ from torch.nn.utils import parametrize
 
 import condgan as cg
 from condgan.training import Networks, Terms, critic_step, generator_step
-from condgan.training.sampler import Request
-from condgan.training.setup import make_sampler
+from condgan.training.inputs import Request
 from condgan.types import StepInputs
 
 
@@ -142,7 +141,7 @@ def test_gradients_equal_those_of_plain_double_backward(kind, spectral_norm, pen
     networks = make_networks(kind, spectral_norm, device)
     regularizer, formula = PENALTIES[penalty]
     generator, critic = (plain(copy.deepcopy(network)) for network in (networks.generator, networks.critic))
-    inputs = make_sampler(make_trainer(networks, regularizer), make_data(), 0).draw(Request(4))
+    inputs = make_trainer(networks, regularizer)._make_sampler(make_data(), 0).draw(Request(4))
 
     with parametrize.cached():  # one power iteration
         critic_loss(generator, critic, inputs, formula).backward()
@@ -164,7 +163,7 @@ def test_twenty_iterations_equal_those_of_a_plain_loop(kind, spectral_norm, pena
     config = cg.OptimizerConfig(lr=2**-10, eps=1e-3)
     trainer = make_trainer(networks, regularizer, generator_optimizer=config, critic_optimizer=config, seed=3)
     twin = make_trainer(make_networks(kind, spectral_norm, device), regularizer, seed=3)
-    sampler = make_sampler(twin, make_data(), 2**32)
+    sampler = twin._make_sampler(make_data(), 2**32)
     trainer.fit(make_data(), steps=20, batch_size=4)
 
     optimizers = [

@@ -17,7 +17,7 @@ STEPS = 6
 
 
 class Signal(Callback):
-    """Sends this process signals in the middle of a step, behind an update of the critic."""
+    """Sends this process signals in the middle of a step, after an update of the critic."""
 
     def __init__(self, step: int, name: str, times: int = 1):
         super().__init__()
@@ -71,12 +71,13 @@ def run_elsewhere(folder: Path, step: int, name: str, times: int) -> int:
     return process.returncode
 
 
+@pytest.mark.slow  # guards exact resumption after real signals; each case imports the library in another process
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 @pytest.mark.parametrize(
     ("name", "times", "checkpoints"),
     [
         ("SIGKILL", 1, [2]),
-        ("SIGINT", 1, [2, 4]),  # ends behind step 4, with a checkpoint
+        ("SIGINT", 1, [2, 4]),  # ends after step 4, with a checkpoint
         ("SIGINT", 2, [2]),  # ends at once, in the middle of step 4
     ],
 )

@@ -1,4 +1,8 @@
+import json
 import math
+import re
+import sys
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -6,7 +10,7 @@ from torch import nn
 
 import condgan as cg
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
-from condgan.training import Callback
+from condgan.training import Callback, fit_together
 
 
 class Recorder(Callback):
@@ -222,7 +226,7 @@ class Rates(Callback):
         self.rates = []
 
     def on_step_end(self, trainer):
-        optimizers = [player.optimizer for player in trainer.players.values()]
+        optimizers = [updater.optimizer for updater in trainer._updaters.values()]
         self.rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in optimizers))
 
 
@@ -270,7 +274,7 @@ def test_lazy_terms_rest_between_their_turns(make_trainer, tiny_images):
 
 
 class Explode(Callback):
-    """Puts NaN into one weight of the network behind a step."""
+    """Puts NaN into one weight of the network after a step."""
 
     def __init__(self, step, network):
         super().__init__()
@@ -325,20 +329,26 @@ def test_resume_without_checkpoints_is_false(make_trainer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "message"),
     [
-        ({"seed": 1}, "seed"),
-        ({"loss": cg.HingeLoss()}, "loss"),
-        ({"critic_optimizer": cg.OptimizerConfig(lr=1e-3)}, "critic_optimizer"),
-        ({"label_law": cg.Tempered(0.5), "precision": "bf16"}, "label_law, precision"),
-        ({"regularizers": [FakeMagnitude(1.0)]}, "regularizers"),
+        ({"seed": 1}, "seed was 0 and is 1."),
+        ({"loss": cg.HingeLoss()}, f"loss was '{cg.MinimaxLoss()!r}' and is '{cg.HingeLoss()!r}'."),
+        (
+            {"critic_optimizer": cg.OptimizerConfig(lr=1e-3)},
+            f"critic_optimizer was {asdict(cg.OptimizerConfig())} and is {asdict(cg.OptimizerConfig(lr=1e-3))}.",
+        ),
+        (
+            {"label_law": cg.Tempered(0.5), "precision": "bf16"},
+            "label_law was 'uniform' and is 'Tempered(exponent=0.5)'; precision was 'fp32' and is 'bf16'.",
+        ),
+        ({"regularizers": [FakeMagnitude(1.0)]}, "regularizers was [] and is"),
     ],
 )
-def test_resume_refuses_other_settings(make_trainer, tiny_images, tmp_path, options, named):
+def test_resume_refuses_other_settings_and_names_both_values(make_trainer, tiny_images, tmp_path, options, message):
     trainer = make_trainer()
     trainer.fit(tiny_images, steps=1, batch_size=6)
     trainer.save(tmp_path)
-    with pytest.raises(ValueError, match=f"other settings: {named} differ"):
+    with pytest.raises(ValueError, match=re.escape(f"other settings: {message}")):
         make_trainer(**options).resume(tmp_path)
 
 
@@ -493,3 +503,118 @@ def test_networks_may_have_frozen_parts(make_trainer, tiny_images):
 def test_regularizers_must_be_regularizers(make_trainer):
     with pytest.raises(TypeError, match=r"AuxiliaryClassifierLoss.*auxiliary"):
         make_trainer(regularizers=[cg.AuxiliaryClassifierLoss()])
+
+
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """Standard error that says it is a terminal; returns how many progress bars it has shown."""
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda stream: True)
+
+    def bars():
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        return shown.err.count("\n"), shown.err
+
+    return bars
+
+
+def test_fit_shows_a_bar_on_a_terminal(make_trainer, tiny_images, terminal):
+    make_trainer().fit(tiny_images, steps=3, batch_size=6)
+    count, text = terminal()
+    assert count == 1
+    assert "3/3" in text
+    assert "critic=" in text
+
+
+def test_fit_is_silent_when_asked_or_without_a_terminal(make_trainer, tiny_images, terminal, monkeypatch):
+    make_trainer().fit(tiny_images, steps=2, batch_size=6, progress=False)
+    fit_together([make_trainer()], tiny_images, steps=2, batch_size=6, progress=False)
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda stream: False)
+    make_trainer().fit(tiny_images, steps=2, batch_size=6)
+    fit_together([make_trainer()], tiny_images, steps=2, batch_size=6)
+    assert terminal() == (0, "")
+
+
+def test_only_the_main_process_shows_a_bar(make_trainer, tiny_images, terminal, monkeypatch):
+    monkeypatch.setattr(cg.Trainer, "is_main_process", False)
+    make_trainer().fit(tiny_images, steps=2, batch_size=6)
+    assert terminal() == (0, "")
+
+
+def test_a_progress_bar_among_the_callbacks_is_the_only_one(make_trainer, tiny_images, terminal):
+    make_trainer(callbacks=[cg.ProgressBar()]).fit(tiny_images, steps=2, batch_size=6)
+    assert terminal()[0] == 1
+    fit_together([make_trainer(callbacks=[cg.ProgressBar()])], tiny_images, steps=2, batch_size=6)
+    assert terminal()[0] == 1
+
+
+def test_trainers_together_share_one_bar(make_trainer, tiny_images, terminal):
+    fit_together([make_trainer(), make_trainer(seed=1)], tiny_images, steps=3, batch_size=6)
+    count, text = terminal()
+    assert count == 1
+    assert "6/6" in text
+
+
+def test_a_bar_changes_nothing_that_is_saved(make_trainer, tiny_images, terminal):
+    shown, silent = make_trainer(), make_trainer()
+    shown.fit(tiny_images, steps=3, batch_size=6)
+    silent.fit(tiny_images, steps=3, batch_size=6, progress=False)
+    assert_same(everything(shown), everything(silent))
+
+
+OPTIMIZERS = {
+    "RMSprop": lambda parameters: torch.optim.RMSprop(parameters, lr=5e-4),
+    "SGD with momentum": lambda parameters: torch.optim.SGD(parameters, lr=1e-2, momentum=0.9),
+    "groups": lambda parameters: torch.optim.AdamW(
+        [{"params": parameters[:2], "lr": 1e-3}, {"params": parameters[2:]}], lr=1e-4
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_run_with_an_optimizer_of_the_users_resumes_exactly(name, make_trainer, tiny_images, tmp_path):
+    def build(**options):
+        factory = OPTIMIZERS[name]
+        return make_trainer(generator_optimizer=factory, critic_optimizer=factory, schedule="linear", **options)
+
+    whole, cut, resumed = build(), build(callbacks=[At(3, lambda trainer: trainer.request_stop("test"))]), build()
+    whole.fit(tiny_images, steps=6, batch_size=6)
+    cut.fit(tiny_images, steps=6, batch_size=6)
+    cut.save(tmp_path)
+    assert resumed.resume(tmp_path)
+    resumed.fit(tiny_images, steps=6, batch_size=6)
+    assert_same(everything(whole), everything(resumed))
+    start = make_trainer().networks
+    for network in ("generator", "critic"):
+        pairs = zip(getattr(start, network).parameters(), getattr(whole.networks, network).parameters(), strict=True)
+        assert all(not torch.equal(before, after) for before, after in pairs)
+
+
+def test_a_schedule_scales_the_rate_of_each_group(make_trainer, tiny_images):
+    trainer = make_trainer(critic_optimizer=OPTIMIZERS["groups"], schedule="linear")
+    trainer.fit(tiny_images, steps=4, batch_size=6)
+    rates = [group["lr"] for group in trainer._updaters["critic"].optimizer.param_groups]
+    assert rates == [pytest.approx(1e-3 / 4), pytest.approx(1e-4 / 4)]
+
+
+def test_an_optimizer_is_described_by_class_and_hyperparameters(make_trainer, tiny_images, tmp_path):
+    trainer = make_trainer(critic_optimizer=OPTIMIZERS["RMSprop"])
+    trainer.fit(tiny_images, steps=1, batch_size=6)
+    described = trainer.settings["critic_optimizer"]
+    assert (described["class"], [group["lr"] for group in described["groups"]]) == ("RMSprop", [5e-4])
+    assert described["groups"][0]["alpha"] == 0.99
+    json.dumps(described)
+    trainer.save(tmp_path)
+    assert make_trainer(critic_optimizer=OPTIMIZERS["RMSprop"]).resume(tmp_path)
+    other = make_trainer(critic_optimizer=lambda parameters: torch.optim.RMSprop(parameters, lr=1e-3))
+    with pytest.raises(ValueError, match=r"critic_optimizer was .*'lr': 0.0005.* and is .*'lr': 0.001"):
+        other.resume(tmp_path)
+    with pytest.raises(ValueError, match=r"critic_optimizer was .*'RMSprop'.* and is \{'lr': 0.0002"):
+        make_trainer().resume(tmp_path)
+
+
+def test_a_factory_must_make_an_optimizer_of_the_parameters_it_is_given(make_trainer):
+    with pytest.raises(TypeError, match=r"generator_optimizer must be .* got a str"):
+        make_trainer(generator_optimizer=lambda parameters: "adam")
+    with pytest.raises(ValueError, match=r"critic_optimizer is given, got one of 1 parameters"):
+        make_trainer(critic_optimizer=lambda parameters: torch.optim.SGD(parameters[:1], lr=0.1))

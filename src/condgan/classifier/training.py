@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from condgan.classifier.augmentation import Augment
-from condgan.classifier.network import Precision, autocast_logits, build_network, predict
-from condgan.data.checks import check_compatible
-from condgan.data.store import ArrayDataset
+from condgan.classifier.network import Precision, ResNet18, autocast_logits, build_network, predict
+from condgan.data.dataset import ArrayDataset, check_compatible
+from condgan.devices import best_device
 from condgan.files import write_whole
 from condgan.stats import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.training.engines import make_engine
@@ -78,7 +78,7 @@ class Classifier:
         """Judge the classifier on test images, with intervals over their groups (patients).
 
         Args:
-            test: Images that neither training nor validation has seen, see `check_disjoint`.
+            test: Images that neither training nor validation has seen, see `condgan.data.check_disjoint`.
             resamples: Number of bootstrap resamples.
             level: Nominal coverage of the intervals.
             seed: Seed of the bootstrap.
@@ -229,59 +229,19 @@ def train_classifier(
     check_compatible("the training set", train, train.class_names, train.image_shape)
     check_compatible("the validation set", validation, train.class_names, train.image_shape)
     _check_initial(initial, train)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = torch.device(device or best_device())
     batch = min(batch_size, len(train))
     total = epochs * (len(train) // batch) if steps is None else steps
-    ends = [total * epoch // epochs for epoch in range(epochs + 1)]
     model = build_network(train.image_shape, train.num_classes, seed=seed).to(target)
     if initial is not None:
         model.load_state_dict(initial.model.state_dict())
     weight = None
     if class_weights == "balanced":
         weight = len(train) / (train.num_classes * torch.tensor(train.class_counts, device=target))
-    parameters = list(model.parameters())
-    optimizer = OptimizerConfig(learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay).build(parameters)
-    engine = make_engine("auto", target)
-    images, labels = train.images.to(target), train.labels.to(target)
-    batches = _draw_batches(len(train), batch, seed, target)
-    rng = torch.Generator(target).manual_seed(seed + 1)
-
-    def update(given: _Batch) -> dict[str, Tensor]:
-        logits = autocast_logits(model, given.images, precision)
-        loss = nn.functional.cross_entropy(logits, given.labels, weight=weight)
-        for parameter, gradient in zip(parameters, gradients_as_laid_out(loss, parameters), strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-        return {"loss": loss.detach()}
-
-    def train_epoch(begin: int, end: int, bar: tqdm[NoReturn]) -> float:
-        model.train()
-        total_loss = torch.zeros((), device=target)
-        for step, chosen in zip(range(begin, end), batches, strict=False):
-            set_learning_rate(optimizer, learning_rate * _one_cycle((step + 1) / total))
-            picked = images.index_select(0, chosen)
-            x = picked if augment is None else _augmented(augment, picked, rng)
-            total_loss += engine.run("classifier", update, _Batch(x, labels[chosen]))["loss"]
-            bar.update()
-        return float(total_loss) / (end - begin)
-
-    history: list[dict[str, float]] = []
-    best = _Best(-math.inf, 0, {}, None)
+    optimizer = OptimizerConfig(learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay)
+    updates = _Updates(model, train, optimizer, weight, augment, precision, batch, total, seed)
     with tqdm(total=total, desc="Classifier", unit="step", disable=not progress) as bar:
-        for epoch, (begin, end) in enumerate(pairwise(ends), start=1):
-            loss = train_epoch(begin, end, bar)
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the mean loss of epoch {epoch} must be finite, got {loss}. Lower learning_rate ({learning_rate})."
-                )
-            p = predict(model, validation.images, precision)
-            scores = _validation_scores(p, validation.labels)
-            history.append({"epoch": epoch, "step": end, "loss": loss, **scores})
-            bar.set_postfix({name: f"{score:.3f}" for name, score in scores.items()})
-            if scores["validation/auroc"] >= best.auroc:
-                threshold = best_threshold(p[:, 1], validation.labels) if train.num_classes == 2 else None
-                state = {name: value.clone() for name, value in model.state_dict().items()}
-                best = _Best(scores["validation/auroc"], epoch, state, threshold)
+        history, best = _best_epoch(updates, validation, epochs, bar)
     model.load_state_dict(best.state)
     return Classifier(
         model=model.eval(),
@@ -313,6 +273,77 @@ def train_classifier(
         },
         seconds=time.perf_counter() - start,
     )
+
+
+class _Updates:
+    """The optimizer steps of a classifier, epoch by epoch."""
+
+    def __init__(
+        self,
+        model: ResNet18,
+        train: ArrayDataset,
+        optimizer: OptimizerConfig,
+        weight: Tensor | None,
+        augment: Augment | None,
+        precision: Precision,
+        batch_size: int,
+        total: int,
+        seed: int,
+    ) -> None:
+        self.model, self.weight, self.augment, self.precision, self.total = model, weight, augment, precision, total
+        self.parameters = list(model.parameters())
+        self.learning_rate, self.optimizer = optimizer.lr, optimizer.build(self.parameters)
+        device = self.parameters[0].device
+        self.engine = make_engine("auto", device)
+        self.images, self.labels = train.images.to(device), train.labels.to(device)
+        self.batches = _draw_batches(len(train), batch_size, seed, device)
+        self.rng = torch.Generator(device).manual_seed(seed + 1)
+
+    def run(self, begin: int, end: int, bar: tqdm[NoReturn]) -> float:
+        """Do the steps from `begin` to `end` and return their mean loss."""
+        self.model.train()
+        total_loss = torch.zeros((), device=self.labels.device)
+        for step, chosen in zip(range(begin, end), self.batches, strict=False):
+            set_learning_rate(self.optimizer, self.learning_rate * _one_cycle((step + 1) / self.total))
+            x = self.images.index_select(0, chosen)
+            if self.augment is not None:
+                x = _augmented(self.augment, x, self.rng)
+            total_loss += self.engine.run("classifier", self._update, _Batch(x, self.labels[chosen]))["loss"]
+            bar.update()
+        return float(total_loss) / (end - begin)
+
+    def _update(self, given: _Batch) -> dict[str, Tensor]:
+        logits = autocast_logits(self.model, given.images, self.precision)
+        loss = nn.functional.cross_entropy(logits, given.labels, weight=self.weight)
+        for parameter, gradient in zip(self.parameters, gradients_as_laid_out(loss, self.parameters), strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        return {"loss": loss.detach()}
+
+
+def _best_epoch(
+    updates: _Updates, validation: ArrayDataset, epochs: int, bar: tqdm[NoReturn]
+) -> tuple[list[dict[str, float]], _Best]:
+    """Train to the end and return one row per epoch and the epoch of the best validation AUROC."""
+    history: list[dict[str, float]] = []
+    best = _Best(-math.inf, 0, {}, None)
+    ends = [updates.total * epoch // epochs for epoch in range(epochs + 1)]
+    for epoch, (begin, end) in enumerate(pairwise(ends), start=1):
+        loss = updates.run(begin, end, bar)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the mean loss of epoch {epoch} must be finite, got {loss}. Lower learning_rate "
+                f"({updates.learning_rate})."
+            )
+        p = predict(updates.model, validation.images, updates.precision)
+        scores = _validation_scores(p, validation.labels)
+        history.append({"epoch": epoch, "step": end, "loss": loss, **scores})
+        bar.set_postfix({name: f"{score:.3f}" for name, score in scores.items()})
+        if scores["validation/auroc"] >= best.auroc:
+            threshold = best_threshold(p[:, 1], validation.labels) if p.shape[1] == 2 else None
+            state = {name: value.clone() for name, value in updates.model.state_dict().items()}
+            best = _Best(scores["validation/auroc"], epoch, state, threshold)
+    return history, best
 
 
 class _Best(NamedTuple):

@@ -1,4 +1,4 @@
-"""Images read from a folder: one class a sub-folder, or whatever rule the names follow."""
+"""Images read from a folder: one sub-folder per class, or whatever rule the names follow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.types import ImageShape
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
@@ -58,13 +58,12 @@ class ImageFolder(ArrayDataset):
         progress: Whether to show a progress bar.
         cache: Folder for a copy of the decoded images, which makes the next start fast. The copy is replaced when
             names, sizes or modification times of the files change. None writes nothing: a copy of patients' images
-            outside their folder should be somebody's decision.
+            outside their folder should be your decision.
         source: Where the images come from, for results and messages. By default the name of the folder.
         attribution: Credit to give wherever images are shown.
 
     Attributes:
         paths: Paths of the images relative to `root`, with forward slashes.
-        group_names: What `group` returned, as strings: `group_names[groups[i]]` is the group of image `i`.
 
     Raises:
         FileNotFoundError: If `root` does not exist.
@@ -86,8 +85,6 @@ class ImageFolder(ArrayDataset):
         >>> data.paths[0], data.image_shape
         ('ill/cyd-1.png', (1, 28, 28))
     """
-
-    group_names: tuple[str, ...]
 
     def __init__(
         self,
@@ -115,12 +112,11 @@ class ImageFolder(ArrayDataset):
             _check_layout(folder, paths)
         found = _name_all("label", label or _first_folder, paths)
         names = _check_classes(folder, found, class_names)
-        groups, self.group_names = _number_groups(group, paths)
         super().__init__(
             _load(folder, paths, image_shape, workers=workers, progress=progress, cache=cache),
             [names.index(name) for name in found],
             class_names=names,
-            groups=groups,
+            groups=None if group is None else [str(name) for name in _name_all("group", group, paths)],
             source=folder.resolve().name if source is None else source,
             attribution=attribution,
             paths=[path.as_posix() for path in paths],
@@ -226,17 +222,6 @@ def _suggestion(root: Path, name: str) -> str:
     if inner.is_dir() and sum(entry.is_dir() for entry in inner.iterdir()) > 1:
         return f", such as {str(inner)!r}"
     return ""
-
-
-def _number_groups(
-    rule: Callable[[Path], str | int] | None, paths: Sequence[Path]
-) -> tuple[list[int] | None, tuple[str, ...]]:
-    if rule is None:
-        return None, ()
-    found = [str(name) for name in _name_all("group", rule, paths)]
-    names = sorted(set(found))
-    number = {name: i for i, name in enumerate(names)}
-    return [number[name] for name in found], tuple(names)
 
 
 def _load(

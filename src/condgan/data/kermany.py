@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+from condgan.data.dataset import ArrayDataset, check_disjoint
 from condgan.data.folder import ImageFolder
 from condgan.types import ImageShape
 
@@ -41,7 +42,7 @@ class Kermany(ImageFolder):
     Three properties of this data that results should disclose: the official `val` has 16 images, too few to decide
     anything (split `train` by patient instead, `data.split(0.15)`); the 624 test images come from 427 patients;
     and 170 patient numbers occur with one cause in `train` and with the other in `test`, which may or may not be the
-    same children.
+    same children (see `kermany_test_apart`).
 
     Args:
         root: Folder that holds the official splits.
@@ -161,9 +162,7 @@ def kermany_patient(path: Path) -> str:
 def kermany_case(path: Path) -> str:
     """Return the patient and the finding that an image of this data shows, such as `"person1000 bacterial"`.
 
-    The official splits keep these apart: no case is in two of them. 170 patient numbers (`kermany_patient`) are in both
-    `train` and `test`, with different causes; whether these are the same children is not documented. Pass this rule as
-    `group` to check official splits against each other, and say so beside the results.
+    The official splits keep these apart: no case is in two of them. See `kermany_test_apart`.
 
     Raises:
         ValueError: If the path does not follow the naming.
@@ -173,6 +172,31 @@ def kermany_case(path: Path) -> str:
         'person1000 bacterial'
     """
     return f"{kermany_patient(path)} {kermany_label(3)(path)}"
+
+
+def kermany_test_apart(train: ArrayDataset, test: ArrayDataset) -> ArrayDataset:
+    """Return the official test set with its patients named apart from those of the official training set.
+
+    170 patient numbers are in both official splits, with different causes of pneumonia; whether these are the same
+    children is not documented. Data sets are compared by the names of their patients, so a study would refuse the two
+    splits. This function checks that no case (`kermany_case`) is in both, and prefixes the patients of the test set
+    with `test`. Say beside the results that these patients count as different.
+
+    Args:
+        train: Images of the official split `"train"`, or a part of them.
+        test: Images of the official split `"test"`.
+
+    Raises:
+        ValueError: If a case is in both.
+
+    Examples:
+        >>> train = Kermany("chest_xray", "train", patients="development")  # doctest: +SKIP
+        >>> test = kermany_test_apart(train, Kermany("chest_xray", "test"))  # doctest: +SKIP
+        >>> test.group_names[0]  # doctest: +SKIP
+        'test IM-0001'
+    """
+    check_disjoint(training=train.with_groups(kermany_case), test=test.with_groups(kermany_case))
+    return test.with_groups(lambda path: f"test {kermany_patient(path)}")
 
 
 @cache

@@ -1,24 +1,18 @@
-"""The published `.npz` files of MedMNIST, read with NumPy alone, and a verified download of PneumoniaMNIST."""
+"""The published `.npz` files of MedMNIST, and a verified download of PneumoniaMNIST."""
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
-import queue
-import tempfile
-import threading
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 
 MedMNISTSplit = Literal["train", "val", "test"]
 
@@ -36,14 +30,13 @@ _ATTRIBUTION = {
     "pneumoniamnist": "Chest X-rays: PneumoniaMNIST, Yang et al., MedMNIST v2, Scientific Data 10 (2023) 41, "
     "doi 10.5281/zenodo.10519652, CC BY 4.0; from Kermany et al., Cell 172 (2018) 1122-1131. Resized.",
 }
-_CHUNK = 1 << 18
 
 
 class MedMNIST(ArrayDataset):
     """One split of a published MedMNIST file of flat images with one label each.
 
     These files do not say which patient an image shows, so `groups` is None and no split of them can keep patients
-    whole. Chest X-rays in them are centre-cropped: results are not to be set beside those on whole images.
+    whole. Their chest X-rays are center-cropped: results do not compare with those on whole images.
 
     Args:
         path: The published `.npz` file.
@@ -53,7 +46,7 @@ class MedMNIST(ArrayDataset):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a published MedMNIST file, is one of volumes or of several labels an image, or
+        ValueError: If the file is not a published MedMNIST file, holds volumes or several labels per image, or
             `split` is unknown.
 
     Examples:
@@ -93,67 +86,50 @@ class MedMNIST(ArrayDataset):
         )
 
 
-def download_medmnist(
-    name: str = "pneumoniamnist",
-    size: int = 64,
-    *,
-    folder: str | os.PathLike[str],
-    timeout: float = 5.0,
-    progress: bool = True,
-) -> Path:
-    """Download a published file of MedMNIST, unless the folder already has it, and verify its checksum.
-
-    The file appears under its name only once it is whole and verified. Without a network the call gives up after
-    `timeout`.
+def download_medmnist(name: str = "pneumoniamnist", size: int = 64, *, folder: str | os.PathLike[str]) -> Path:
+    """Download a published file of MedMNIST and verify its checksum; a verified file in the folder is kept.
 
     Args:
         name: Which data set. Only `"pneumoniamnist"` is known.
         size: Height and width of the images: 28, 64, 128 or 224.
         folder: Folder that the file is, or will be, in.
-        timeout: Seconds to wait for the connection, and for each further piece of the file.
-        progress: Whether to show a progress bar.
 
     Returns:
         Path of the file.
 
     Raises:
         ConnectionError: If the file cannot be fetched.
-        OSError: If what arrived has the wrong checksum, or the folder cannot be written.
-        ValueError: If `name` or `size` is unknown, or `timeout` is not positive.
+        OSError: If the downloaded file has the wrong checksum, or the folder cannot be written.
+        ValueError: If `name` or `size` is unknown.
 
     Examples:
         >>> path = download_medmnist("pneumoniamnist", 64, folder="data")  # doctest: +SKIP
         >>> train = MedMNIST(path, "train")  # doctest: +SKIP
     """
+    from torchvision.datasets.utils import download_url
+
     file = name.lower() + ("" if size == 28 else f"_{size}") + ".npz"
     if file not in _MD5:
         raise ValueError(
             f"expected the name 'pneumoniamnist' and a size among {', '.join(map(str, SIZES))}, got {name!r} and "
             f"{size!r}. Fetch other files from https://medmnist.com and pass their path to MedMNIST."
         )
-    if timeout <= 0:
-        raise ValueError(f"timeout must be more than 0 seconds, got {timeout}.")
-    target = Path(folder) / file
-    if target.is_file() and _md5(target) == _MD5[file]:
-        return target
-    url = _URL.format(file=file)
+    url, target = _URL.format(file=file), Path(folder) / file
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as temporary:
-        part = Path(temporary) / file
-        try:
-            _fetch(url, part, timeout=timeout, progress=progress)
-        except (OSError, http.client.HTTPException) as error:
-            raise ConnectionError(
-                f"{url} cannot be fetched: {error}. Fetch it by hand where there is a network and put it at "
-                f"{str(target)!r}."
-            ) from error
-        digest = _md5(part)
-        if digest != _MD5[file]:
-            raise OSError(
-                f"{url} must have the MD5 checksum {_MD5[file]}, got {digest} ({part.stat().st_size} bytes). Something "
-                "on the way changed or cut it: try again, or fetch it by hand."
-            )
-        part.replace(target)
+    try:
+        download_url(url, target.parent, file, _MD5[file])
+    except (OSError, http.client.HTTPException, RecursionError) as error:
+        raise ConnectionError(
+            f"{url} cannot be fetched: {error}. Fetch it by hand where there is a network and put it at "
+            f"{str(target)!r}."
+        ) from error
+    except RuntimeError as error:
+        arrived = target.stat().st_size
+        target.unlink()
+        raise OSError(
+            f"{url} must have the MD5 checksum {_MD5[file]}, and the {arrived} bytes that arrived have another. "
+            "Try again, or fetch the file by hand."
+        ) from error
     return target
 
 
@@ -210,39 +186,3 @@ def _channels_first(file: Path, images: np.ndarray) -> np.ndarray:
         f"images in {str(file)!r} must have the shape (N, H, W) or (N, H, W, 3), got {images.shape}. Volumes are not "
         "supported: choose slices, and pass them to ArrayDataset."
     )
-
-
-def _md5(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _fetch(url: str, target: Path, *, timeout: float, progress: bool) -> None:
-    with _open(url, timeout) as response, target.open("wb") as stream:
-        length = getattr(response, "headers", {}).get("Content-Length")
-        with tqdm(
-            total=int(length) if length else None, desc=target.name, unit="B", unit_scale=True, disable=not progress
-        ) as bar:
-            while chunk := response.read(_CHUNK):
-                stream.write(chunk)
-                bar.update(len(chunk))
-
-
-def _open(url: str, timeout: float) -> IO[bytes]:
-    """Open a connection within `timeout`, which `urlopen` alone applies to each address and not to name look-up."""
-    outcome: queue.Queue[IO[bytes] | Exception] = queue.Queue()
-
-    def connect() -> None:
-        try:
-            outcome.put(cast("IO[bytes]", urllib.request.urlopen(url, timeout=timeout)))
-        except Exception as error:
-            outcome.put(error)
-
-    threading.Thread(target=connect, daemon=True).start()
-    try:
-        result = outcome.get(timeout=timeout)
-    except queue.Empty:
-        raise TimeoutError(f"no connection within {timeout:g} s") from None
-    if isinstance(result, Exception):
-        raise result
-    return result

@@ -1,26 +1,20 @@
-"""Splits that keep every class in proportion and every patient whole."""
+"""Splits that keep the proportions of the classes and every patient whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
 
 _MINIMUM = 2
-_ATTEMPTS = 64
 
 
 def group_split(labels: Tensor, groups: Tensor | None, *, fraction: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    r"""Split samples into two parts, class by class in proportion, without tearing a group apart.
+    r"""Split samples into two parts that keep the proportions of the classes and every group whole.
 
-    Groups are visited in random order, and one joins the part if that brings the part closer to its targets
-    $t_k = \min(\max(f n_k, 2), n_k - 2)$, where $n_k$ is the size of class $k$ and $f$ the fraction. The distance is
-    $\sum_k ((p_k - t_k) / n_k)^2$, where $p_k$ counts the part's samples of class $k$. Single groups then move over
-    as long as that lessens the distance. Where each group holds one class only, the part ends within half of the
-    class's largest group of its target, unless the minimum of two samples a side asks for more. A group may hold
-    several classes.
+    The samples are cut into $k$ = round(1 / `fraction`) folds, see `group_folds`. The part is the fold that minimizes
+    $\sum_c (p_c / n_c - f)^2$, where $p_c$ of the $n_c$ samples of class $c$ are in the fold and $f$ is the fraction.
+    So 0.15 gives about a seventh of the samples, and 0.4 gives about half of them. A fraction above 1/2 takes
+    $k$ = round(1 / (1 - `fraction`)) folds and leaves one of them as the rest.
 
     A patient's images resemble each other. If some of them are in training and others in the test, a network that
     recognizes the patient passes for one that recognizes the disease.
@@ -28,133 +22,120 @@ def group_split(labels: Tensor, groups: Tensor | None, *, fraction: float, seed:
     Args:
         labels: Class of each sample.
         groups: Group of each sample, such as its patient. None makes each sample a group of its own.
-        fraction: Share of each class that the part holds, about.
-        seed: Seed of the order of visits. The global random state is neither read nor changed.
+        fraction: Share of each class in the part, rounded as above.
+        seed: Seed of the folds. The global random state is neither read nor changed.
 
     Shape:
         - `labels`: `(N,)`, int64, at least 0.
         - `groups`: `(N,)`, int64, or None.
-        - returned indices: `(M,)` and `(N - M,)`, int64, ascending.
+        - returned indices: `(N - M,)` and `(M,)`, int64, ascending.
 
     Returns:
         Indices of the rest and indices of the part.
 
     Raises:
-        ValueError: If `fraction` is not in (0, 1), shapes do not fit, or some class cannot have two samples on
-            each side.
+        ValueError: If `fraction` is not in (0, 1), shapes do not fit, or no fold leaves two groups of each class on
+            either side.
 
     Examples:
-        >>> labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
-        >>> patients = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])
+        >>> labels = torch.tensor([0] * 12 + [1] * 12)
+        >>> patients = torch.arange(24) // 2
         >>> rest, part = group_split(labels, patients, fraction=1 / 3)
         >>> labels[part].bincount()
-        tensor([2, 2])
+        tensor([4, 4])
         >>> set(patients[rest].tolist()) & set(patients[part].tolist())
         set()
     """
-    _check_arguments(labels, groups, fraction)
-    counts, owners = _count_table(labels, groups)
-    _check_possible(counts)
-    sizes = counts.sum(0)
-    targets = np.clip(fraction * sizes, _MINIMUM, sizes - _MINIMUM)
-    rng = torch.Generator().manual_seed(seed)
-    for _ in range(_ATTEMPTS):
-        order = torch.randperm(len(counts), generator=rng).tolist()
-        chosen = _improve(counts, targets, _fill(counts, targets, order))
-        if _shortfall(chosen @ counts, sizes) == 0:
-            mask = torch.from_numpy(chosen[owners])
-            return torch.nonzero(~mask).flatten(), torch.nonzero(mask).flatten()
-    raise ValueError(
-        f"no split with fraction={fraction} was found that leaves at least {_MINIMUM} samples of each class on both "
-        f"sides without tearing a group apart ({len(counts)} groups, class sizes {sizes.tolist()}). Some groups hold "
-        "most of a class: choose a fraction nearer to 0.5, add samples, or split without groups."
-    )
-
-
-def _check_arguments(labels: Tensor, groups: Tensor | None, fraction: float) -> None:
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be in (0, 1), got {fraction}. For a tenth of the samples pass 0.1.")
+    share = min(fraction, 1 - fraction)
+    folds = group_folds(labels, groups, round(1 / share), seed=seed)
+    _, classes = labels.cpu().unique(return_inverse=True)
+    sizes = classes.bincount()
+    chosen, distance = None, float("inf")
+    for fold in folds:
+        inside = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, fold, True)
+        found = float(((classes[inside].bincount(minlength=len(sizes)) / sizes - share) ** 2).sum())
+        possible = min(int(groups_per_class(labels, groups, side).min()) for side in (inside, ~inside)) >= _MINIMUM
+        if possible and found < distance:
+            chosen, distance = inside, found
+    if chosen is None:
+        raise ValueError(
+            f"fraction={fraction} must leave at least {_MINIMUM} {_unit(groups)} of each class on either side, and "
+            f"none of {len(folds)} folds does: the classes have {groups_per_class(labels, groups).tolist()}. Choose a "
+            f"fraction nearer to 0.5, or add {_unit(groups)}."
+        )
+    part = chosen if fraction <= 0.5 else ~chosen
+    return torch.nonzero(~part).flatten(), torch.nonzero(part).flatten()
+
+
+def group_folds(labels: Tensor, groups: Tensor | None, folds: int, *, seed: int = 0) -> list[Tensor]:
+    """Cut samples into folds that keep the proportions of the classes and every group whole.
+
+    These are the folds of scikit-learn's `StratifiedGroupKFold`, and of `StratifiedKFold` without groups.
+
+    Args:
+        labels: Class of each sample.
+        groups: Group of each sample, such as its patient. None makes each sample a group of its own.
+        folds: Number of folds.
+        seed: Seed of the folds. The global random state is neither read nor changed.
+
+    Shape:
+        - `labels`: `(N,)`, int64, at least 0.
+        - `groups`: `(N,)`, int64, or None.
+        - each fold: `(M,)`, int64, ascending.
+
+    Returns:
+        Indices of the samples of each fold. Each sample is in one of them.
+
+    Raises:
+        ValueError: If shapes do not fit, or a class has fewer groups than there are folds.
+
+    Examples:
+        >>> labels, patients = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+        >>> [len(fold) for fold in group_folds(labels, patients, 2)]
+        [4, 4]
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    _check_arguments(labels, groups)
+    if folds < 2:
+        raise ValueError(f"folds must be at least 2, got {folds}.")
+    available = groups_per_class(labels, groups)
+    if int(available.min()) < folds:
+        raise ValueError(
+            f"{folds} folds need {folds} {_unit(groups)} of each class, got {available.tolist()} of the classes. "
+            f"Add {_unit(groups)}, or ask for fewer folds; a split has fewer the nearer its fraction is to 0.5."
+        )
+    splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
+    owners = None if groups is None else groups.cpu().numpy()
+    y = labels.cpu().numpy()
+    return [torch.from_numpy(part) for _, part in splitter.split(y, y, owners)]
+
+
+def _check_arguments(labels: Tensor, groups: Tensor | None) -> None:
     for name, values in (("labels", labels), ("groups", groups)):
         if values is not None and (values.ndim != 1 or values.is_floating_point()):
             raise ValueError(
-                f"{name} must be integers of the shape (N,), one a sample, got {values.dtype} of the shape "
+                f"{name} must be integers of the shape (N,), one for each sample, got {values.dtype} of the shape "
                 f"{tuple(values.shape)}."
             )
     if groups is not None and len(groups) != len(labels):
-        raise ValueError(f"groups must have one entry a sample, {len(labels)}, got {len(groups)}.")
+        raise ValueError(f"groups must have one entry for each sample, {len(labels)}, got {len(groups)}.")
     if len(labels) == 0:
         raise ValueError("labels must have at least one entry, got none: there is nothing to split.")
     if int(labels.min()) < 0:
         raise ValueError(f"labels must be at least 0, got {int(labels.min())}.")
 
 
-def _count_table(labels: Tensor, groups: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the samples of each group in each class `(G, K)`, and the group's row of each sample `(N,)`."""
-    _, classes = np.unique(labels.cpu().numpy(), return_inverse=True)
-    owners = np.arange(len(labels))
-    if groups is not None:
-        _, owners = np.unique(groups.cpu().numpy(), return_inverse=True)
-    counts = np.zeros((owners.max() + 1, classes.max() + 1), dtype=np.int64)
-    np.add.at(counts, (owners, classes), 1)
-    return counts, owners
+def _unit(groups: Tensor | None) -> str:
+    return "samples" if groups is None else "groups"
 
 
-def _check_possible(counts: np.ndarray) -> None:
-    needed = 2 * _MINIMUM
-    small = [f"{k} ({n})" for k, n in enumerate(counts.sum(0).tolist()) if n < needed]
-    if small:
-        raise ValueError(
-            f"a split needs at least {needed} samples of each class, {_MINIMUM} a side, got fewer in class "
-            f"{', '.join(small)}. Add samples, merge rare classes, or use a fixed split made by hand."
-        )
-    single = [str(k) for k, n in enumerate((counts > 0).sum(0).tolist()) if n < 2]
-    if single:
-        raise ValueError(
-            f"a split needs at least two groups in each class, got one in class {', '.join(single)}. All its samples "
-            "belong to one patient: add patients, or pass groups=None and say in your results that patients were "
-            "torn apart."
-        )
-
-
-def _fill(counts: np.ndarray, targets: np.ndarray, order: Sequence[int]) -> np.ndarray:
-    sizes = counts.sum(0).tolist()
-    part = [0] * len(sizes)
-    goal = targets.tolist()
-    # Sparse rows and plain Python: most groups hold one class, and there may be as many groups as samples.
-    rows: list[list[tuple[int, int]]] = [[] for _ in range(len(counts))]
-    for g, k in zip(*(axis.tolist() for axis in np.nonzero(counts)), strict=True):
-        rows[g].append((k, int(counts[g, k])))
-    chosen = np.zeros(len(counts), dtype=bool)
-    for g in order:
-        change = sum(((part[k] + n - goal[k]) ** 2 - (part[k] - goal[k]) ** 2) / sizes[k] ** 2 for k, n in rows[g])
-        if change < 0:
-            chosen[g] = True
-            for k, n in rows[g]:
-                part[k] += n
-    return chosen
-
-
-def _improve(counts: np.ndarray, targets: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Move the best single group to the other side until no move helps. A missing sample outweighs any distance."""
-    sizes = counts.sum(0)
-    chosen = chosen.copy()
-
-    def cost(part: np.ndarray) -> np.ndarray:
-        distance = (((part - targets) / sizes) ** 2).sum(-1)
-        return np.asarray(distance + 4 * len(sizes) * _shortfall(part, sizes))
-
-    part = chosen @ counts
-    while True:
-        moved = part + np.where(chosen[:, None], -counts, counts)
-        costs = cost(moved)
-        best = int(costs.argmin())
-        # The margin keeps rounding errors from moving a group back and forth for ever.
-        if costs[best] >= cost(part) - 1e-12:
-            return chosen
-        chosen[best] = ~chosen[best]
-        part = moved[best]
-
-
-def _shortfall(part: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return how many samples are missing to the minimum of each class on both sides."""
-    return np.asarray((np.maximum(_MINIMUM - part, 0) + np.maximum(_MINIMUM - (sizes - part), 0)).sum(-1))
+def groups_per_class(labels: Tensor, groups: Tensor | None, chosen: Tensor | None = None) -> Tensor:
+    """Return the number of groups of each class that occurs, `(K,)` int64, counted among the chosen samples."""
+    owners = torch.arange(len(labels)) if groups is None else groups.cpu()
+    classes = labels.cpu().unique(return_inverse=True)[1]
+    pairs = torch.stack([classes, owners], 1)
+    pairs = (pairs if chosen is None else pairs[chosen]).unique(dim=0)
+    return torch.bincount(pairs[:, 0], minlength=int(classes.max()) + 1)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from condgan.classifier.network import Precision, ResNet18
 from condgan.classifier.training import Classifier, train_classifier
-from condgan.data.splits import group_split
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
+from condgan.data.splits import group_folds, groups_per_class
 from condgan.metrics.extractors import CrossFit, Extractor, Fold, module_extractor
 
 _VALIDATION = 0.1
@@ -58,12 +58,14 @@ def crossfit_extractor(
     """
     if folds < 2:
         raise ValueError(f"folds must be at least 2, got {folds}: one network would have seen all images.")
-    held_out = _split_folds(train, folds, seed)
+    held_out = group_folds(train.labels, train.groups, folds, seed=seed)
     unit = "image (no groups given)" if train.groups is None else "group"
     fitted = []
     for number, index in enumerate(held_out):
         seen = torch.ones(len(train), dtype=torch.bool).index_fill_(0, index, False).nonzero().flatten()
-        fit, validation = train.subset(seen).split(_VALIDATION, seed=seed)
+        rest = train.subset(seen)
+        fewest = int(groups_per_class(rest.labels, rest.groups).min())
+        fit, validation = rest.split(min(0.5, max(_VALIDATION, 2 / fewest)), seed=seed)
         classifier = train_classifier(
             fit,
             validation,
@@ -110,15 +112,3 @@ class _FeaturesAndLogits(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.network.backbone(x.contiguous(memory_format=torch.channels_last))
         return h, self.network.head(h)
-
-
-def _split_folds(train: ArrayDataset, folds: int, seed: int) -> list[Tensor]:
-    """Return the indices of each fold: about as many of each class, no group torn apart."""
-    rest = torch.arange(len(train))
-    parts = []
-    for left in range(folds, 1, -1):
-        groups = None if train.groups is None else train.groups[rest]
-        keep, part = group_split(train.labels[rest], groups, fraction=1 / left, seed=seed)
-        parts.append(rest[part])
-        rest = rest[keep]
-    return [*parts, rest]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 
 from condgan.classifier.network import Precision
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
 from condgan.files import check_names
 from condgan.images import save_picture, to_uint8
 from condgan.metrics.crossfit import crossfit_extractor
@@ -23,7 +23,8 @@ from condgan.networks.base import Generator
 from condgan.sampling import sample
 
 PRETRAINED: dict[str, Callable[..., Extractor]] = {"inception": inception, "dinov2": dinov2, "clip": clip}
-EXTRACTOR_NAMES = ("in_domain", *PRETRAINED)
+ExtractorName = Literal["in_domain", "inception", "dinov2", "clip"]
+EXTRACTOR_NAMES: tuple[str, ...] = get_args(ExtractorName)
 _AT_ONCE = 256
 
 Report = TypeVar("Report")
@@ -54,7 +55,7 @@ def evaluate(
     *,
     test: ArrayDataset,
     held_out: ArrayDataset | None = None,
-    extractor: Extractor | CrossFit | str = "in_domain",
+    extractor: Extractor | CrossFit | ExtractorName = "in_domain",
     neighbors: str | Path | None = None,
     precision: Precision = "bf16",
     device: torch.device | str | None = None,
@@ -100,9 +101,11 @@ def evaluate(
         ```
     """
     generated = _draw(generator, data, seed) if isinstance(generator, Generator) else generator
-    network = extractor
-    if isinstance(network, str):
-        network = make_extractor(network, data, precision=precision, device=device, seed=seed)
+    network = (
+        make_extractor(extractor, data, precision=precision, device=device, seed=seed)
+        if isinstance(extractor, str)
+        else extractor
+    )
     unseen = network if isinstance(network, Extractor) else None
     refusals: dict[str, str] = {}
 

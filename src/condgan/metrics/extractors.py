@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from condgan.devices import best_device
 from condgan.types import ImageShape
 
 
@@ -251,7 +252,7 @@ def make_extractor(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = torch.device(device or best_device())
     return Extractor(info, module.to(target).eval(), channels, batch_size)
 
 

@@ -133,7 +133,7 @@ def fidelity_report(
     Args:
         generated: Images of the generator, uint8, with the labels they were asked for.
         train: Real images that the generator was trained on.
-        test: Real images of other patients, see `condgan.study.check_disjoint`.
+        test: Real images of other patients, see `condgan.data.check_disjoint`.
         extractor: The network of the features, or networks cross-fitted on `train`.
         metrics: Which to compute: `"kid"`, `"fid"`, `"neighborhoods"` (precision, recall, density and coverage) and
             `"inception_score"`, which is left out where the extractor has no logits. The FID of 2048 features takes

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from condgan.metrics.neighbors import nearest_neighbors
 from condgan.stats import Estimate, auroc, group_bootstrap
-from condgan.types import JudgedImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,36 +101,3 @@ def separation(
         resamples=resamples,
         seed=seed,
     )
-
-
-def number_patients(train: JudgedImages, held_out: JudgedImages) -> tuple[Tensor, Tensor]:
-    """Return the patients of both sets in one numbering; images without groups are of a patient each.
-
-    Patients are compared by `group_names` where both sets have them, else by number.
-
-    Raises:
-        ValueError: If a patient is in both sets, or patients cannot be compared.
-    """
-    sets = (train, held_out)
-    if all(data.groups is None for data in sets):
-        return torch.arange(len(train.labels)), torch.arange(len(held_out.labels)) + len(train.labels)
-    names = [getattr(data, "group_names", ()) for data in sets]
-    if any(data.groups is None for data in sets) or bool(names[0]) != bool(names[1]):
-        raise ValueError(
-            "training and held-out images must both have groups and both or neither have group_names, or their "
-            "patients cannot be compared. Split one data set by patient, or give both groups of one numbering."
-        )
-    patients = [
-        [str(own[number]) if own else str(number) for number in data.groups.tolist()]
-        for data, own in zip(sets, names, strict=True)
-        if data.groups is not None
-    ]
-    shared = sorted(set(patients[0]) & set(patients[1]))
-    if shared:
-        raise ValueError(
-            f"held-out patients must not be among the training patients, got {len(shared)} in both: "
-            f"{', '.join(shared[:5])}. Split by group with data.split: images of one patient resemble each other."
-        )
-    number = {name: index for index, name in enumerate(dict.fromkeys(patients[0] + patients[1]))}
-    first, second = (torch.tensor([number[name] for name in own]) for own in patients)
-    return first, second

@@ -10,11 +10,12 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from condgan.data.dataset import check_disjoint, number_groups
 from condgan.files import NOT_IN_JSON
 from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test, own_radius
 from condgan.metrics.extractors import ExtractorInfo, describe, to_features
 from condgan.metrics.judged import ImagesInfo, check_same_classes
-from condgan.metrics.membership import MembershipInference, membership_inference, number_patients, separation
+from condgan.metrics.membership import MembershipInference, membership_inference, separation
 from condgan.metrics.neighbors import Neighbors, find_duplicates, nearest_neighbors, relative_distance
 from condgan.stats import Estimate, group_bootstrap
 from condgan.types import JudgedImages
@@ -210,7 +211,9 @@ def memorization_report(
             patients or two generated images.
     """
     check_same_classes(train, "train", generated=generated, held_out=held_out)
-    train_groups, held_out_groups = number_patients(train, held_out)
+    train_groups, held_out_groups = number_groups(train, held_out)
+    if train.groups is not None:
+        check_disjoint(**{"training": train, "held-out": held_out})
     found = find_duplicates(
         torch.cat([train.images.cpu(), held_out.images.cpu()]),
         tolerance=tolerance if train.images.dtype == torch.uint8 else 0.0,

@@ -26,6 +26,13 @@ $$\hat V = \hat J + \max(\hat S - \hat I, 0),$$
 where a negative estimate of the seeds' variance counts as 0, as usual. For scores that are means over patients these
 are the mean squares of a two-way analysis of variance.
 
+With three seeds the intervals are somewhat too narrow. Simulated with 3 or 5 generators of 3 classifiers each, or 3
+classifiers of real images, and 428 patients, in seven regimes of variances (5 000 repetitions each,
+`benchmarks/intervals` in the repository), nominal 95 % intervals of AUROC, balanced accuracy and recalls cover 90.2 to
+97.3 % for one arm and 88.9 to 97.9 % for differences; 29 of 196 are below 93 %, all of them where seeds bring a good
+part of the variance. Where one generator in five fails, an interval covers as little as 67 %: few seeds do not show
+what is rare. Look at every generator, and train more of them where their scores differ much.
+
 References:
     Searle, Casella and McCulloch 1992, "Variance Components"; Efron and Stein 1981 (jackknife); Cameron, Gelbach and
     Miller 2011, "Robust inference with multiway clustering" (the same sum and difference for two crossed clusters).

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
-from pathlib import Path
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -14,8 +13,7 @@ from torch import Tensor
 from condgan.classifier.augmentation import Augment, ClassicalAugment
 from condgan.classifier.network import Precision
 from condgan.classifier.training import Classifier, train_classifier
-from condgan.data.checks import check_compatible, check_disjoint
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset, check_compatible, check_disjoint
 from condgan.sampling import ClassLaw, class_probabilities
 
 
@@ -173,7 +171,6 @@ def run_arm(
     *,
     steps: int,
     test: ArrayDataset | None = None,
-    group: Callable[[Path], str | int] | None = None,
     epochs: int = 3,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
@@ -196,8 +193,7 @@ def run_arm(
         synthetic: Generated images, see `Phase.training_set`; arms that need none leave them alone.
         steps: Optimizer steps of all phases together.
         test: Images to be tested on later. If given, no patient may be in two of `real`, `validation` and `test`, and
-            nothing else is done with them. Groups must be comparable, see `check_disjoint`.
-        group: Maps a path to its patient, for this check.
+            nothing else is done with them. See `condgan.data.check_disjoint`.
         epochs: Evaluations on the validation set, of all phases together; at least one in each.
         batch_size: Images per step.
         learning_rate: Peak learning rate.
@@ -215,7 +211,7 @@ def run_arm(
             setting is out of range.
     """
     if test is not None:
-        _check_patients({"training": real, "validation": validation, "test": test}, group)
+        check_disjoint(training=real, validation=validation, test=test)
     ends = [steps * phase // len(arm.phases) for phase in range(len(arm.phases) + 1)]
     trained: list[Classifier] = []
     for phase, (begin, end) in zip(arm.phases, pairwise(ends), strict=True):
@@ -293,11 +289,3 @@ def _check_synthetic(synthetic: ArrayDataset | None, needed: Sequence[int], real
             f"this arm needs {list(needed)} synthetic images of the classes, got {list(synthetic.class_counts)}. {hint}"
         )
     return synthetic
-
-
-def _check_patients(sets: dict[str, ArrayDataset], group: Callable[[Path], str | int] | None) -> None:
-    for (first, one), (second, other) in combinations(sets.items(), 2):
-        try:
-            check_disjoint(one, other, group=group)
-        except ValueError as error:
-            raise ValueError(f"{first} and {second} images: {error}") from error

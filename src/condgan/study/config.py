@@ -61,7 +61,16 @@ class StudyConfig:
 
     image_shape: ImageShape
     recipes: dict[str, RecipeConfig]
-    arms: tuple[str, ...]
+    arms: tuple[str, ...] = (
+        "real",
+        "real_augmented",
+        "real_weighted",
+        "real_augmented_weighted",
+        "real_oversampled",
+        "synthetic_1x",
+        "real_plus_synthetic_1to1",
+        "pretrained",
+    )
     seeds: int = 3
     classifier_seeds: int = 3
     first_seed: int = 0

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from condgan.data.checks import check_compatible, check_disjoint
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset, check_compatible, check_disjoint
 from condgan.files import check_names
 from condgan.metrics.neighbors import find_duplicates
 from condgan.study.config import StudyConfig
 from condgan.study.results import DataDescription, PartDescription
-
-Group = Callable[[Path], str | int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,6 @@ def prepare(
     validation: ArrayDataset,
     test: ArrayDataset,
     *,
-    group: Group | None = None,
     notice: str | None = None,
     notes: Sequence[str] = (),
 ) -> Prepared:
@@ -62,7 +56,6 @@ def prepare(
         train: Training images.
         validation: Validation images.
         test: Test images.
-        group: Maps a path to its patient, see `check_disjoint`. Without it, groups are compared as they are.
         notice: What nobody may overlook about the data, for the top of the report.
         notes: What else must be known about them.
 
@@ -76,9 +69,9 @@ def prepare(
     if config.reduced_class is not None:
         check_names("reduced_class", [config.reduced_class], train.class_names)
     known = any(data.groups is not None for data in sets.values())
-    if known or group is not None:
-        check_patients(sets, group)
-    groups = torch.arange(len(test)) if test.groups is None else test.groups.unique(return_inverse=True)[1]
+    if known:
+        check_disjoint(**sets)
+    groups = torch.arange(len(test)) if test.groups is None else test.groups
     _check_test_classes(test, groups)
     fingerprints = [data.fingerprint for data in sets.values()]
     distinct, repeated, leaked = _remove_repetitions(train, validation, test)
@@ -101,27 +94,14 @@ def prepare(
         test=parts[2],
         duplicates_removed=repeated,
         repeats_of_other_sets_removed=leaked,
-        notes=(*notes, *([] if known or group is not None else [unknown])),
+        notes=(*notes, *([] if known else [unknown])),
     )
     return Prepared(*distinct, groups, description)
 
 
-def check_patients(sets: dict[str, ArrayDataset], group: Group | None) -> None:
-    """Make sure that no patient is in two of the sets.
-
-    Raises:
-        ValueError: If one is, or groups cannot be compared; the message says in which sets.
-    """
-    for (first, one), (second, other) in combinations(sets.items(), 2):
-        try:
-            check_disjoint(one, other, group=group)
-        except ValueError as error:
-            raise ValueError(f"{first} and {second} images: {error}") from error
-
-
 def count_patients(data: ArrayDataset) -> int | None:
     """Return the number of patients, or None where they are unknown."""
-    return None if data.groups is None else len(data.groups.unique())
+    return None if data.groups is None else len(data.group_names)
 
 
 def _check_test_classes(test: ArrayDataset, groups: Tensor) -> None:

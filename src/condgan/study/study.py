@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from condgan.classifier.training import Classifier
-from condgan.data.store import ArrayDataset
+from condgan.data.dataset import ArrayDataset
+from condgan.devices import best_device
 from condgan.images import save_sheet
 from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.evaluation import PRETRAINED, evaluate, make_extractor
@@ -24,7 +25,7 @@ from condgan.stats import classification_report
 from condgan.study.arms import ARMS, run_arm, synthetic_labels
 from condgan.study.cells import Cell, make_cells
 from condgan.study.config import StudyConfig
-from condgan.study.data import Group, keep_patients, prepare
+from condgan.study.data import keep_patients, prepare
 from condgan.study.folder import StudyDescription, StudyFolder
 from condgan.study.provenance import provenance
 from condgan.study.results import (
@@ -39,7 +40,6 @@ from condgan.study.results import (
 from condgan.study.summaries import summarize
 from condgan.training import TrainingDivergedError
 from condgan.training.engines import EngineName
-from condgan.training.setup import best_device
 
 
 class Study:
@@ -54,7 +54,6 @@ class Study:
         validation: Images of other patients from the same source, to choose epochs and thresholds on.
         test: Images of other patients, to report on.
         folder: Where everything goes, see `StudyFolder`. With a study in it, that one goes on.
-        group: Maps a path to its patient, to check that none is in two of the sets.
         device: Where to compute; by default CUDA, then MPS, then the CPU.
         engine: How updates of generators are run, see `Trainer`; the results are the same.
         real_images: Whether pictures of real images may be kept in the folder.
@@ -76,7 +75,6 @@ class Study:
         test: ArrayDataset,
         folder: str | Path,
         *,
-        group: Group | None = None,
         device: torch.device | str | None = None,
         engine: EngineName = "auto",
         real_images: bool = True,
@@ -86,7 +84,7 @@ class Study:
         notes: Sequence[str] = (),
     ) -> None:
         self.config = config
-        self.data = prepare(config, train, validation, test, group=group, notice=notice, notes=notes)
+        self.data = prepare(config, train, validation, test, notice=notice, notes=notes)
         self.folder = StudyFolder(folder)
         self.device = torch.device(device) if device is not None else best_device()
         self.progress = progress or (lambda line: None)

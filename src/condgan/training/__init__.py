@@ -1,20 +1,20 @@
 """The trainer, its steps and its callbacks."""
 
-from condgan.training.callbacks import Callback, Checkpoint, EarlyStopping, Evaluate
+from condgan.training.callbacks import Checkpoint, CSVLogger, EarlyStopping, Evaluate, JSONLLogger, SampleGrid
+from condgan.training.datasets import DatasetImages, as_labelled
 from condgan.training.divergence import TrainingDivergedError
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
-from condgan.training.loggers import CSVLogger, JSONLLogger, ProgressBar, SampleGrid
 from condgan.training.optimizer import OptimizerConfig
-from condgan.training.seed import seed_everything
-from condgan.training.state import TrainerState
+from condgan.training.random import seed_everything
 from condgan.training.step import Networks, StepResult, Terms, critic_step, generator_step
 from condgan.training.together import fit_together
-from condgan.training.trainer import Trainer
+from condgan.training.trainer import Callback, ProgressBar, Trainer, TrainerState
 
 __all__ = [
     "CSVLogger",
     "Callback",
     "Checkpoint",
+    "DatasetImages",
     "EarlyStopping",
     "Evaluate",
     "ExponentialMovingAverage",
@@ -28,6 +28,7 @@ __all__ = [
     "Trainer",
     "TrainerState",
     "TrainingDivergedError",
+    "as_labelled",
     "critic_step",
     "fit_together",
     "generator_step",

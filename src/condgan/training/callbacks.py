@@ -1,63 +1,20 @@
-"""Observers of training: a base class of no-ops, and evaluation, stopping and checkpoints."""
+"""Callbacks: evaluation, stopping, checkpoints, sample grids, and metrics in files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import csv
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from PIL import Image
 from typing_extensions import override
 
+from condgan.images import image_grid, to_uint8
+from condgan.sampling import class_grid
 from condgan.training.checkpoint import newest_step
-
-if TYPE_CHECKING:
-    from condgan.training.trainer import Trainer
-
-
-class Callback:
-    """Base of callbacks: every hook does nothing. A callback observes, and may call `trainer.request_stop(reason)`.
-
-    Args:
-        every: `on_step_end` is called in every so many steps, and in the last one.
-
-    Raises:
-        ValueError: If `every` is less than 1.
-    """
-
-    every: int = 1
-
-    def __init__(self, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}.")
-        self.every = every
-
-    def on_fit_start(self, trainer: Trainer) -> None:
-        """Training begins, or goes on after a resume."""
-
-    def on_critic_step_end(self, trainer: Trainer) -> None:
-        """The critic was updated once."""
-
-    def on_generator_step_end(self, trainer: Trainer) -> None:
-        """The generator was updated once, and its average."""
-
-    def on_step_end(self, trainer: Trainer) -> None:
-        """A step ended that is a multiple of `every`, or the last one."""
-
-    def on_evaluate_end(self, trainer: Trainer) -> None:
-        """An `Evaluate` put its results into `trainer.state.metrics`."""
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """Training ended as planned or on request."""
-
-    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
-        """Training ended with an error, which is raised again behind this."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the callback must remember in a checkpoint: tensors and plain values."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+from condgan.training.trainer import Callback, Trainer
 
 
 class Evaluate(Callback):
@@ -82,7 +39,7 @@ class EarlyStopping(Callback):
 
     Args:
         metric: Name of a metric that the first evaluation returns.
-        patience: Evaluations without improvement that are borne.
+        patience: Evaluations without improvement before stopping.
         mode: Whether small or large values are good.
 
     Raises:
@@ -108,7 +65,7 @@ class EarlyStopping(Callback):
         if self.metric not in metrics:
             raise KeyError(f"EarlyStopping watches {self.metric!r}, but the metrics are {sorted(metrics)}.")
         if self.metric not in trainer.last_evaluation:
-            return  # another evaluation than the one that measures it
+            return  # this evaluation measured other metrics
         value = self.sign * metrics[self.metric]
         self.misses = 0 if value < self.best else self.misses + 1
         self.best = min(self.best, value)
@@ -125,7 +82,7 @@ class EarlyStopping(Callback):
 
 
 class Checkpoint(Callback):
-    """Saves the trainer for `trainer.resume(folder)`: every so many steps, at the end, and on Ctrl-C.
+    """Saves the trainer for `trainer.resume(folder)`: every `every` steps, at the end, and on Ctrl-C.
 
     Args:
         folder: Where the files go.
@@ -136,6 +93,8 @@ class Checkpoint(Callback):
         ValueError: If `every` or `keep` is less than 1; when training begins, if the folder holds the checkpoints of
             another run.
     """
+
+    runs_last = True
 
     def __init__(self, folder: str | Path, *, every: int = 1000, keep: int = 2) -> None:
         super().__init__(every)
@@ -167,16 +126,137 @@ class Checkpoint(Callback):
             trainer.save(self.folder, keep=self.keep)
 
 
-def callback_states(callbacks: Sequence[Callback]) -> list[tuple[str, dict[str, Any]]]:
-    """Return the class name and the state of each callback, for a checkpoint."""
-    return [(type(callback).__name__, callback.state_dict()) for callback in callbacks]
+class SampleGrid(Callback):
+    """Writes `samples-<step>.png`: one row per class, the same latents each time, from the averaged generator.
+
+    Of images that are neither grey nor RGB the first channel is shown.
+
+    Args:
+        folder: Where the pictures go.
+        every: Steps between pictures.
+        columns: Images of each class.
+        seed: Seed of the latents.
+
+    Raises:
+        ValueError: When training begins, if the samples are not images.
+    """
+
+    def __init__(self, folder: str | Path, *, every: int = 1000, columns: int = 8, seed: int = 0) -> None:
+        super().__init__(every)
+        self.folder = Path(folder)
+        self.columns = columns
+        self.seed = seed
+
+    @override
+    def on_fit_start(self, trainer: Trainer) -> None:
+        shape = trainer.networks.generator.image_shape
+        if len(shape) != 3:
+            raise ValueError(f"SampleGrid shows images of shape (C, H, W), got samples of shape {shape}. Leave it out.")
+
+    @override
+    def on_step_end(self, trainer: Trainer) -> None:
+        if not trainer.is_main_process:
+            return
+        classes = trainer.networks.generator.num_classes
+        y = class_grid(classes, self.columns) if classes is not None else self.columns**2
+        sheet = image_grid(to_uint8(trainer.sample(y, seed=self.seed)).cpu(), columns=self.columns)
+        pixels = sheet.permute(1, 2, 0) if len(sheet) == 3 else sheet[0]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(self.folder / f"samples-{trainer.state.step:09d}.png")
 
 
-def restore_callbacks(callbacks: Sequence[Callback], states: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Give each callback the state of the next one of its class; those that are new since then begin afresh."""
-    remembered: dict[str, list[dict[str, Any]]] = {}
-    for name, state in states:
-        remembered.setdefault(name, []).append(state)
-    for callback in callbacks:
-        if remembered.get(type(callback).__name__):
-            callback.load_state_dict(remembered[type(callback).__name__].pop(0))
+class _RowLogger(Callback):
+    """Writes one row of metrics every `every` steps; after a resume, rows of steps that are redone are dropped."""
+
+    def __init__(self, path: str | Path, *, every: int = 50) -> None:
+        super().__init__(every)
+        self.path = Path(path)
+
+    def read_rows(self) -> list[dict[str, float]]:
+        """Return the rows written so far."""
+        raise NotImplementedError
+
+    def read_lines(self) -> list[str]:
+        """Return the complete lines: a killed process may have left half a line at the end."""
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [line for line in lines if line.endswith("\n")]
+
+    def write_rows(self, rows: list[dict[str, float]]) -> None:
+        """Write the file anew with these rows."""
+        raise NotImplementedError
+
+    def append_row(self, row: dict[str, float]) -> None:
+        """Add one row to the file."""
+        raise NotImplementedError
+
+    @override
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self._begun_at: int | None = trainer.state.step
+
+    @override
+    def on_step_end(self, trainer: Trainer) -> None:
+        metrics = trainer.read_metrics()
+        if trainer.is_main_process:
+            state = trainer.state
+            if self._begun_at is not None:  # only now is it certain that this run continues the file
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                rows = self.read_rows() if self.path.exists() else []
+                self.write_rows([row for row in rows if row["step"] <= self._begun_at])
+                self._begun_at = None
+            self.append_row({"step": state.step, "images_seen": state.images_seen, **metrics})
+
+
+class JSONLLogger(_RowLogger):
+    """Writes the metrics as one JSON object per line, with `step` and `images_seen`.
+
+    Args:
+        path: The file; its folder is made if missing.
+        every: Steps between lines.
+    """
+
+    @override
+    def read_rows(self) -> list[dict[str, float]]:
+        return [json.loads(line) for line in self.read_lines()]
+
+    @override
+    def write_rows(self, rows: list[dict[str, float]]) -> None:
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    @override
+    def append_row(self, row: dict[str, float]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class CSVLogger(_RowLogger):
+    """Writes the metrics as a CSV table with `step` and `images_seen`; a metric that comes later adds a column.
+
+    Args:
+        path: The file; its folder is made if missing.
+        every: Steps between rows.
+    """
+
+    @override
+    def read_rows(self) -> list[dict[str, float]]:
+        rows = csv.DictReader(self.read_lines())
+        return [{name: _number(value) for name, value in row.items() if value} for row in rows]
+
+    @override
+    def write_rows(self, rows: list[dict[str, float]]) -> None:
+        self._columns = list(dict.fromkeys(name for row in rows for name in row))
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    @override
+    def append_row(self, row: dict[str, float]) -> None:
+        if not set(row) <= set(self._columns):
+            self.write_rows([*self.read_rows(), row])
+            return
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdigit() else float(text)

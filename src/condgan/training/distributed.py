@@ -1,4 +1,4 @@
-"""The little that several processes need: who am I, which rows are mine, one flat average, and agreement."""
+"""Training in several processes: ranks, each process's rows of a batch, averaged gradients, and agreement."""
 
 from __future__ import annotations
 

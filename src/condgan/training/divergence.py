@@ -23,10 +23,10 @@ class TrainingDivergedError(RuntimeError):
         self.term = term
 
 
-class FiniteLatch:
+class FiniteGuard:
     """Remembers on the device the newest value of each metric and the first step in which it was not finite.
 
-    What it remembers stays in the same places, so that taking note can be a part of a CUDA graph.
+    Its tensors stay in place, so that observing can be part of a CUDA graph.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class FiniteLatch:
 
     @torch.no_grad()
     def observe(self, metrics: dict[str, Tensor], step: int | Tensor) -> None:
-        """Take note of the metrics of one step. A CUDA graph needs the step as a tensor, whose value can change."""
+        """Record the metrics of one step. A CUDA graph needs the step as a tensor, whose value can change."""
         names = tuple(metrics)
         values = torch.stack([value.to(torch.float32) for value in metrics.values()])
         for name in names:
@@ -61,7 +61,7 @@ class FiniteLatch:
         return dict(zip(self._latest, values, strict=True))
 
     def check(self) -> None:
-        """Read the latch.
+        """Check what was observed so far.
 
         Raises:
             TrainingDivergedError: If a metric was not finite; the first step and term are named.
@@ -73,5 +73,5 @@ class FiniteLatch:
             if step >= 0
         ]
         if bad:
-            # In a step the critic comes first; its metrics were perhaps entered later than the generator's.
+            # In a step the critic comes first; its metrics may have been recorded later than the generator's.
             raise TrainingDivergedError(*min(bad, key=lambda entry: (entry[0], entry[1].startswith("generator/"))))

@@ -33,7 +33,7 @@ class ExponentialMovingAverage:
         self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
 
     def update(self, generator: Generator) -> None:
-        """Move the average towards the generator's present weights; buffers are copied."""
+        """Move the average towards the generator's current weights; buffers are copied."""
         self.move(generator, self.next_weight())
 
     def next_weight(self) -> float:

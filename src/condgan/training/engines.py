@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from condgan.training.distributed import rank_and_world
 from condgan.training.foreach import copy_all
@@ -37,7 +38,7 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NoInputs:
-    """Inputs of an update that finds everything it needs in the same places each time."""
+    """Inputs of an update that reads everything from the same places each time."""
 
     def tensors(self) -> list[Tensor]:
         """Return none."""
@@ -50,48 +51,30 @@ Update = Callable[[AnyInputs], Metrics]
 """Changes weights in place and returns scalars by name. It reads nothing back from the device."""
 
 
-class Engine(Protocol):
-    """Runs updates."""
+class Engine:
+    """Runs every update as it is written."""
 
     @property
     def name(self) -> str:
-        """What runs them at present."""
-        ...
+        """What runs the updates now."""
+        return "eager"
 
     def run(self, kind: Hashable, update: Update[AnyInputs], inputs: AnyInputs) -> Metrics:
-        """Return `update(inputs)`; updates of one kind differ in nothing but the values of their inputs."""
-        ...
-
-    def forget(self) -> None:
-        """Forget what was recorded: tensors that updates use have been replaced."""
-        ...
-
-    def fall_back(self, reason: str) -> None:
-        """Run all further updates in a simpler way, and warn why."""
-        ...
-
-
-class EagerEngine:
-    """Runs every update as it is written."""
-
-    name = "eager"
-
-    def run(self, kind: Hashable, update: Update[AnyInputs], inputs: AnyInputs) -> Metrics:
-        """Return `update(inputs)`."""
+        """Return `update(inputs)`; updates of one kind differ only in the values of their inputs."""
         return update(inputs)
 
     def forget(self) -> None:
-        """Do nothing."""
+        """Forget what was recorded: tensors that updates use have been replaced."""
 
     def fall_back(self, reason: str) -> None:
-        """Do nothing: nothing is simpler."""
+        """Run all further updates in the next simpler way, and warn why."""
 
 
-class CudaGraphEngine:
+class CudaGraphEngine(Engine):
     """Records one graph for each kind of update and replays it with new inputs.
 
     The first updates of a kind run as written, and count. Python values that an update reads (a weight, a learning
-    rate that is no tensor) keep the values they had in the recording.
+    rate that is not a tensor) keep the values they had in the recording.
 
     An update that reads something back from the device, or that cannot be recorded for another reason, ends the
     recording: with one warning that says why, all updates run as written from then on, or if they were whole iterations
@@ -112,10 +95,11 @@ class CudaGraphEngine:
         self._names = [*(["cuda_graph_iteration"] if iterations else []), "cuda_graph", "eager"]
 
     @property
+    @override
     def name(self) -> str:
-        """What runs the updates now: after falling back, the next simpler engine."""
         return self._names[0]
 
+    @override
     def run(self, kind: Hashable, update: Update[AnyInputs], inputs: AnyInputs) -> Metrics:
         """Return `update(inputs)`, replayed if this kind has been recorded.
 
@@ -139,21 +123,21 @@ class CudaGraphEngine:
                 raise
         return self._recordings[key].replay(inputs)
 
+    @override
     def forget(self) -> None:
-        """Forget all recordings."""
         self._recordings.clear()
         self._seen.clear()
         self._recorder.renew_pool()
 
+    @override
     def fall_back(self, reason: str) -> None:
-        """Leave all further updates to the next simpler engine, and warn why."""
         self.forget()
         if len(self._names) > 1:
             del self._names[0]
             warnings.warn(f"training goes on with engine={self.name!r}: {reason}.", stacklevel=2)
 
     def _run_as_written(self, update: Update[AnyInputs], inputs: AnyInputs, *, last: bool) -> Metrics:
-        """Run an update on the stream of the recording, and in the last one look whether it waits for the device."""
+        """Run an update on the stream of the recording, and in the last one check whether it waits for the device."""
         with _on(self._stream), _noted_waits(enabled=last) as waits:
             metrics = update(inputs)
         if waits:
@@ -204,13 +188,13 @@ class _Recorder:
         if _OLD_GRAPHS:
             for rng in rngs:
                 graph.register_generator_state(rng)
-        present = torch.cuda.current_stream(self._stream.device), torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self._stream.device), torch.cuda.current_stream()
         try:
-            # "thread_local": a thread that prefetches images meanwhile is none of the recording's business.
+            # "thread_local": a thread that prefetches images meanwhile is not part of the recording.
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 metrics = function()
         except BaseException:
-            for stream in present:
+            for stream in current:
                 torch.cuda.set_stream(stream)
             if _OLD_GRAPHS:
                 self._end_failed_recording(rngs)
@@ -229,39 +213,59 @@ class _Recorder:
             rng.graphsafe_set_state(fresh)
 
 
-def make_engine(name: EngineName, device: torch.device, *, rngs: Sequence[torch.Generator] = ()) -> Engine:
+def make_engine(
+    name: EngineName, device: torch.device, *, rngs: Sequence[torch.Generator] = (), obstacle: str | None = None
+) -> Engine:
     """Return the engine of this name; `"auto"` is `"cuda_graph"` on CUDA and `"eager"` elsewhere.
 
     Args:
         name: The name.
         device: Where updates run.
         rngs: Generators on the device that whole iterations draw from, beside the default one.
+        obstacle: Why no update can be recorded in a graph, if so.
 
     Raises:
         ValueError: If the name is unknown.
     """
     if name not in get_args(EngineName):
         raise ValueError(f"engine must be one of {', '.join(map(repr, get_args(EngineName)))}, got {name!r}.")
-    obstacle = None
     if device.type != "cuda":
-        obstacle = f"CUDA graphs need a CUDA device, got {device}"
+        reason: str | None = f"CUDA graphs need a CUDA device, got {device}"
     elif rank_and_world()[1] > 1:
-        obstacle = "gradients of several processes are averaged outside of graphs"
-    if name.startswith("cuda_graph") and obstacle:
-        warnings.warn(f"training goes on with engine='eager': {obstacle}.", stacklevel=3)
-    if name == "eager" or obstacle:
-        return EagerEngine()
+        reason = "gradients of several processes are averaged outside of graphs"
+    else:
+        reason = obstacle
+    if reason and (name.startswith("cuda_graph") or (name == "auto" and reason == obstacle)):
+        warnings.warn(f"training goes on with engine='eager': {reason}.", stacklevel=3)
+    if name == "eager" or reason:
+        return Engine()
     return CudaGraphEngine(device, rngs=rngs, iterations=name == "cuda_graph_iteration")
 
 
 @contextmanager
+def fastest_convolutions(device: torch.device) -> Iterator[None]:
+    """Let cuDNN try all its kernels for a convolution once and keep the fastest: shapes do not change during training.
+
+    Which one that is may differ from run to run, so not where PyTorch must be deterministic.
+    """
+    before = torch.backends.cudnn.benchmark
+    deterministic = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    if device.type == "cuda" and not deterministic:
+        torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
 def _on(stream: torch.cuda.Stream) -> Iterator[None]:
-    """Run on another stream, in order with what comes before and behind on the present one."""
-    present = torch.cuda.current_stream(stream.device)
-    stream.wait_stream(present)
+    """Run on another stream, in order with what comes before and after on the current one."""
+    current = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
         yield
-    present.wait_stream(stream)
+    current.wait_stream(stream)
 
 
 @contextmanager

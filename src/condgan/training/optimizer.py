@@ -1,22 +1,33 @@
-"""Optimizer settings and learning-rate schedules."""
+"""Optimizers, learning-rate schedules, and the update of a network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from condgan.training.distributed import average
+from condgan.training.step import StepResult, trainable
+
+Role = Literal["generator", "critic"]
 
 Schedule = Literal["constant", "linear"] | Callable[[float], float]
 """Factor of the learning rate as a function of the progress `step / total` in [0, 1): constant 1, linear decay to 0,
 or a callable."""
 
+OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+"""Makes the optimizer of a network's trainable parameters, such as `lambda p: torch.optim.RMSprop(p, lr=5e-5)`."""
+
 _NAMED_SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "linear": lambda progress: 1.0 - progress,
 }
+
+_IMPLEMENTATION = {"params", "initial_lr", "foreach", "fused", "capturable", "differentiable"}
+"""Entries of a parameter group that say how an optimizer computes, not what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +74,69 @@ class OptimizerConfig:
         )
 
 
+class Updater:
+    """Applies the gradients of a step to one network.
+
+    Args:
+        role: Prefix of its metrics.
+        network: The network; its trainable parameters are updated.
+        make: Settings of its optimizer, or what makes one.
+
+    Attributes:
+        optimizer: The optimizer.
+        settings: Its class and hyperparameters before the schedule, as plain values.
+
+    Raises:
+        TypeError: If a factory returns something other than an optimizer.
+        ValueError: If the optimizer does not hold exactly the trainable parameters of the network.
+    """
+
+    def __init__(self, role: Role, network: nn.Module, make: OptimizerConfig | OptimizerFactory) -> None:
+        self.role = role
+        self.network = network.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores alike
+        parameters = trainable(network)
+        if isinstance(make, OptimizerConfig):
+            self.optimizer = make.build(parameters)
+            self._rates = [make.lr]
+            self.settings = asdict(make)
+            return
+        self.optimizer = make(parameters)
+        _check_optimizer(role, self.optimizer, parameters)
+        self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        groups = [_hyperparameters(group) for group in self.optimizer.param_groups]
+        self.settings = {"class": type(self.optimizer).__name__, "groups": groups}
+        if parameters and parameters[0].is_cuda and self.obstacle_to_graphs is None:
+            for group in self.optimizer.param_groups:
+                group["capturable"] = True
+                group["lr"] = _rate_on(parameters[0].device, float(group["lr"]))
+
+    @property
+    def obstacle_to_graphs(self) -> str | None:
+        """Why steps of the optimizer cannot be recorded in a CUDA graph, or None if they can."""
+        if all("capturable" in group for group in self.optimizer.param_groups):
+            return None
+        return f"steps of {type(self.optimizer).__name__} cannot be recorded, it has no option capturable"
+
+    def set_learning_rate(self, factor: float) -> None:
+        """Set the learning rate of each parameter group to `factor` times its initial one."""
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            _set_rate(group, rate * factor)
+
+    def update(self, result: StepResult) -> dict[str, Tensor]:
+        """Average gradients and metrics over all processes, take one optimizer step, and return the metrics."""
+        averaged = average([*result.gradients, *result.metrics.values()])
+        gradients, values = averaged[: len(result.gradients)], averaged[len(result.gradients) :]
+        for parameter, gradient in zip(trainable(self.network), gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
+        return dict(zip(result.metrics, values, strict=True)) | {f"{self.role}/gradient_norm": norm}
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate, in place where it is a tensor on the parameters' device."""
+    """Set the learning rate of all parameter groups, in place where it is a tensor on the parameters' device."""
     for group in optimizer.param_groups:
-        place = group["params"][0].device
-        if not isinstance(group["lr"], Tensor):
-            group["lr"] = lr
-        elif group["lr"].device == place:
-            group["lr"].fill_(lr)
-        else:  # read from a checkpoint into the memory of the host
-            group["lr"] = _rate_on(place, lr)
-
-
-def _rate_on(device: torch.device, lr: float) -> Tensor:
-    # float32 whatever the default type is: fused optimizers read the rate's memory as float32
-    return torch.tensor(lr, dtype=torch.float32, device=device)
+        _set_rate(group, lr)
 
 
 def schedule_factor(schedule: Schedule, progress: float) -> float:
@@ -91,3 +150,45 @@ def schedule_factor(schedule: Schedule, progress: float) -> float:
             raise ValueError(f"schedule must be one of {sorted(_NAMED_SCHEDULES)} or a callable, got {schedule!r}.")
         schedule = _NAMED_SCHEDULES[schedule]
     return schedule(progress)
+
+
+def _set_rate(group: dict[str, Any], lr: float) -> None:
+    place = group["params"][0].device
+    if not isinstance(group["lr"], Tensor):
+        group["lr"] = lr
+    elif group["lr"].device == place:
+        group["lr"].fill_(lr)
+    else:  # read from a checkpoint into the memory of the host
+        group["lr"] = _rate_on(place, lr)
+
+
+def _rate_on(device: torch.device, lr: float) -> Tensor:
+    # float32 whatever the default type is: fused optimizers read the rate's memory as float32
+    return torch.tensor(lr, dtype=torch.float32, device=device)
+
+
+def _check_optimizer(role: Role, optimizer: object, parameters: list[nn.Parameter]) -> None:
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"{role}_optimizer must be an OptimizerConfig or return an optimizer for a list of parameters, got a "
+            f"{type(optimizer).__name__}. Pass for instance lambda p: torch.optim.RMSprop(p, lr=5e-5)."
+        )
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if {id(parameter) for parameter in held} != {id(parameter) for parameter in parameters}:
+        raise ValueError(
+            f"the optimizer of the {role} must hold the {len(parameters)} trainable parameters that {role}_optimizer "
+            f"is given, got one of {len(held)} parameters. Freeze parameters with requires_grad_(False)."
+        )
+
+
+def _hyperparameters(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in group.items() if name not in _IMPLEMENTATION}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a checkpoint that is read without running code can hold it."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else type(value).__qualname__

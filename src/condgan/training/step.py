@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeVar
@@ -34,7 +34,7 @@ Real = TypeVar("Real", Tensor, Tensor | None)
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """The two players."""
+    """The generator and the critic."""
 
     generator: Generator
     critic: Critic
@@ -42,7 +42,7 @@ class Networks:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Everything that is added up to a loss, and what images pass on their way to the critic."""
+    """The terms of the losses, and the augmentation in front of the critic."""
 
     loss: AdversarialLoss
     auxiliary: Sequence[AuxiliaryLoss] = ()
@@ -52,7 +52,7 @@ class Terms:
     precision: Precision = "fp32"
 
     def due(self, update: int) -> Terms:
-        """Return the terms without those lazy ones that rest in this update."""
+        """Return the terms without the lazy regularizers that are not due in this update."""
         return replace(
             self,
             critic_regularizers=[r for r in self.critic_regularizers if update % r.every == 0],
@@ -67,10 +67,6 @@ class StepResult(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-Step = Callable[[Networks, Terms, StepInputs], StepResult]
-"""`critic_step` or `generator_step`."""
-
-
 def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepResult:
     """Return the gradients of the critic's loss: adversarial, auxiliary and regularizing terms, added.
 
@@ -78,17 +74,26 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
         - `inputs`: see `StepInputs`; `x` is needed.
     """
     generator, critic = networks.generator, networks.critic
-    x = _required(inputs.x)
+    x = _required(inputs.x, "x")
     with torch.no_grad(), _precision(terms, inputs):
         x_fake = generator(inputs.z, inputs.y_fake).to(x.dtype)
     x, x_fake = _augment(terms, inputs, x, x_fake)
-    # Inside `cached` a spectral norm is computed, and its power iteration done, once a step however often it is read.
+    # Inside `cached` a spectral norm is computed, and its power iteration done, once per step however often it is read.
     with parametrize.cached():
         with _precision(terms, inputs):
-            real, fake = _judge_both(critic, x, inputs.y, x_fake, inputs.y_fake)
+            real, fake = _score_both(critic, x, inputs.y, x_fake, inputs.y_fake)
         losses = {"adversarial": terms.loss.critic(real.score, fake.score)}
         for auxiliary in terms.auxiliary:
-            _add(losses, auxiliary, auxiliary.critic(real, _required(inputs.y), fake, _required(inputs.y_fake)))
+            _add(
+                losses,
+                auxiliary,
+                auxiliary.critic(
+                    real,
+                    _required(inputs.y, "y"),
+                    fake,
+                    _required(inputs.y_fake, "y_fake"),
+                ),
+            )
         batch = CriticBatch(x, inputs.y, x_fake, inputs.y_fake, real, fake, inputs)
         with _precision(terms, inputs):
             for regularizer in terms.critic_regularizers:
@@ -115,11 +120,15 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
             if x is None:
                 real_score, fake = None, _wide(critic(x_fake, inputs.y_fake))
             else:
-                real, fake = _judge_both(critic, x, inputs.y, x_fake, inputs.y_fake)
+                real, fake = _score_both(critic, x, inputs.y, x_fake, inputs.y_fake)
                 real_score = real.score
         losses = {"adversarial": terms.loss.generator(real_score, fake.score)}
         for auxiliary in terms.auxiliary:
-            _add(losses, auxiliary, auxiliary.generator(fake, _required(inputs.y_fake)))
+            _add(
+                losses,
+                auxiliary,
+                auxiliary.generator(fake, _required(inputs.y_fake, "y_fake")),
+            )
         batch = GeneratorBatch(x_fake_plain, fake, inputs)
         with _precision(terms, inputs):
             for regularizer in terms.generator_regularizers:
@@ -153,7 +162,7 @@ def gradients_as_laid_out(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[T
     )
 
 
-def _judge_both(
+def _score_both(
     critic: Critic, x: Tensor, y: Tensor | None, x_fake: Tensor, y_fake: Tensor | None
 ) -> tuple[CriticOutput, CriticOutput]:
     if has_batch_statistics(critic):
@@ -166,7 +175,7 @@ def _judge_both(
 def _augment(terms: Terms, inputs: StepInputs, x: Real, x_fake: Tensor) -> tuple[Real, Tensor]:
     if terms.augment is None:
         return x, x_fake
-    real_draws, fake_draws = _required(inputs.augmentation)
+    real_draws, fake_draws = _required(inputs.augmentation, "augmentation")
     return None if x is None else terms.augment(x, real_draws), terms.augment(x_fake, fake_draws)
 
 
@@ -195,10 +204,10 @@ def _add(losses: dict[str, Tensor], term: object, value: Tensor) -> None:
     losses[unique] = value
 
 
-def _required(value: T | None) -> T:
+def _required(value: T | None, name: str) -> T:
     if value is None:
         raise ValueError(
-            "this step needs something that its inputs lack: real images, labels or augmentation parameters. "
-            "Class terms need a generator and critic with num_classes."
+            f"this step needs StepInputs.{name}, got None. Losses that compare with real images and the critic need x, "
+            "class terms y and y_fake (of networks with num_classes), an augmentation its parameters."
         )
     return value

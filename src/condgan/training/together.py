@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
-from condgan.training.interruption import interrupt_between_steps
-from condgan.training.state import TrainerState
-from condgan.training.stores import ImageStore
-from condgan.training.trainer import Trainer
+from condgan.training.datasets import ImageRange, as_labelled
+from condgan.training.distributed import rank_and_world
+from condgan.training.inputs import ImageStore
+from condgan.training.trainer import Trainer, TrainerState, interrupt_between_steps
 from condgan.types import LabelledData
 
 
 def fit_together(
     trainers: Sequence[Trainer],
-    data: LabelledData,
+    data: LabelledData | Dataset[Any] | DataLoader[Any],
     *,
     steps: int,
     batch_size: int = 64,
     generator_batch_size: int | None = None,
+    image_range: ImageRange | None = None,
     max_resident_bytes: int = 2**32,
+    progress: bool = True,
 ) -> list[TrainerState]:
     """Train several trainers on the same data, one step of each in turn, as `Trainer.fit` trains one.
 
     Each ends as if it had been trained alone: nothing random is shared. On a CUDA device each has a stream of its own,
-    so that small networks run at the same time; with `engine="cuda_graph_iteration"` the host launches one graph a
+    so that small networks run at the same time; with `engine="cuda_graph_iteration"` the host launches one graph per
     step. Trainers on the same device share one copy of the images. Those that were resumed at different steps end at
     different times.
 
@@ -36,11 +42,13 @@ def fit_together(
 
     Args:
         trainers: The trainers, such as those of several seeds.
-        data: Labelled samples of the networks' shape and classes.
+        data: As in `Trainer.fit`.
         steps: Total of generator updates of each.
         batch_size: As in `Trainer.fit`.
         generator_batch_size: As in `Trainer.fit`.
+        image_range: As in `Trainer.fit`.
         max_resident_bytes: As in `Trainer.fit`.
+        progress: Show one progress bar for all of them where standard error is a terminal, unless a callback does.
 
     Returns:
         Their states at the end.
@@ -53,6 +61,7 @@ def fit_together(
     """
     if len({id(trainer) for trainer in trainers}) < len(trainers):
         raise ValueError(f"trainers must be different ones, got one of {len(trainers)} twice. Make one for each seed.")
+    data = as_labelled(data, image_range=image_range)
     stores: dict[torch.device, ImageStore] = {}
     inputs = []
     for trainer in trainers:
@@ -72,9 +81,21 @@ def fit_together(
         for trainer in trainers:
             trainer.request_stop(reason)
 
-    with interrupt_between_steps(stop) as interrupted:
-        turns = [_Turns(t, t._steps(i, interrupted)) for t, i in zip(trainers, inputs, strict=True)]
-        errors = _train_in_turn(turns)
+    shown = any(callback.shows_progress for trainer in trainers for callback in trainer.callbacks)
+    bar: tqdm[Any] = tqdm(
+        total=steps * len(trainers),
+        initial=sum(min(steps, trainer.state.step) for trainer in trainers),
+        desc=f"training {len(trainers)} trainers",
+        unit="step",
+        disable=shown or not (progress and sys.stderr.isatty() and rank_and_world()[0] == 0),
+    )
+    try:
+        with interrupt_between_steps(stop) as interrupted, bar:
+            turns = [_Turns(t, t._steps(i, interrupted)) for t, i in zip(trainers, inputs, strict=True)]
+            errors = _train_in_turn(turns, bar)
+    finally:
+        for store in stores.values():
+            store.close()
     if errors:
         raise ExceptionGroup(f"{len(errors)} of {len(trainers)} trainers failed; the others are trained", errors)
     return [trainer.state for trainer in trainers]
@@ -91,7 +112,7 @@ class _Turns:
             self.stream.wait_stream(torch.cuda.current_stream(trainer.device))
 
     def take(self) -> bool:
-        """Do one step; return whether there was one left."""
+        """Do one step; return whether there was one."""
         with self._on_stream():
             return next(self.steps, self) is not self
 
@@ -105,7 +126,7 @@ class _Turns:
                     error.add_note(f"the trainer with seed {self.trainer.seed} could not end as it should: {raised!r}")
 
     def join(self) -> None:
-        """Let what comes next on the present stream wait for the steps."""
+        """Let what comes next on the current stream wait for the steps."""
         if self.stream is not None:
             torch.cuda.current_stream(self.trainer.device).wait_stream(self.stream)
 
@@ -113,7 +134,7 @@ class _Turns:
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
 
-def _train_in_turn(turns: Sequence[_Turns]) -> list[Exception]:
+def _train_in_turn(turns: Sequence[_Turns], bar: tqdm[Any]) -> list[Exception]:
     """Take one step of each in turn until all are at their ends; return the errors that ended some earlier."""
     errors: list[Exception] = []
     left = list(turns)
@@ -128,7 +149,9 @@ def _train_in_turn(turns: Sequence[_Turns]) -> list[Exception]:
                     error.add_note(f"in trainer {number} of those trained together (seed {turn.trainer.seed})")
                     errors.append(error)
                     more = False
-                if not more:
+                if more:
+                    bar.update()
+                else:
                     left.remove(turn)
     except BaseException as error:  # Ctrl-C in one of them ends all
         for failed in errors:

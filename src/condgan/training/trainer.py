@@ -1,37 +1,40 @@
-"""The training loop: draws, steps, optimizers, averages, callbacks."""
+"""The training loop: draws, steps, optimizers, averages, and the callbacks that observe it."""
 
 from __future__ import annotations
 
+import re
+import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from collections.abc import Generator as StepByStep
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from typing_extensions import override
 
+from condgan.devices import best_device
 from condgan.networks.base import Critic, Generator
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.sampling import ClassLaw, LabelLaw, sample
-from condgan.training.callbacks import Callback, Checkpoint, callback_states, restore_callbacks
 from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
 from condgan.training.checks import check_data, check_regularizers, check_terms
+from condgan.training.datasets import ImageRange, as_labelled
 from condgan.training.distributed import any_process, broadcast, rank_and_world
-from condgan.training.divergence import FiniteLatch
+from condgan.training.divergence import FiniteGuard
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
-from condgan.training.engines import EngineName, NoInputs, Update, make_engine
-from condgan.training.interruption import interrupt_between_steps
-from condgan.training.lookahead import Lookahead
-from condgan.training.optimizer import OptimizerConfig, Schedule, schedule_factor
-from condgan.training.player import Player, Role
-from condgan.training.randomness import DefaultRngs
-from condgan.training.sampler import Request, Sampler
-from condgan.training.setup import best_device, describe, fastest_convolutions, make_sampler
-from condgan.training.state import TrainerState
+from condgan.training.engines import EngineName, NoInputs, Update, fastest_convolutions, make_engine
+from condgan.training.inputs import ImageStore, Prefetcher, Request, ResidentStore, Sampler
+from condgan.training.optimizer import OptimizerConfig, OptimizerFactory, Role, Schedule, Updater, schedule_factor
+from condgan.training.random import DefaultRngs
 from condgan.training.step import Networks, Precision, Terms, critic_step, generator_step
-from condgan.training.stores import ImageStore
 from condgan.types import (
     AdversarialLoss,
     Augmentation,
@@ -39,6 +42,127 @@ from condgan.types import (
     LabelledData,
     StepInputs,
 )
+
+
+@dataclass(slots=True)
+class TrainerState:
+    """Where training stands.
+
+    Attributes:
+        step: Generator updates done.
+        images_seen: Real images shown to the critic.
+        total_steps: Generator updates that the current `fit` goes up to.
+        metrics: The newest values that were read, by name.
+    """
+
+    step: int = 0
+    images_seen: int = 0
+    total_steps: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Callback:
+    """Base of callbacks: every hook does nothing. A callback observes, and may call `trainer.request_stop(reason)`.
+
+    Args:
+        every: Call `on_step_end` every `every` steps and at the last. The other hooks are called each time.
+
+    Attributes:
+        runs_last: Whether it is called after those that do not run last: a checkpoint holds what the others did.
+        shows_progress: Whether it shows how far training is, so that `fit` shows no bar of its own.
+
+    Raises:
+        ValueError: If `every` is less than 1.
+    """
+
+    every: int = 1
+    runs_last: ClassVar[bool] = False
+    shows_progress: ClassVar[bool] = False
+
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}.")
+        self.every = every
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Training begins, or goes on after a resume."""
+
+    def on_critic_step_end(self, trainer: Trainer) -> None:
+        """The critic was updated once."""
+
+    def on_generator_step_end(self, trainer: Trainer) -> None:
+        """The generator was updated once, and its average."""
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """A step ended whose number is a multiple of `every`, or the last one."""
+
+    def on_evaluate_end(self, trainer: Trainer) -> None:
+        """An `Evaluate` put its results into `trainer.state.metrics`."""
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Training ended as planned or on request."""
+
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        """Training ended with an error, which is raised again after this."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the callback must remember in a checkpoint: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class ProgressBar(Callback):
+    """Shows steps, the rate, the time left and the newest losses.
+
+    Args:
+        every: Steps between readings of the metrics; each reading waits for the device.
+        description: Text in front of the bar.
+    """
+
+    shows_progress = True
+
+    def __init__(self, *, every: int = 20, description: str = "training") -> None:
+        super().__init__(every)
+        self.description = description
+        self._bar: tqdm[Any] | None = None
+
+    @override
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self._images = trainer.state.images_seen
+        self._began = time.perf_counter()
+        self._bar = tqdm(
+            total=trainer.state.total_steps,
+            initial=trainer.state.step,
+            desc=self.description,
+            unit="step",
+            disable=not trainer.is_main_process,
+        )
+
+    @override
+    def on_step_end(self, trainer: Trainer) -> None:
+        if self._bar is None:
+            return
+        metrics = trainer.read_metrics()
+        rate = (trainer.state.images_seen - self._images) / (time.perf_counter() - self._began)
+        shown = {"critic": metrics["critic/adversarial"], "generator": metrics["generator/adversarial"]}
+        self._bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()} | {"img/s": f"{rate:.0f}"})
+        self._bar.update(trainer.state.step - self._bar.n)
+
+    @override
+    def on_fit_end(self, trainer: Trainer) -> None:
+        self._close(trainer)
+
+    @override
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        self._close(trainer)
+
+    def _close(self, trainer: Trainer) -> None:
+        if self._bar is not None:
+            self._bar.update(trainer.state.step - self._bar.n)
+            self._bar.close()
+            self._bar = None
 
 
 class Trainer:
@@ -59,25 +183,37 @@ class Trainer:
         regularizers: Regularizers of the critic and of the generator, in one list.
         augment: Differentiable augmentation in front of the critic, of real and generated images.
         critic_steps: Critic updates for each generator update.
-        generator_optimizer: Adam settings of the generator.
-        critic_optimizer: Adam settings of the critic.
-        schedule: Factor of both learning rates over the progress of training.
+        generator_optimizer: Adam settings of the generator, or what makes its optimizer from a list of parameters,
+            such as `lambda p: torch.optim.RMSprop(p, lr=5e-5)`.
+        critic_optimizer: The same of the critic.
+        schedule: Factor of all learning rates over the progress of training.
         ema_decay: Final decay of the averaged generator, in [0, 1).
-        label_law: Law of the labels of generated images.
-        sampling: Law of the classes of real images.
+        label_law: Distribution of the labels of generated images.
+        sampling: Distribution of the classes of real images.
         dequantize: Add uniform noise of one grey level to real uint8 images.
-        precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is told otherwise; or `"bf16"` for
-            autocast passes with losses and norms in float32.
+        precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is configured otherwise; or
+            `"bf16"` for autocast passes with losses and norms in float32.
         engine: How updates are run, with the same results: `"eager"` as written; `"cuda_graph"` recorded once for
             each kind of update and replayed; `"cuda_graph_iteration"` all of a step recorded as one, draws and average
             included, which takes the least of the host's time; `"auto"` is `"cuda_graph"` on CUDA. What cannot be
             recorded runs in the next simpler way, with a warning. `trainer.engine.name` says what runs.
         device: Where to train; by default CUDA, then MPS, then the CPU.
         seed: Seed of all draws in training.
-        callbacks: Observers, called in this order, but checkpoints last: they hold what the others did in the step.
+        callbacks: Observers, called in this order, but those that run last, such as checkpoints, after the others.
+
+    Attributes:
+        networks: The generator and the critic.
+        terms: The terms of the losses, and the augmentation.
+        state: How far training is, and the newest metrics.
+        callbacks: The observers, in the order in which they are called.
+        engine: What runs the updates.
+        device: Where they run.
+        seed: The seed.
+        last_evaluation: What the newest `Evaluate` measured.
+        between_steps: Whether no step is under way, so that the state can be saved.
 
     Raises:
-        TypeError: If an entry of `regularizers` is none.
+        TypeError: If an entry of `regularizers` is not a critic or generator regularizer.
         ValueError: If parts do not fit one another; the message says which and what to do.
 
     Examples:
@@ -107,8 +243,8 @@ class Trainer:
         regularizers: Sequence[CriticRegularizer | GeneratorRegularizer] = (),
         augment: Augmentation | None = None,
         critic_steps: int = 1,
-        generator_optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
-        critic_optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
+        generator_optimizer: OptimizerConfig | OptimizerFactory = OptimizerConfig(),  # noqa: B008 - frozen
+        critic_optimizer: OptimizerConfig | OptimizerFactory = OptimizerConfig(),  # noqa: B008 - frozen
         schedule: Schedule = "constant",
         ema_decay: float = 0.999,
         label_law: LabelLaw = "uniform",
@@ -121,8 +257,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.device = torch.device(device) if device is not None else best_device()
-        self.rng = torch.Generator(self.device).manual_seed(seed)
-        self.engine = make_engine(engine, self.device, rngs=(self.rng,))
+        self._rng = torch.Generator(self.device).manual_seed(seed)
         check_regularizers(regularizers)
         self.terms = Terms(
             loss=loss,
@@ -141,28 +276,32 @@ class Trainer:
         self.sampling = sampling
         self.dequantize = dequantize
         self.seed = seed
-        self.callbacks = tuple(sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint)))
+        self.callbacks = tuple(sorted(callbacks, key=lambda callback: callback.runs_last))
         self.state = TrainerState()
         self.last_evaluation: dict[str, float] = {}
         self.between_steps = True
         self._sampler: Sampler | None = None
-        self._inputs: Lookahead | None = None
+        self._inputs: Prefetcher | None = None
         self._sample_rng = torch.Generator(self.device).manual_seed(seed + 1)
-        self.players: dict[Role, Player] = {
-            "generator": Player("generator", generator, generator_optimizer),
-            "critic": Player("critic", critic, critic_optimizer),
+        self._updaters: dict[Role, Updater] = {
+            "generator": Updater("generator", generator, generator_optimizer),
+            "critic": Updater("critic", critic, critic_optimizer),
         }
+        obstacles = [updater.obstacle_to_graphs for updater in self._updaters.values()]
+        obstacle = next(filter(None, obstacles), None)
+        self.engine = make_engine(engine, self.device, rngs=(self._rng,), obstacle=obstacle)
         self.ema_decay = ema_decay
         self._ema = ExponentialMovingAverage(generator, ema_decay)
         self._ema_ready_at: int | None = None
         # What changes from step to step and is read on the device: a CUDA graph keeps Python's numbers as they were.
         self._step_number = torch.zeros((), dtype=torch.int64, device=self.device)
         self._ema_weight = torch.zeros((), dtype=next(generator.parameters()).dtype, device=self.device)
-        self._latch = FiniteLatch()
+        self._guard = FiniteGuard()
         self._critic_updates = 0
         self._data_fingerprint: str | None = None
         self._default_rngs = DefaultRngs(self.device, seed)
         self._stop_reason: str | None = None
+        self._bar: ProgressBar | None = None
 
     @property
     def is_main_process(self) -> bool:
@@ -173,60 +312,95 @@ class Trainer:
     def ema(self) -> Generator:
         """The averaged generator, in evaluation mode, with batch statistics re-estimated for its weights.
 
-        The statistics are averages over 1 024 samples under the label law of generator steps.
+        The statistics are averages over 1 024 samples with labels as in generator steps.
         """
+        self._refresh_ema()
+        return self._ema.generator
+
+    def _refresh_ema(self) -> None:
+        """Re-estimate the batch statistics of the averaged generator if it has moved since."""
         if self._ema_ready_at != self.state.step and self._sampler is not None:
             rng = torch.Generator(self.device).manual_seed(self.seed + 2)
             reestimate_statistics(self._ema.generator, [self._sampler.latents_and_labels(128, rng) for _ in range(8)])
             self._ema_ready_at = self.state.step
-        return self._ema.generator
 
     @property
     def settings(self) -> dict[str, Any]:
         """How this trainer is set up, as plain values for logs and results."""
-        return describe(self)
+        terms = self.terms
+        return {
+            "generator": type(self.networks.generator).__name__,
+            "critic": type(self.networks.critic).__name__,
+            "loss": _in_words(terms.loss),
+            "auxiliary": [_in_words(term) for term in terms.auxiliary],
+            "regularizers": [_in_words(term) for term in (*terms.critic_regularizers, *terms.generator_regularizers)],
+            "augment": None if terms.augment is None else _in_words(terms.augment),
+            "critic_steps": self.critic_steps,
+            "generator_optimizer": self._updaters["generator"].settings,
+            "critic_optimizer": self._updaters["critic"].settings,
+            "schedule": _in_words(self.schedule),
+            "ema_decay": self.ema_decay,
+            "label_law": _in_words(self.label_law),
+            "sampling": _in_words(self.sampling),
+            "dequantize": self.dequantize,
+            "precision": terms.precision,
+            "device": self.device.type,
+            "seed": self.seed,
+        }
 
     def fit(
         self,
-        data: LabelledData,
+        data: LabelledData | Dataset[Any] | DataLoader[Any],
         *,
         steps: int,
         batch_size: int = 64,
         generator_batch_size: int | None = None,
+        image_range: ImageRange | None = None,
         max_resident_bytes: int = 2**32,
+        progress: bool = True,
     ) -> TrainerState:
         """Train until `steps` generator updates have been done in all.
 
         After `resume` the call continues: with the same arguments the result equals that of an uninterrupted run, on
         CUDA up to the rounding of kernels that add up in no fixed order.
-        Ctrl-C ends training behind the present step, with checkpoints written, and then raises KeyboardInterrupt.
+        Ctrl-C ends training after the current step, with checkpoints written, and then raises KeyboardInterrupt.
 
         Args:
-            data: Labelled samples of the networks' shape and classes.
+            data: Labelled samples of the networks' shape and classes: an `ArrayDataset`, any map-style data set of
+                `(image, label)`, or a `DataLoader`, of which the data set and `num_workers` are used, but not batch
+                size, order or sampler. Items are read once, or anew for each batch where they do not fit into memory
+                or random transforms change them: see `as_labelled`, which has more options.
             steps: Total of generator updates; schedules run over it.
             batch_size: Real, and generated, samples of a critic step, over all processes.
             generator_batch_size: Samples of a generator step; by default `batch_size`.
+            image_range: Range of floating-point images, `(0, 1)` or `(-1, 1)`; uint8 images have [0, 255].
             max_resident_bytes: Images up to this size are copied to the device once; a larger set stays in host memory
                 and is sent ahead of each step. The samples are the same.
+            progress: Show a progress bar where standard error is a terminal, unless a callback shows progress.
 
         Returns:
             The state at the end.
 
         Raises:
+            TypeError: If the data are not a map-style data set.
             ValueError: If the data do not fit the networks, or are other data than before `resume`.
             TrainingDivergedError: If a loss or gradient was not finite.
-            KeyboardInterrupt: Behind the step in which Ctrl-C was pressed.
+            KeyboardInterrupt: After the step in which Ctrl-C was pressed.
         """
         inputs = self._begin_fit(
-            data,
+            as_labelled(data, image_range=image_range),
             steps=steps,
             batch_size=batch_size,
             generator_batch_size=generator_batch_size,
             max_resident_bytes=max_resident_bytes,
+            progress=progress,
         )
-        with interrupt_between_steps(self.request_stop) as interrupted:
-            for _ in self._steps(inputs, interrupted):
-                pass
+        try:
+            with interrupt_between_steps(self.request_stop) as interrupted:
+                for _ in self._steps(inputs, interrupted):
+                    pass
+        finally:
+            inputs.sampler.store.close()
         return self.state
 
     def _begin_fit(
@@ -237,8 +411,9 @@ class Trainer:
         batch_size: int,
         generator_batch_size: int | None,
         max_resident_bytes: int,
+        progress: bool = False,
         store: ImageStore | None = None,
-    ) -> Lookahead:
+    ) -> Prefetcher:
         """Check what `fit` is given and return the inputs of its steps; `store` already has the images of the data."""
         generator_batch_size = batch_size if generator_batch_size is None else generator_batch_size
         check_data(self.networks, data, steps=steps, batch_size=batch_size, generator_batch_size=generator_batch_size)
@@ -250,10 +425,12 @@ class Trainer:
         self._data_fingerprint = data.fingerprint
         self.state.total_steps = steps
         self._stop_reason = None
-        self._sampler = make_sampler(self, data, max_resident_bytes, store=store)
+        shown = any(callback.shows_progress for callback in self.callbacks)
+        self._bar = ProgressBar() if progress and not shown and sys.stderr.isatty() else None
+        self._sampler = self._make_sampler(data, max_resident_bytes, store=store)
         critic_request = Request(batch_size)
         generator_request = Request(generator_batch_size, real=self.terms.loss.needs_real_scores)
-        self._inputs = Lookahead(self._sampler, [critic_request] * self.critic_steps + [generator_request])
+        self._inputs = Prefetcher(self._sampler, [critic_request] * self.critic_steps + [generator_request])
         if self.engine.name == "cuda_graph_iteration":
             self.engine.forget()  # iterations that drew from another sampler
             if obstacle := self._obstacle_to_iterations(self._sampler):
@@ -262,48 +439,73 @@ class Trainer:
             broadcast([*part.parameters(), *part.buffers()])
         return self._inputs
 
-    def _steps(self, inputs: Lookahead, interrupted: Callable[[], bool]) -> StepByStep[None, None, None]:
+    def _make_sampler(self, data: LabelledData, max_resident_bytes: int, *, store: ImageStore | None = None) -> Sampler:
+        """Return the sampler of what the steps need."""
+        generator, terms = self.networks.generator, self.terms
+        return Sampler(
+            data,
+            latent_dim=generator.latent_dim,
+            conditional=generator.num_classes is not None,
+            label_law=self.label_law,
+            sampling=self.sampling,
+            dequantize=self.dequantize,
+            augment=terms.augment,
+            noise=any(regularizer.needs_noise for regularizer in terms.critic_regularizers),
+            rng=self._rng,
+            device=self.device,
+            dtype=next(generator.parameters()).dtype,
+            max_resident_bytes=max_resident_bytes,
+            store=store,
+        )
+
+    def _steps(self, inputs: Prefetcher, interrupted: Callable[[], bool]) -> StepByStep[None, None, None]:
         """Train to the end of `fit`, and yield after each step."""
         total = self.state.total_steps
         try:
-            self._call("on_fit_start")
+            for callback in self._observers():
+                callback.on_fit_start(self)
             while self.state.step < total and not any_process(self._stop_reason is not None, self.device):
                 self._step(inputs)
                 yield
             self.read_metrics()
             if any_process(interrupted(), self.device):
                 raise KeyboardInterrupt
-            self._call("on_fit_end")
+            for callback in self._observers():
+                callback.on_fit_end(self)
         except BaseException as error:
-            for callback in self.callbacks:
+            for callback in self._observers():
                 callback.on_exception(self, error)
             raise
         finally:
             inputs.close()
 
-    def _step(self, inputs: Lookahead) -> None:
+    def _step(self, inputs: Prefetcher) -> None:
         self.between_steps = False
         self.networks.generator.train()
         self.networks.critic.train()
         factor = schedule_factor(self.schedule, self.state.step / self.state.total_steps)
-        for player in self.players.values():
-            player.set_learning_rate(factor)
+        for updater in self._updaters.values():
+            updater.set_learning_rate(factor)
         if self.engine.name == "cuda_graph_iteration":
             self._iterate_at_once(inputs)
         else:
             self._iterate(inputs)
         self.state.step += 1
         self.between_steps = True
-        self._call("on_generator_step_end")
-        self._call("on_step_end")
+        for callback in self._observers():
+            callback.on_generator_step_end(self)
+        for callback in self._observers():
+            if self.state.step % callback.every == 0 or self.state.step == self.state.total_steps:
+                callback.on_step_end(self)
 
-    def _iterate(self, inputs: Lookahead) -> None:
+    def _iterate(self, inputs: Prefetcher) -> None:
         """Do the updates of a step one by one."""
         for request in inputs.steps[:-1]:
             self._run("critic", self._critic_updates, next(inputs))
             self._critic_updates += 1
             self.state.images_seen += request.batch_size
-            self._call("on_critic_step_end")
+            for callback in self._observers():
+                callback.on_critic_step_end(self)
         self._run("generator", self.state.step, next(inputs))
         self._ema.update(self.networks.generator)
 
@@ -311,16 +513,16 @@ class Trainer:
         kind, update = self._update(role, number)
         with self._as_in_training():
             metrics = self.engine.run(kind, update, inputs)
-        self._latch.observe(metrics, self.state.step)
+        self._guard.observe(metrics, self.state.step)
 
-    def _iterate_at_once(self, inputs: Lookahead) -> None:
+    def _iterate_at_once(self, inputs: Prefetcher) -> None:
         """Do the updates of a step, with their draws and what follows them, as one update."""
         updates = [self._update("critic", self._critic_updates + i) for i in range(self.critic_steps)]
         updates.append(self._update("generator", self.state.step))
 
         def iterate(nothing: NoInputs) -> dict[str, Tensor]:
             for (_, update), request in zip(updates, inputs.steps, strict=True):
-                self._latch.observe(update(inputs.sampler.draw(request)), self._step_number)
+                self._guard.observe(update(inputs.sampler.draw(request)), self._step_number)
             self._ema.move(self.networks.generator, self._ema_weight)
             return {}
 
@@ -333,7 +535,7 @@ class Trainer:
 
     def _obstacle_to_iterations(self, sampler: Sampler) -> str | None:
         """Return why the iterations of `fit` cannot be recorded as a whole, or None if they can."""
-        if sampler.store.lookahead:
+        if not isinstance(sampler.store, ResidentStore):
             return "images that are not on the device are sent ahead of each update (see max_resident_bytes)"
         for callback in self.callbacks:
             if getattr(callback.on_critic_step_end, "__func__", None) is not Callback.on_critic_step_end:
@@ -341,13 +543,13 @@ class Trainer:
         return None
 
     def _update(self, role: Role, number: int) -> tuple[Hashable, Update[StepInputs]]:
-        """Return the kind of an update and the update; with other lazy terms active it is another kind."""
+        """Return the kind of an update and the update. Which lazy regularizers are due is part of the kind."""
         terms = self.terms.due(number)
         active = terms.critic_regularizers if role == "critic" else terms.generator_regularizers
         step = critic_step if role == "critic" else generator_step
 
         def update(inputs: StepInputs) -> dict[str, Tensor]:
-            return self.players[role].update(step(self.networks, terms, inputs))
+            return self._updaters[role].update(step(self.networks, terms, inputs))
 
         return (role, *map(id, active)), update
 
@@ -358,7 +560,7 @@ class Trainer:
             yield
 
     def request_stop(self, reason: str) -> None:
-        """End `fit` behind the present step."""
+        """End `fit` after the current step."""
         self._stop_reason = reason
 
     def read_metrics(self) -> dict[str, float]:
@@ -367,7 +569,7 @@ class Trainer:
         Raises:
             TrainingDivergedError: If a loss or gradient was not finite in any step so far.
         """
-        self.state.metrics |= self._latch.read()
+        self.state.metrics |= self._guard.read()
         return self.state.metrics
 
     def sample(self, y: Tensor | Sequence[int] | int, *, seed: int | None = None) -> Tensor:
@@ -383,7 +585,7 @@ class Trainer:
         Raises:
             ValueError: If the labels do not fit the generator.
         """
-        self._latch.check()
+        self._guard.check()
         rng = self._sample_rng if seed is None else torch.Generator(self.device).manual_seed(seed)
         return sample(self.ema, y, rng=rng)
 
@@ -398,7 +600,7 @@ class Trainer:
             raise RuntimeError("a checkpoint must be written between steps: call save from on_step_end or after fit.")
         self.read_metrics()
         if self.is_main_process:
-            _ = self.ema  # the saved average must have statistics that fit it
+            self._refresh_ema()  # the saved average must have statistics that fit it
             write_checkpoint(folder, self.state.step, self._state_dict(), keep=keep)
 
     def resume(self, folder: str | Path) -> bool:
@@ -414,9 +616,10 @@ class Trainer:
         if content is None:
             return False
         if content["settings"] != self.settings:
-            changed = [k for k, v in self.settings.items() if content["settings"].get(k) != v]
+            then = content["settings"]
+            changed = [f"{k} was {then.get(k)!r} and is {v!r}" for k, v in self.settings.items() if then.get(k) != v]
             raise ValueError(
-                f"the checkpoint in {folder} was made with other settings: {', '.join(changed)} differ. "
+                f"the checkpoint in {folder} was made with other settings: {'; '.join(changed)}. "
                 "Make the Trainer as it was, or choose another folder."
             )
         self._load_state_dict(content)
@@ -434,7 +637,7 @@ class Trainer:
     def _parts(self) -> dict[str, Any]:
         return {
             **self._modules(),
-            **{f"{role}_optimizer": player.optimizer for role, player in self.players.items()},
+            **{f"{role}_optimizer": updater.optimizer for role, updater in self._updaters.items()},
         }
 
     def _state_dict(self) -> dict[str, Any]:
@@ -444,10 +647,10 @@ class Trainer:
             "critic_updates": self._critic_updates,
             "ema_updates": self._ema.updates,
             "data_fingerprint": self._data_fingerprint,
-            "rng": self.rng.get_state() if self._inputs is None else self._inputs.rng_state,
+            "rng": self._rng.get_state() if self._inputs is None else self._inputs.rng_state,
             "sample_rng": self._sample_rng.get_state(),
             "default_rngs": self._default_rngs.states,
-            "callbacks": callback_states(self.callbacks),
+            "callbacks": [(type(callback).__name__, callback.state_dict()) for callback in self.callbacks],
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
 
@@ -458,23 +661,58 @@ class Trainer:
         self._critic_updates = content["critic_updates"]
         self._ema.updates = content["ema_updates"]
         self._data_fingerprint = content["data_fingerprint"]
-        self.rng.set_state(content["rng"])
+        self._rng.set_state(content["rng"])
         self._sample_rng.set_state(content["sample_rng"])
         self._default_rngs.states = content["default_rngs"]
         self._ema_ready_at = self.state.step
-        self._latch = FiniteLatch()
+        self._guard = FiniteGuard()
         self.engine.forget()
         self.between_steps = True
-        restore_callbacks(self.callbacks, content["callbacks"])
+        self._restore_callbacks(content["callbacks"])
 
-    def _call(self, hook: str) -> None:
+    def _restore_callbacks(self, states: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Give each callback the state of the next one of its class; those that are new since then begin afresh."""
+        remembered: dict[str, list[dict[str, Any]]] = {}
+        for name, state in states:
+            remembered.setdefault(name, []).append(state)
         for callback in self.callbacks:
-            due = self.state.step % callback.every == 0 or self.state.step == self.state.total_steps
-            if hook != "on_step_end" or due:
-                getattr(callback, hook)(self)
+            if remembered.get(type(callback).__name__):
+                callback.load_state_dict(remembered[type(callback).__name__].pop(0))
+
+    def _observers(self) -> tuple[Callback, ...]:
+        """Return the callbacks and the progress bar of `fit` itself."""
+        return self.callbacks if self._bar is None else (self._bar, *self.callbacks)
 
     def evaluated(self, metrics: dict[str, float]) -> None:
-        """Put the results of an evaluation into `state.metrics` and tell the callbacks."""
+        """Put the results of an evaluation into `state.metrics` and call `on_evaluate_end`."""
         self.last_evaluation = metrics
         self.state.metrics |= metrics
-        self._call("on_evaluate_end")
+        for callback in self._observers():
+            callback.on_evaluate_end(self)
+
+
+@contextmanager
+def interrupt_between_steps(request_stop: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a stop after the current step; a second one interrupts at once."""
+    caught = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield caught.is_set
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def handle(signum: int, frame: Any) -> None:
+        if caught.is_set():
+            raise KeyboardInterrupt
+        caught.set()
+        request_stop("interrupted")
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield caught.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _in_words(part: object) -> str:
+    """Return what tells a part from others in every process: its `repr` without the address."""
+    return part if isinstance(part, str) else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(part))

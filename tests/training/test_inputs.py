@@ -5,9 +5,7 @@ import torch
 
 import condgan as cg
 from condgan.training import distributed
-from condgan.training.lookahead import Lookahead
-from condgan.training.sampler import Request, Sampler
-from condgan.training.stores import ResidentStore, StreamedStore
+from condgan.training.inputs import Prefetcher, Request, ResidentStore, Sampler, StreamedStore
 
 COUNTS = (60, 30, 10)
 
@@ -205,6 +203,7 @@ class FromFile:
         self.images = torch.from_file(str(path), shared=True, size=data.images.numel(), dtype=torch.uint8)
         self.images = self.images.view_as(data.images)
         self.labels, self.num_classes, self.class_counts = data.labels, 3, data.class_counts
+        self.image_shape = data.image_shape
 
 
 @pytest.mark.parametrize("dequantize", [False, True])
@@ -214,7 +213,7 @@ def test_a_streamed_store_gives_the_same_samples_in_the_same_order(tmp_path, deq
     streamed = make_sampler(FromFile(tmp_path / "images"), max_resident_bytes=199, **options)
     assert (type(resident.store), type(streamed.store)) == (ResidentStore, StreamedStore)
     steps = [Request(6), Request(6), Request(8, real=False)]
-    ahead = Lookahead(streamed, steps)
+    ahead = Prefetcher(streamed, steps)
     for request in steps * 3:
         one, other = resident.draw(request), next(ahead)
         for a, b in zip(one.tensors(), other.tensors(), strict=True):
@@ -229,11 +228,12 @@ def test_images_are_on_their_way_before_they_are_asked_for(tmp_path):
     class Noting(StreamedStore):
         asked = 0
 
-        def fetch(self, index):
+        def fetch(self, index, rng):
             self.asked += 1
-            return super().fetch(index)
+            return super().fetch(index, rng)
 
     sampler = make_sampler()
-    sampler.store = Noting(coded_images().images, torch.device("cpu"))
-    next(Lookahead(sampler, [Request(4)]))
+    images = coded_images().images
+    sampler.store = Noting(lambda index, seed: images[index], torch.device("cpu"))
+    next(Prefetcher(sampler, [Request(4)]))
     assert sampler.store.asked == 3

@@ -1,12 +1,28 @@
-"""PyTorch's default generators, kept apart from the caller's."""
+"""One seed for everything that draws by default, and a trainer's own default generators."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the default generators of Python, NumPy and PyTorch (all devices).
+
+    The library draws from generators of its own; this governs what does not: the initial weights of networks made
+    afterwards, and code of yours.
+
+    Args:
+        seed: At least 0.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the legacy generator is the one that other code draws from
+    torch.manual_seed(seed)
 
 
 class DefaultRngs:
@@ -64,3 +80,18 @@ def _in_place_on_cuda(rng: torch.Generator) -> Iterator[None]:
     finally:
         rng.graphsafe_set_state(default.graphsafe_get_state())  # another one than before if a recording has failed
         default.graphsafe_set_state(outside)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the default generators of Python, NumPy and PyTorch's CPU, and restore the caller's states afterwards."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 - what a data set's transforms may draw from
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002

@@ -1,0 +1,543 @@
+"""The command line: `condgan train | sample | evaluate | study` for any folder of labelled images.
+
+A flag is a field of a command below, or a keyword of what the command calls: `RecipeConfig`, `StudyConfig`,
+`metrics.evaluate`. Its default and its help are those of the keyword. `--config FILE` reads flags from a TOML file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import inspect
+import json
+import math
+import re
+import shlex
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Union, cast, get_args, get_origin, get_type_hints
+
+import torch
+import tyro
+from docstring_parser import parse as parse_docstring
+
+from condgan.data import ArrayDataset, ImageFolder, check_disjoint
+from condgan.devices import best_device
+from condgan.files import check_names, from_json, to_json, write_json
+from condgan.images import save_picture, save_sheet, to_uint8
+from condgan.metrics import Evaluation, evaluate
+from condgan.runs import RecipeConfig, load_generator, load_run, train_generator
+from condgan.sampling import sample
+from condgan.study import Study, StudyConfig, merge, write_report
+from condgan.study.report.words import answer_words, question_words
+from condgan.study.summaries import summarize
+from condgan.training import TrainingDivergedError
+from condgan.types import ImageShape
+
+__all__ = ["main"]
+
+RESEARCH_ONLY = "For research only: nothing that comes out of it may be used to diagnose anybody."
+_TEST_SHARE, _VALIDATION_SHARE = 0.2, 0.15
+
+Flags = Any  # an instance of a class that `_flags` made
+Rule = Callable[[Path], str]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 2 for a mistake in what was given, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = " ".join(["condgan", *words[:1]])
+    try:
+        _parse(words).execute(words)
+    except (ValueError, OSError, FloatingPointError, TrainingDivergedError) as error:
+        sys.stderr.write(f"{name}: error: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{name}: interrupted; the same command goes on from here\n")
+        return 130
+    return 0
+
+
+def say(line: str) -> None:
+    """Tell the user something that is not a result."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _flags(about: str, target: Callable[..., Any], *names: str) -> type[Any]:
+    """Return a dataclass of keywords of a function or class: flags with the keywords' types, defaults and help.
+
+    Args:
+        about: What they are, for the help.
+        target: The function or class; its docstring describes the keywords.
+        *names: Which; all by default.
+    """
+    plain_class = inspect.isclass(target) and not is_dataclass(target)
+    hints = get_type_hints(target.__init__ if plain_class else target)
+    help_of = {entry.arg_name: entry.description for entry in parse_docstring(inspect.getdoc(target) or "").params}
+    factories = {entry.name: entry.default_factory for entry in fields(target)} if is_dataclass(target) else {}
+    made = []
+    for name, parameter in inspect.signature(target).parameters.items():
+        if names and name not in names:
+            continue
+        text = " ".join((help_of[name] or "").replace("`", "").split())
+        factory = factories.get(name, MISSING)
+        default = field(default=parameter.default) if factory is MISSING else field(default_factory=factory)
+        made.append((name, Annotated[_without_objects(hints[name]), tyro.conf.arg(help=text)], default))
+    return make_dataclass("Flags", made, namespace={"__doc__": about}, frozen=True, kw_only=True)
+
+
+def _without_objects(hint: Any) -> Any:
+    """Return what can be typed of a union: no devices, no extractors."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    typed = [part for part in get_args(hint) if not inspect.isclass(part) or part.__module__ == "builtins"]
+    return Union[tuple(typed)]  # noqa: UP007  # made when the program runs
+
+
+def _all_but(cls: type[Any], *names: str) -> tuple[str, ...]:
+    return tuple(entry.name for entry in fields(cls) if entry.name not in names)
+
+
+def _given(flags: Flags) -> dict[str, Any]:
+    """Return the keywords that flags stand for."""
+    return {entry.name: getattr(flags, entry.name) for entry in fields(flags)}
+
+
+_GENERATOR = "How generators are trained."
+_TrainFlags = _flags(_GENERATOR, RecipeConfig, *_all_but(RecipeConfig, "keep", "evaluations"))
+_RecipeFlags = _flags(_GENERATOR, RecipeConfig, *_all_but(RecipeConfig, "recipe", "networks"))
+_StudyFlags = _flags("What the study computes.", StudyConfig, *_all_but(StudyConfig, "image_shape", "recipes"))
+_RunFlags = _flags("How training is run.", train_generator, "seed", "precision", "device")
+_JudgeFlags = _flags("How images are judged.", evaluate, "extractor", "precision", "device", "seed")
+_DeviceFlags = _flags("Where to compute.", Study, "device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """How folders of images are read.
+
+    Args:
+        image_shape: Channels (1 for greyscale, 3 for colour), height and width in pixels, to which images are resized.
+        groups: Which images belong to one patient: a regular expression whose captured groups, or whole match, in the
+            path name the patient; or a .csv file with the columns path and group.
+        split_seed: Seed of the splits.
+    """
+
+    image_shape: ImageShape = (1, 64, 64)
+    groups: str | None = None
+    split_seed: int = 0
+
+    def read(self, root: Path, *, class_names: Sequence[str] | None = None) -> ImageFolder:
+        """Read a folder that holds one folder for each class.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+            ValueError: If its images or classes do not fit, or no patient can be read off a path.
+        """
+        rule = None if self.groups is None else group_rule(self.groups, root)
+        return ImageFolder(root, self.image_shape, group=rule, class_names=class_names, progress=False)
+
+    def split(self, data: ArrayDataset, share: float) -> tuple[ArrayDataset, ArrayDataset]:
+        """Set a share of the patients aside."""
+        return data.split(share, seed=self.split_seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedOn:
+    """What `condgan evaluate` must know of the training: the content of `data.json`.
+
+    Args:
+        folders: How the folder was read.
+        held_out: Share of the patients that was not trained on.
+    """
+
+    folders: Folders
+    held_out: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand:
+    """Train a generator, or go on with it.
+
+    Args:
+        data: Folder with one folder of images for each class.
+        out: Where the generator goes.
+        held_out: Share of the patients that is not trained on, for condgan evaluate; 0 trains on all.
+        time_limit: Minutes after which to stop for now.
+        config: TOML file with flags, such as steps = 4500; those of the command line override it.
+    """
+
+    data: tyro.conf.Positional[Path]
+    out: Path
+    held_out: float = 0.15
+    time_limit: float | None = None
+    config: Path | None = None
+    folders: Folders = Folders()
+    generator: Annotated[Flags, tyro.conf.arg(constructor=_TrainFlags)]
+    running: Annotated[Flags, tyro.conf.arg(constructor=_RunFlags)]
+
+    groups: ClassVar[tuple[type[Any], ...]] = (Folders, _TrainFlags, _RunFlags)
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Run the command."""
+        config = RecipeConfig(**_given(self.generator))
+        folder = self.folders.read(self.data)
+        data: ArrayDataset = self.folders.split(folder, self.held_out)[0] if self.held_out else folder
+        say(f"training on {data}")
+        write_json(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
+        deadline = math.inf if self.time_limit is None else time.monotonic() + 60 * self.time_limit
+        done = train_generator(config, data, self.out, deadline=deadline, report=say, **_given(self.running))
+        say("stopped by the time limit: the same command goes on from here" if done is None else f"done: {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleCommand:
+    """Generate images of some classes.
+
+    Args:
+        folder: Folder of condgan train, or of a study's generator.
+        out: Where the images go.
+        classes: Names of classes; by default all.
+        count: Images of each class.
+        grid: One sheet, a row per class, instead of single files.
+        seed: Seed of the images.
+        device: Where to compute; by default CUDA, then MPS, then the CPU.
+        config: TOML file with flags; those of the command line override it.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    out: Path
+    classes: tuple[str, ...] = ()
+    count: int = 16
+    grid: bool = False
+    seed: int = 0
+    device: str | None = None
+    config: Path | None = None
+
+    groups: ClassVar[tuple[type[Any], ...]] = ()
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Run the command."""
+        if self.count < 1:
+            raise ValueError(f"--count must be at least 1, got {self.count}.")
+        device = self.device or best_device()
+        names = load_run(self.folder).class_names
+        generator = load_generator(self.folder, device=device)
+        chosen = self.classes or names
+        check_names("--classes", chosen, names)
+        y = torch.tensor([names.index(name) for name in chosen]).repeat_interleave(self.count)
+        images = to_uint8(sample(generator, y, rng=torch.Generator(device).manual_seed(self.seed))).cpu()
+        if self.grid:
+            save_sheet(images, self.out / "samples.png", columns=self.count)
+        else:
+            for number, (image, label) in enumerate(zip(images, y.tolist(), strict=True)):
+                save_picture(image, self.out / names[label] / f"{number % self.count:05d}.png")
+        say(f"{len(images)} images in {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand:
+    """Judge the images of a generator: fidelity, diversity, memorization.
+
+    Args:
+        folder: Folder of condgan train.
+        data: The folder that it was trained on.
+        test: Folder of test images of other patients.
+        no_real_images: Write no picture of real images.
+        config: TOML file with flags; those of the command line override it.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    data: tyro.conf.Positional[Path]
+    test: Path
+    no_real_images: bool = False
+    config: Path | None = None
+    judging: Annotated[Flags, tyro.conf.arg(constructor=_JudgeFlags)]
+
+    groups: ClassVar[tuple[type[Any], ...]] = (_JudgeFlags,)
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Run the command."""
+        path = self.folder / "data.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{str(self.folder)!r} must be a folder of condgan train, and has no data.json.")
+        trained_on = from_json(TrainedOn, json.loads(path.read_text(encoding="utf-8")))
+        expected = load_run(self.folder).train.fingerprint
+        if not trained_on.held_out:
+            raise ValueError("the generator was trained on all images (--held-out 0): none are left to compare with.")
+        folder = trained_on.folders.read(self.data)
+        test = trained_on.folders.read(self.test, class_names=folder.class_names)
+        train, held_out = trained_on.folders.split(folder, trained_on.held_out)
+        if train.fingerprint != expected:
+            raise ValueError(
+                f"{str(self.data)!r} must be what the generator was trained on, fingerprint {expected}, got "
+                f"{train.fingerprint}. Has the folder changed?"
+            )
+        if folder.groups is not None:
+            check_disjoint(training=folder, test=test)
+        given = _given(self.judging)
+        found = evaluate(
+            load_generator(self.folder, device=given["device"] or best_device()),
+            train,
+            test=test,
+            held_out=held_out,
+            neighbors=None if self.no_real_images else self.folder / "neighbors.png",
+            **given,
+        )
+        write_json(self.folder / "evaluation.json", to_json(found))
+        for line in _in_words(found):
+            say(line)
+        say(f"all figures are in {self.folder / 'evaluation.json'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyCommand:
+    """Find out what generated images are good for.
+
+    Trains generators, trains classifiers on real and generated images, tests them on real ones, judges the images, and
+    writes results.json and report.html. What is finished is never run again: the same command goes on where it was
+    stopped.
+
+    Args:
+        data: Folder with one folder of images for each class.
+        out: Folder of the study.
+        test: Folder of test images of other patients; by default a fifth of the patients.
+        recipes: Recipes of the generators; acwgan_gp:dcgan takes other networks than its own. A table [recipes.NAME] of
+            the TOML file describes one with flags of its own.
+        cells: Run only cells of these names, such as 'gan-*' 'classifier-real-*'.
+        list_cells: Print the names of all cells and run none.
+        time_limit: Minutes after which to stop for now.
+        no_real_images: Keep and show no real image, so that the folder can be shared.
+        merge: Put folders of the same study, run by several machines, into --out; nothing is run.
+        config: TOML file with flags, such as seeds = 5; those of the command line override it.
+    """
+
+    data: tyro.conf.Positional[Path | None] = None
+    out: Path
+    test: Path | None = None
+    recipes: tuple[str, ...] = ("acgan", "acwgan_gp")
+    cells: tuple[str, ...] = ("*",)
+    list_cells: bool = False
+    time_limit: float | None = None
+    no_real_images: bool = False
+    merge: tuple[Path, ...] = ()
+    config: Path | None = None
+    folders: Folders = Folders()
+    generators: Annotated[Flags, tyro.conf.arg(constructor=_RecipeFlags)]
+    plan: Annotated[Flags, tyro.conf.arg(constructor=_StudyFlags)]
+    running: Annotated[Flags, tyro.conf.arg(constructor=_DeviceFlags)]
+
+    groups: ClassVar[tuple[type[Any], ...]] = (Folders, _RecipeFlags, _StudyFlags, _DeviceFlags)
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Run the command."""
+        if self.merge:
+            merge(self.merge, self.out)
+            self._report()
+            return
+        if self.data is None:
+            raise ValueError("the folder of images is missing. Only --merge needs none.")
+        config = StudyConfig(
+            image_shape=self.folders.image_shape,
+            recipes=dict(self._recipe(entry, words) for entry in self.recipes),
+            **_given(self.plan),
+        )
+        study = Study(
+            config,
+            *self._read(self.data),
+            self.out,
+            real_images=not self.no_real_images,
+            progress=say,
+            command=shlex.join(["condgan", *words]),
+            **_given(self.running),
+        )
+        if self.list_cells:
+            sys.stdout.write("\n".join(cell.name for cell in study.cells) + "\n")
+            return
+        for note in study.data.description.notes:
+            say(f"NOTE: {note}")
+        try:
+            study.run(self.cells, time_limit=None if self.time_limit is None else 60 * self.time_limit)
+        finally:
+            self._report()
+
+    def _recipe(self, entry: str, words: Sequence[str]) -> tuple[str, RecipeConfig]:
+        """Return the name and configuration of an entry: a table of the file, or `recipe` or `recipe:networks`."""
+        recipe, _, networks = entry.partition(":")
+        table = _recipe_tables(self.config).get(entry)
+        flags = _given(self.generators)
+        if table is not None:
+            flags = _given(cast("StudyCommand", _parse(words, table=table)).generators)
+            recipe, networks = table.get("recipe", entry), table.get("networks", "")
+        if networks:
+            flags["networks"] = networks
+        return entry.replace(":", "_"), RecipeConfig(recipe=recipe, **flags)
+
+    def _read(self, root: Path) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
+        """Return training, validation and test images, no patient in two of them."""
+        folder = self.folders.read(root)
+        if self.test is None:
+            rest, test = self.folders.split(folder, _TEST_SHARE)
+        else:
+            rest, test = folder, self.folders.read(self.test, class_names=folder.class_names)
+        return *self.folders.split(rest, _VALIDATION_SHARE), test
+
+    def _report(self) -> None:
+        results = summarize(self.out)
+        results.write(self.out / "results.json")
+        report = write_report(results, self.out, real_images=not self.no_real_images)
+        for verdict in results.verdicts:
+            say(f"{question_words(verdict)} {answer_words(verdict)}")
+        say(f"the report is {report}")
+
+
+Command = TrainCommand | SampleCommand | EvaluateCommand | StudyCommand
+_COMMANDS: dict[str, type[Any]] = {
+    "train": TrainCommand,
+    "sample": SampleCommand,
+    "evaluate": EvaluateCommand,
+    "study": StudyCommand,
+}
+
+
+def _parse(words: Sequence[str], *, table: Mapping[str, Any] | None = None) -> Command:
+    """Read a command: the flags of its file, those of a table of the file, and those of the command line over both."""
+    name, rest = (words[0], words[1:]) if words else ("", [])
+    if name in _COMMANDS:
+        file = _config_file(rest)
+        content = {} if file is None else _read_toml(file)
+        tables = content.get("recipes")
+        if isinstance(tables, dict):
+            content["recipes"] = list(tables)
+        command = _COMMANDS[name]
+        known = {entry.name for cls in (command, *command.groups) for entry in fields(cls)} - {
+            "config",
+            "data",
+            "folder",
+        }
+        check_names(f"keys of {file}", content, known)
+        given = {**content, **{key: value for key, value in (table or {}).items() if key not in ("recipe", "networks")}}
+        # after the folders, before the flags: a list of values must not take a folder in, and the last flag counts
+        at = next((place for place, word in enumerate(rest) if word.startswith("-")), len(rest))
+        rest = [*rest[:at], *(word for key, value in given.items() for word in _as_words(key, value)), *rest[at:]]
+    commands: Any = Union[tuple(Annotated[cls, tyro.conf.subcommand(key)] for key, cls in _COMMANDS.items())]  # noqa: UP007
+    parsed: Command = tyro.cli(
+        commands,
+        prog="condgan",
+        description="Train conditional GANs on labelled images, and find out what the generated images are good for. "
+        + RESEARCH_ONLY,
+        args=[*words[:1], *rest],
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    return parsed
+
+
+def _config_file(words: Sequence[str]) -> Path | None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    file: Path | None = parser.parse_known_args(list(words))[0].config
+    return file
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{str(file)!r} must be TOML: {error}.") from error
+
+
+def _recipe_tables(file: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the recipes that a file describes by tables, each checked."""
+    tables = {} if file is None else _read_toml(file).get("recipes", {})
+    if not isinstance(tables, dict):
+        return {}
+    for name, table in tables.items():
+        check_names(f"keys of [recipes.{name}]", table, _all_but(RecipeConfig))
+    return tables
+
+
+def _as_words(key: str, value: Any) -> list[str]:
+    """Return a key of a TOML file as words of a command line."""
+    flag = "--" + key.replace("_", "-")
+    if isinstance(value, bool):
+        return [flag] if value else []
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    if isinstance(value, dict):
+        return [flag, *(str(part) for pair in value.items() for part in pair)]
+    return [f"{flag}={value}"]
+
+
+def group_rule(groups: str, root: Path) -> Rule:
+    r"""Return the rule that maps a path relative to `root` to its patient.
+
+    A path in a CSV file is relative to `root`, or begins with the name of `root`.
+
+    Args:
+        groups: A regular expression, or the name of a `.csv` file.
+        root: The folder of the images.
+
+    Raises:
+        ValueError: If it is not a regular expression, or the file lacks a column. The rule raises it for a path
+            without patient.
+        FileNotFoundError: If the file does not exist.
+
+    Examples:
+        >>> rule = group_rule(r"person(\d+)_(bacteria|virus)|IM-(\d+)", Path("train"))
+        >>> rule(Path("ill/person7_virus_1.png")), rule(Path("normal/IM-0115-1.png"))
+        ('7-virus', '0115')
+    """
+    if groups.lower().endswith(".csv"):
+        return _csv_rule(Path(groups), root)
+    try:
+        pattern = re.compile(groups)
+    except re.error as error:
+        raise ValueError(f"--groups must be a regular expression or a .csv file, got {groups!r}: {error}.") from error
+
+    def rule(path: Path) -> str:
+        match = pattern.search(path.as_posix())
+        if match is None:
+            raise ValueError("--groups does not match")
+        return "-".join(part for part in match.groups() if part is not None) or match.group()
+
+    return rule
+
+
+def _csv_rule(file: Path, root: Path) -> Rule:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        table = csv.DictReader(lines)
+        missing = {"path", "group"} - set(table.fieldnames or ())
+        if missing:
+            raise ValueError(f"{str(file)!r} must have the columns path and group, got {table.fieldnames}.")
+        known = {row["path"].replace("\\", "/"): row["group"] for row in table}
+    name = root.resolve().name
+
+    def rule(path: Path) -> str:
+        for key in (f"{name}/{path.as_posix()}", path.as_posix()):
+            if key in known:
+                return known[key]
+        raise ValueError(f"not in {file.name}")
+
+    return rule
+
+
+def _in_words(found: Evaluation) -> list[str]:
+    lines = [f"{part} cannot be judged: {reason}" for part, reason in found.refusals.items()]
+    if found.fidelity is not None:
+        for name, scores in {"all classes": found.fidelity.overall, **found.fidelity.per_class}.items():
+            kid = scores["kid"]
+            lines.append(
+                f"{name}: KID {kid.generated.value:.4f}, real training images {kid.floor.value:.4f}, difference "
+                f"{kid.difference.value:+.4f} [{kid.difference.low:+.4f}, {kid.difference.high:+.4f}]"
+            )
+    if found.diversity is not None:
+        lines += [f"{name}: {entry.explanation}" for name, entry in found.diversity.per_class.items()]
+    if found.memorization is not None:
+        lines += [f"{name}: {entry.verdict.words}" for name, entry in found.memorization.per_class.items()]
+    return lines

@@ -1,0 +1,387 @@
+"""The labelled images in memory that every data set of the library is, and what must hold between data sets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Generic, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from typing_extensions import TypeVar
+
+from condgan.data.splits import group_split
+from condgan.types import ImageShape
+
+Groups = Tensor | np.ndarray | Sequence[int] | Sequence[str]
+"""A group for each sample, by name or by number."""
+
+Shape = TypeVar("Shape", bound=tuple[int, ...], default=ImageShape, covariant=True)
+
+_SHOWN = 10
+
+
+class Grouped(Protocol):
+    """Samples that may belong to groups, such as patients. `ArrayDataset` is one."""
+
+    @property
+    def labels(self) -> Tensor:
+        """`(N,)` int64."""
+
+    @property
+    def groups(self) -> Tensor | None:
+        """`(N,)` int64, the place of each sample's group in `group_names`; None if groups are unknown."""
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the groups."""
+
+
+class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
+    """Labelled samples held in memory as one tensor: a map-style data set of pairs (image, label).
+
+    Images are kept as `uint8` and turned into floats in [-1, 1] batch by batch. Samples that are not images (points of
+    a plane, feature vectors) may be floats of any shape and are used as they are; to a type checker such data are an
+    `ArrayDataset[tuple[int, ...]]`.
+
+    A group is the patient or site that a sample comes from. Names identify groups, and a number counts as the name
+    that it is written as: equal names in two data sets mean the same patient, whether or not `subset` and `split` made
+    them of one. Where two archives both count from 1, name their patients apart before you compare them.
+
+    Args:
+        images: The samples. NumPy arrays are accepted too.
+        labels: One label for each sample.
+        class_names: Names of the classes in label order. By default the labels themselves, as strings.
+        groups: One group for each sample, as a name or a number. Splits and intervals keep a group whole.
+        source: Where the samples come from, for results and messages.
+        attribution: Credit to give wherever samples are shown, as the license of the data asks.
+        paths: One name for each sample, the file that it was read from, relative to the data's folder.
+
+    Attributes:
+        groups: `(N,)` int64, the place of each sample's group in `group_names`, or None.
+        group_names: Names of the groups that have samples here: numbers in ascending order, names in alphabetical.
+
+    Shape:
+        - `images`: `(N, C, H, W)` uint8, or `(N, *)` floating point.
+        - `labels`: `(N,)`, integers in `[0, K)`.
+        - `groups`: `(N,)`, names or integers, or None.
+
+    Raises:
+        ValueError: If shapes, types or label values do not fit, values are not finite, or a class has fewer than
+            two samples.
+
+    Examples:
+        >>> import numpy as np
+        >>> images = np.zeros((4, 1, 28, 28), dtype=np.uint8)
+        >>> data = ArrayDataset(images, [0, 1, 0, 1], class_names=["normal", "ill"], groups=["cy", "al", "cy", "bo"])
+        >>> data.num_classes, data.image_shape, data.class_counts
+        (2, (1, 28, 28), (2, 2))
+        >>> data.group_names, data.groups
+        (('al', 'bo', 'cy'), tensor([2, 0, 2, 1]))
+        >>> image, label = data[3]
+        >>> image.shape, label
+        (torch.Size([1, 28, 28]), 1)
+    """
+
+    def __init__(
+        self,
+        images: Tensor | np.ndarray,
+        labels: Tensor | np.ndarray | Sequence[int],
+        *,
+        class_names: Sequence[str] | None = None,
+        groups: Groups | None = None,
+        source: str = "arrays",
+        attribution: str | None = None,
+        paths: Sequence[str] = (),
+    ) -> None:
+        self.images = _as_tensor(images).contiguous()
+        self.labels = _as_int64("labels", labels)
+        self.groups, self.group_names = _name_groups(groups)
+        self.paths = tuple(paths)
+        self._check_samples()
+        num_classes = len(class_names) if class_names is not None else int(self.labels.max()) + 1
+        self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
+        self.source = source
+        self.attribution = attribution
+        self._check_labels()
+
+    def _check_samples(self) -> None:
+        images, count = self.images, len(self.images)
+        if images.dtype == torch.uint8:
+            if images.ndim != 4:
+                raise ValueError(
+                    f"images must have the shape (N, C, H, W), got {tuple(images.shape)}. Greyscale images need a "
+                    "channel axis: images[:, None]; channels-last images need images.transpose(0, 3, 1, 2)."
+                )
+        elif not images.is_floating_point():
+            raise ValueError(
+                f"images must be uint8 (0 to 255) or floating point, got {images.dtype}. Rescale to 0..255 and cast "
+                "to uint8."
+            )
+        elif not torch.isfinite(images).all():
+            raise ValueError("images must be finite, got NaN or infinite values. Clean or leave out those samples.")
+        if count == 0:
+            raise ValueError("images must hold at least one sample, got none.")
+        if self.paths and len(self.paths) != count:
+            raise ValueError(f"paths must have one entry for each sample, {count}, or be empty, got {len(self.paths)}.")
+        for name, values in (("labels", self.labels), ("groups", self.groups)):
+            if values is not None and values.shape != (count,):
+                raise ValueError(
+                    f"{name} must have the shape ({count},), one for each image, got {tuple(values.shape)}. "
+                    "Multi-label targets are not supported: choose one label for each image."
+                )
+
+    def _check_labels(self) -> None:
+        count = len(self.class_names)
+        if len(set(self.class_names)) < count:
+            raise ValueError(f"class_names must differ from each other, got {list(self.class_names)}.")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= count:
+            raise ValueError(
+                f"labels must be integers with values in [0, {count}), got values in [{low}, {high}]. Labels start "
+                "at 0, and class_names needs one name for each class."
+            )
+        rare = [f"{name} ({n})" for name, n in zip(self.class_names, self.class_counts, strict=True) if n < 2]
+        if rare:
+            raise ValueError(
+                f"every class needs at least two samples, got {', '.join(rare)}. Add images, or leave the class out."
+            )
+        if count < 2:
+            raise ValueError(
+                f"a class-conditional data set needs at least two classes, got one: {self.class_names[0]!r}. "
+                "Point to the folder that holds one folder for each class."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name}: {n}" for name, n in zip(self.class_names, self.class_counts, strict=True))
+        return f"{type(self).__name__}({len(self)} samples of shape {self.image_shape}; {counts}; from {self.source})"
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> Shape:
+        """Shape of one sample, `(C, H, W)` for images."""
+        return cast("Shape", tuple(self.images.shape[1:]))
+
+    @cached_property
+    def class_counts(self) -> tuple[int, ...]:
+        """Number of samples of each class."""
+        return tuple(torch.bincount(self.labels, minlength=self.num_classes).tolist())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of samples, labels and groups, as 16 hexadecimal digits: equal data have equal fingerprints."""
+        digest = hashlib.sha256(repr((tuple(self.images.shape), str(self.images.dtype), self.class_names)).encode())
+        for tensor in (self.images, self.labels, self.groups):
+            # the buffer itself: copies would double the memory of large data
+            digest.update(b"none" if tensor is None else tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
+    def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> ArrayDataset[Shape]:
+        """Return the samples at `indices` as a data set of the same classes, with their groups by the same names.
+
+        Raises:
+            ValueError: If `indices` are not integers, or a class keeps fewer than two samples.
+        """
+        index = _as_tensor(indices)
+        if index.is_floating_point() or index.dtype == torch.bool:
+            raise ValueError(f"indices must be integers, got {index.dtype}. Turn a mask into mask.nonzero().flatten().")
+        part = self._with(self.images[index], index)
+        if self.groups is not None:
+            present, part.groups = self.groups[index].unique(return_inverse=True)
+            part.group_names = tuple(self.group_names[number] for number in present.tolist())
+        return part
+
+    def with_groups(self, groups: Groups | Callable[[Path], str | int]) -> ArrayDataset[Shape]:
+        """Return the same samples with other groups.
+
+        Args:
+            groups: One group for each sample, as a name or a number; or a rule that maps a path, relative to the data's
+                folder, to the name of its group.
+
+        Raises:
+            ValueError: If shapes do not fit, or a rule is given and the data have no paths.
+
+        Examples:
+            >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+            >>> data = ArrayDataset(images, [0, 0, 1, 1], paths=["ada-1.png", "ada-2.png", "ben-1.png", "cyd-1.png"])
+            >>> data.with_groups(lambda path: path.stem.split("-")[0]).group_names
+            ('ada', 'ben', 'cyd')
+        """
+        if callable(groups):
+            if not self.paths:
+                raise ValueError("a rule for groups needs paths, got data without any. Pass one group for each sample.")
+            groups = [str(groups(Path(path))) for path in self.paths]
+        named = self._with(self.images)
+        named.groups, named.group_names = _name_groups(groups)
+        named._check_samples()
+        return named
+
+    def _with(self, images: Tensor, index: Tensor | None = None) -> ArrayDataset[Shape]:
+        """Return other images, without groups, for all samples or for those at `index`."""
+        paths = self.paths if index is None or not self.paths else [self.paths[i] for i in index.tolist()]
+        return ArrayDataset(
+            images,
+            self.labels if index is None else self.labels[index],
+            class_names=self.class_names,
+            source=self.source,
+            attribution=self.attribution,
+            paths=paths,
+        )
+
+    def split(self, fraction: float, *, seed: int = 0) -> tuple[ArrayDataset[Shape], ArrayDataset[Shape]]:
+        """Split into `(rest, part)`, where `part` holds about `fraction` of each class and no group is torn apart.
+
+        The fraction is rounded to one over a whole number: 0.15 gives a seventh. See `condgan.data.splits.group_split`.
+        """
+        rest, part = group_split(self.labels, self.groups, fraction=fraction, seed=seed)
+        return self.subset(rest), self.subset(part)
+
+    def resize(self, height: int, width: int) -> ArrayDataset[Shape]:
+        """Return the same samples at another size, by antialiased bilinear interpolation (itself at its own size).
+
+        Raises:
+            ValueError: If the samples are not uint8 images, or a side is less than 1.
+        """
+        if self.images.dtype != torch.uint8:
+            raise ValueError(f"only uint8 images can be resized, got {self.images.dtype}.")
+        if height < 1 or width < 1:
+            raise ValueError(f"height and width must be at least 1, got {height} and {width}.")
+        if self.image_shape[1:] == (height, width):
+            return self
+        images = [
+            F.interpolate(chunk.float(), (height, width), mode="bilinear", antialias=True).round().to(torch.uint8)
+            for chunk in torch.split(self.images, 256)
+        ]
+        resized = self._with(torch.cat(images))
+        resized.groups, resized.group_names = self.groups, self.group_names
+        return resized
+
+
+def check_disjoint(**sets: Grouped) -> None:
+    """Make sure that no group (patient) is in two of the data sets. Groups are compared by name.
+
+    Args:
+        sets: The data sets, by the names that messages give them.
+
+    Raises:
+        ValueError: If a group is in two of them, or a data set has no groups.
+
+    Examples:
+        >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+        >>> train = ArrayDataset(images, [0, 1, 0, 1], groups=["ada", "ben", "cyd", "dan"])
+        >>> check_disjoint(training=train, test=ArrayDataset(images, [0, 1, 0, 1], groups=["eva", "eva", "fay", "gus"]))
+        >>> check_disjoint(training=train, test=ArrayDataset(images, [0, 1, 0, 1], groups=["dan", "eva", "fay", "gus"]))
+        Traceback (most recent call last):
+            ...
+        ValueError: training and test images must not share groups, got 1 in both: dan. ...
+    """
+    for name, data in sets.items():
+        if data.groups is None:
+            raise ValueError(f"{name} images must have groups, got None. Pass groups= with the patient of each sample.")
+    for (first, one), (second, other) in combinations(sets.items(), 2):
+        shared = sorted(set(one.group_names) & set(other.group_names))
+        if shared:
+            more = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
+            raise ValueError(
+                f"{first} and {second} images must not share groups, got {len(shared)} in both: "
+                f"{', '.join(shared[:_SHOWN])}{more}. Split by group with data.split, drop these groups from one of "
+                "the two, or name them apart with data.with_groups if they are different patients."
+            )
+
+
+def check_compatible(role: str, data: ArrayDataset, class_names: Sequence[str], image_shape: tuple[int, ...]) -> None:
+    """Make sure that data fit a classifier.
+
+    Raises:
+        ValueError: If samples are not uint8 images, or classes or image shape differ from the given ones.
+    """
+    if data.images.dtype != torch.uint8:
+        raise ValueError(
+            f"{role} must hold uint8 images, got {data.images.dtype}. Convert images in [-1, 1] with "
+            "condgan.images.to_uint8."
+        )
+    if data.image_shape != tuple(image_shape):
+        raise ValueError(
+            f"{role} must have the image shape of the training set, {tuple(image_shape)}, got {data.image_shape}. "
+            "Read all sets at one size."
+        )
+    if data.class_names != tuple(class_names):
+        raise ValueError(
+            f"{role} must have the classes of the training set, {tuple(class_names)}, got {data.class_names}. Pass "
+            "the same class_names, in the same order, to all sets."
+        )
+    absent = [name for name, count in zip(data.class_names, data.class_counts, strict=True) if not count]
+    if absent:
+        raise ValueError(f"{role} must hold every class, got no images of {', '.join(absent)}.")
+
+
+def number_groups(*sets: Grouped) -> list[Tensor]:
+    """Return the group of each sample of several data sets, numbered so that equal names have equal numbers.
+
+    Without groups each sample is a group of its own.
+
+    Shape:
+        - each result: `(N,)` int64, for the data set's N samples.
+
+    Raises:
+        ValueError: If some of the data sets have groups and others have none.
+
+    Examples:
+        >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+        >>> first = ArrayDataset(images, [0, 1, 0, 1], groups=["ben", "ada", "ben", "cyd"])
+        >>> number_groups(first, ArrayDataset(images, [0, 1, 0, 1], groups=["ada", "dan", "dan", "eva"]))
+        [tensor([0, 1, 0, 2]), tensor([1, 3, 3, 4])]
+    """
+    if all(data.groups is None for data in sets):
+        return list(torch.arange(sum(len(data.labels) for data in sets)).split([len(data.labels) for data in sets]))
+    names: list[list[str]] = []
+    for data in sets:
+        if data.groups is None:
+            raise ValueError(
+                "all data sets or none must have groups, or they cannot be compared. Pass groups= with the patient of "
+                "each sample."
+            )
+        names.append([data.group_names[number] for number in data.groups.tolist()])
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(name for own in names for name in own))}
+    return [torch.tensor([numbers[name] for name in own]) for own in names]
+
+
+def _name_groups(groups: Groups | None) -> tuple[Tensor | None, tuple[str, ...]]:
+    if groups is None:
+        return None, ()
+    given = np.asarray(groups.cpu() if isinstance(groups, Tensor) else groups)
+    if given.dtype == object and all(isinstance(name, str) for name in given.flat):
+        given = given.astype(str)
+    if given.dtype.kind not in "iuU":
+        raise ValueError(f"groups must be names (strings) or integers, got {given.dtype}.")
+    names, numbers = np.unique(given, return_inverse=True)
+    return torch.from_numpy(numbers.reshape(given.shape)).long(), tuple(map(str, names.tolist()))
+
+
+def _as_tensor(values: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()
+    return torch.as_tensor(values)
+
+
+def _as_int64(name: str, values: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+    tensor = _as_tensor(values)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name} must be integers, got {tensor.dtype}. Map your classes to 0, 1, 2, ... first.")
+    return tensor.to(torch.int64)

@@ -1,0 +1,12 @@
+"""The device on which the library works unless another is named."""
+
+from __future__ import annotations
+
+import torch
+
+
+def best_device() -> torch.device:
+    """Return the current CUDA device; without CUDA, MPS; without either, the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,332 @@
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from condgan.cli import _parse, main
+from condgan.data import ChestPhantom
+from condgan.files import from_json
+from condgan.metrics import Evaluation
+from condgan.runs import RecipeConfig, load_run
+from condgan.study import Results, StudyConfig
+from condgan.study.folder import StudyFolder
+
+pytestmark = pytest.mark.usefixtures("tiny_classifier")
+
+TINY = [
+    "--image-shape",
+    "1",
+    "16",
+    "16",
+    "--base-channels",
+    "4",
+    "--batch-size",
+    "8",
+    "--precision",
+    "fp32",
+    "--device",
+    "cpu",
+]
+ROOT = Path(__file__).parents[1]
+PATIENT = r"patient(\d+)_"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder of training images and one of test images, as a radiologist may have them."""
+    root = tmp_path_factory.mktemp("scans")
+    for name, seed in (("train", 0), ("test", 1)):
+        data = ChestPhantom((80, 80), classes=2, image_shape=(1, 16, 16), difficulty=0.0, seed=seed)
+        for number, (image, y, group) in enumerate(zip(data.images, data.labels, data.groups, strict=True)):
+            path = root / name / data.class_names[int(y)] / f"patient{int(group)}_{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0].numpy()).save(path)
+    return root
+
+
+def read_results(folder):
+    return from_json(Results, json.loads((folder / "results.json").read_text()))
+
+
+def study(folders, out, *more):
+    seeds = ["--seeds", "1", "--classifier-seeds", "1", "--recipes", "acgan"]
+    steps = ["--steps", "3", "--classifier-steps", "5", "--classifier-epochs", "1"]
+    return main(["study", str(folders / "train"), "--out", str(out), "--groups", PATIENT, *TINY, *seeds, *steps, *more])
+
+
+def test_a_study_from_folders_to_report(folders, tmp_path, capsys):
+    out = tmp_path / "out"
+    arms = ["--arms", "real", "real_weighted", "synthetic_1x", "--test", str(folders / "test"), "--keep", "best_kid"]
+    assert study(folders, out, *arms, "--cells", "classifier-real*") == 0
+    assert study(folders, out, *arms) == 0
+    results = read_results(out)
+    assert len(results.cells) == results.cells_planned == 2 + 1 + 1 + 1
+    assert results.test_evaluations == {"acgan/fidelity": 1, "acgan/synthetic_1x": 1, "real": 1, "real_weighted": 1}
+    assert results.data.test.patients > 40
+    (gan,) = results.generators
+    assert gan.kept.criterion == "best_kid"
+    assert results.command.startswith(f"condgan study {folders}")
+    assert "For research only" in (out / "report.html").read_text()
+    said = capsys.readouterr().err
+    assert "[5/5] judge-acgan-s0-p100" in said
+    assert "the report is" in said
+
+
+def test_without_a_test_folder_patients_are_set_aside(folders, tmp_path):
+    more = ["--arms", "real", "--extractor", "None", "--no-real-images"]
+    assert study(folders, tmp_path, *more, "--list-cells") == 0
+    data = StudyFolder(tmp_path).study.data
+    assert sum(map(sum, (data.train.counts, data.validation.counts, data.test.counts))) == 160
+    assert not list(tmp_path.rglob("*.png"))
+    assert study(folders, tmp_path / "merged", "--merge", str(tmp_path)) == 0
+    assert (tmp_path / "merged" / "report.html").is_file()
+
+
+def test_a_patient_in_both_folders_is_one_line_and_exit_code_2(folders, tmp_path, capsys):
+    assert study(folders, tmp_path / "out", "--test", str(folders / "train")) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "condgan study: error: training and test images: train and test must not share groups" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--recipes", "acgn"], "Did you mean 'acgan'"),
+        (["--recipes", "acgan:resnt"], "Did you mean 'resnet'"),
+        (["--arms", "real", "synth"], "arms must be among"),
+        (["--cells", "gan-x"], "every pattern must fit a cell"),
+        (["--percents", "10"], "need reduced_class"),
+        (["--groups", "subject"], "--groups does not match"),
+        (["--groups", "("], "--groups must be a regular expression"),
+        (["--groups", "no.csv"], "No such file"),
+        (["--config", "no.toml"], "No such file"),
+    ],
+)
+def test_mistakes_are_one_line(folders, tmp_path, capsys, more, message):
+    assert study(folders, tmp_path / "out", *more) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("condgan study: error: ") and message in line for line in lines)
+    assert not any("Traceback" in line for line in lines)
+
+
+def config_of(folder):
+    return StudyFolder(folder).study.config
+
+
+def toml(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_file_holds_flags_and_the_command_line_overrides_them(folders, tmp_path):
+    file = toml(
+        tmp_path / "study.toml",
+        """
+        image_shape = [1, 16, 16]
+        groups = 'patient(\\d+)_'
+        recipes = ["acgan", "acwgan_gp:dcgan"]
+        arms = ["real", "synthetic_1x"]
+        seeds = 2
+        steps = 7
+        base_channels = 4
+        auxiliary = { real_weight = 1.0, generator_weight = 0.2 }
+        options = { ema_decay = 0.9 }
+        extractor = "None"
+        no_real_images = true
+        """,
+    )
+    out = tmp_path / "out"
+    words = ["study", str(folders / "train"), "--out", str(out), "--list-cells", "--config", file]
+    assert main([*words, "--steps", "9", "--arms", "real"]) == 0
+    shared = {
+        "steps": 9,
+        "base_channels": 4,
+        "auxiliary": {"real_weight": 1.0, "generator_weight": 0.2},
+        "options": {"ema_decay": 0.9},
+    }
+    assert config_of(out) == StudyConfig(
+        image_shape=(1, 16, 16),
+        recipes={
+            "acgan": RecipeConfig(recipe="acgan", **shared),
+            "acwgan_gp_dcgan": RecipeConfig(recipe="acwgan_gp", networks="dcgan", **shared),
+        },
+        arms=("real",),
+        seeds=2,
+        extractor=None,
+    )
+
+
+def test_recipes_of_a_file_may_differ_in_any_flag(folders, tmp_path, capsys):
+    file = toml(
+        tmp_path / "study.toml",
+        """
+        steps = 7
+        batch_size = 8
+        [recipes.weak]
+        recipe = "acgan"
+        steps = 5
+        auxiliary = { generator_weight = 0.1 }
+        [recipes.acwgan_gp]
+        networks = "dcgan"
+        """,
+    )
+    words = ["study", str(folders / "train"), "--image-shape", "1", "16", "16", "--list-cells", "--config", file]
+    assert main([*words, "--out", str(tmp_path / "a"), "--base-channels", "4"]) == 0
+    shared = {"batch_size": 8, "base_channels": 4}
+    assert config_of(tmp_path / "a").recipes == {
+        "weak": RecipeConfig(recipe="acgan", steps=5, auxiliary={"generator_weight": 0.1}, **shared),
+        "acwgan_gp": RecipeConfig(recipe="acwgan_gp", networks="dcgan", steps=7, **shared),
+    }
+    assert main([*words, "--out", str(tmp_path / "b"), "--steps", "3", "--recipes", "weak"]) == 0
+    (weak,) = config_of(tmp_path / "b").recipes.values()
+    assert weak == RecipeConfig(recipe="acgan", steps=3, batch_size=8, auxiliary={"generator_weight": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepps = 3", "Did you mean 'steps'"),
+        ("[recipes.acgan]\nstepps = 3", "keys of [recipes.acgan] must be among"),
+        ("steps 3", "must be TOML"),
+    ],
+)
+def test_mistakes_in_a_file_are_one_line(folders, tmp_path, capsys, text, message):
+    assert study(folders, tmp_path / "out", "--config", toml(tmp_path / "c.toml", text)) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("condgan study: error: ")
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [(["--steps", "ten"], "--steps"), (["--stepps", "3"], "--steps"), (["--keep", "best"], "best_kid")],
+)
+def test_a_wrong_flag_ends_with_code_2_and_a_hint(folders, tmp_path, capsys, more, message):
+    with pytest.raises(SystemExit) as end:
+        study(folders, tmp_path / "out", *more)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_patients_from_a_table(folders, tmp_path):
+    paths = [path.relative_to(folders).as_posix() for path in sorted(folders.rglob("*.png"))]
+    file = tmp_path / "patients.csv"
+    with file.open("w", newline="") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(["path", "group"])
+        writer.writerows([path, path.split("patient")[1].split("_")[0]] for path in paths)
+    counts = []
+    for number, groups in enumerate((str(file), PATIENT)):
+        out = tmp_path / str(number)
+        assert study(folders, out, "--groups", groups, "--test", str(folders / "test"), "--list-cells") == 0
+        counts.append(StudyFolder(out).study.data)
+    assert counts[0] == counts[1]
+    file.write_text("file,patient\n")
+    assert study(folders, tmp_path / "bad", "--groups", str(file)) == 2
+
+
+def test_train_sample_and_evaluate(folders, tmp_path, capsys):
+    run, data = tmp_path / "run", str(folders / "train")
+    train = ["train", data, "--out", str(run), "--recipe", "acgan", "--groups", PATIENT, *TINY]
+    assert main([*train, "--steps", "2"]) == 0
+    assert main([*train, "--steps", "3"]) == 0  # goes on
+    assert load_run(run).steps == 3
+
+    assert main(["sample", str(run), "--out", str(tmp_path / "images"), "--count", "3", "--classes", "pneumonia"]) == 0
+    assert sorted(p.name for p in (tmp_path / "images" / "pneumonia").iterdir()) == [
+        "00000.png",
+        "00001.png",
+        "00002.png",
+    ]
+    assert main(["sample", str(run), "--out", str(tmp_path / "sheet"), "--grid", "--count", "2"]) == 0
+    assert [p.name for p in (tmp_path / "sheet").iterdir()] == ["samples.png"]
+    assert main(["sample", str(run), "--out", str(tmp_path / "x"), "--classes", "pneumona"]) == 2
+    assert "Did you mean 'pneumonia'" in capsys.readouterr().err
+
+    judge = ["evaluate", str(run), data, "--precision", "fp32", "--device", "cpu", "--test"]
+    assert main([*judge, str(folders / "test")]) == 0
+    found = from_json(Evaluation, json.loads((run / "evaluation.json").read_text()))
+    assert found.fidelity.per_class["normal"]["kid"].generated.samples > 20
+    assert found.memorization is not None
+    assert "KID" in capsys.readouterr().err
+    assert main([*judge, data]) == 2
+    assert "must not share groups" in capsys.readouterr().err
+
+
+def test_a_run_on_all_images_cannot_be_evaluated(folders, tmp_path, capsys):
+    data = str(folders / "train")
+    assert (
+        main(["train", data, "--out", str(tmp_path), "--steps", "1", "--held-out", "0", "--recipe", "acgan", *TINY])
+        == 0
+    )
+    assert main(["evaluate", str(tmp_path), data, "--test", str(folders / "test")]) == 2
+    assert "trained on all images" in capsys.readouterr().err
+    assert main(["sample", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")]) == 2
+
+
+def test_help_says_what_it_is_for(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    assert "research only" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit) as end:
+        main(["study"])
+    assert end.value.code == 2
+
+
+def test_defaults_and_help_are_those_of_what_is_called(capsys):
+    """Every default stands once: the help has the values and words of the dataclasses."""
+    with pytest.raises(SystemExit):
+        main(["study", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"Generator updates. (default: {RecipeConfig().steps})" in said
+    config = StudyConfig(image_shape=(1, 8, 8), recipes={"acgan": RecipeConfig(recipe="acgan")})
+    assert f"(default: {config.classifier_steps})" in said
+    assert " ".join(config.arms) in said
+
+
+def commands_of(page):
+    """Yield the `condgan` commands of a page as words."""
+    for block in re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line)
+            if words[:1] == ["condgan"] and "..." not in words:
+                yield words[1:]
+
+
+PAGES = [ROOT / "README.md", ROOT / "docs" / "pages" / "get-started.md", ROOT / "docs" / "pages" / "results.md"]
+COMMANDS = [words for page in PAGES for words in commands_of(page.read_text())]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[" ".join(words[:2]) for words in COMMANDS])
+def test_commands_of_the_documentation_are_understood(words):
+    _parse(words)
+
+
+def test_the_documentation_has_every_command():
+    assert {words[0] for words in COMMANDS} == {"train", "sample", "evaluate", "study"}
+
+
+def test_the_commands_of_get_started_work(folders, tmp_path, monkeypatch):
+    """As printed, at the sizes of a test."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans").symlink_to(folders)
+    small = {
+        "train": [*TINY, "--steps", "2"],
+        "sample": ["--count", "2"],
+        "evaluate": ["--precision", "fp32"],
+        "study": [
+            *[*TINY, "--steps", "2", "--seeds", "1", "--classifier-seeds", "1", "--classifier-steps", "2"],
+            *["--classifier-epochs", "1", "--arms", "real", "synthetic_1x", "--extractor", "None"],
+        ],
+    }
+    for words in commands_of((ROOT / "docs" / "pages" / "get-started.md").read_text()):
+        assert main([*words, *small[words[0]]]) == 0
+    assert (tmp_path / "runs" / "second" / "evaluation.json").is_file()
+    assert (tmp_path / "runs" / "study" / "report.html").is_file()
