@@ -129,9 +129,8 @@ def test_shown_results_are_those_of_a_study(section, monkeypatch):
         )
     drawn = {path.name for path in (ROOT / "docs/pages/assets" / section).glob("*.png")}
     assert drawn == set(re.findall(rf"assets/{section}/(\S+\.png)", page))
-    for cell in results["cells"] if results else ():
-        if cell["kind"] == "classifier" and "error" not in cell and "Kermany" in results["data"]["source"]:
-            assert sum(map(sum, cell["confusion"])) == 624
+    for cell in results.classifiers if results and "Kermany" in results.data.source else ():
+        assert sum(map(sum, cell.report.confusion)) == 624
 
 
 def test_published_numbers_stand_beside_ours(monkeypatch):

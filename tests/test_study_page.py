@@ -95,9 +95,7 @@ def whole():
 
 
 def page_of(docs, results):
-    return docs.study_page.page_body(results, "assets", set(), "results.json").replace(
-        "\N{NO-BREAK SPACE}", " "
-    )
+    return docs.study_page.page_body(results, "assets", set(), "results.json").replace("\N{NO-BREAK SPACE}", " ")
 
 
 @pytest.mark.parametrize("name", MODULES)
