@@ -35,7 +35,8 @@ def run(load, tiny_classifier, small_config, phantoms, monkeypatch, tmp_path):
     monkeypatch.setitem(main.__globals__, "RESULTS", tmp_path / "results")
 
     def call(*options, out="out"):
-        command = ["study", "--out", str(tmp_path / out), "--size", "cpu", "--device", "cpu", *options]
+        folder = [] if out is None else ["--out", str(tmp_path / out)]
+        command = ["study", "--size", "cpu", "--device", "cpu", *folder, *options]
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as ended:
             main()
@@ -122,6 +123,13 @@ def test_a_generator_that_was_trained_again_does_not_replace_what_was_published(
 def test_a_name_that_fits_no_cell_is_refused(run):
     with pytest.raises(ValueError, match="every pattern must fit a cell, got gan-acgan-s0"):
         run("--cell", "gan-acgan-s0", "--cell", "classifier-*")
+
+
+def test_the_command_of_the_readme_needs_no_folder(run, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("--classes", "2", "--list", out=None) == 0
+    assert "gan-acgan-s0-p100" in capsys.readouterr().out.splitlines()
+    assert (tmp_path / "runs" / "study" / "cpu" / "two-classes" / "config.json").is_file()
 
 
 def test_several_machines_share_a_study(run, tmp_path):

@@ -2,7 +2,8 @@
 
 - Generated images *help* (`IMAGES_HELP`), or raise the recall of a class (`RECALL_RISES`), where the difference of an
   arm is above 0 with a p value, corrected for its family (Holm), below 1 - level. They do not where the simultaneous
-  intervals of all arms end at or below 0. Otherwise, and with fewer than three seeds, the answer is `CANNOT_TELL`.
+  intervals of all arms end at or below 0. Otherwise, and with fewer than three seeds, one cannot
+  tell.
 - A recipe's images *teach alone* (`TEACH_ALONE`) where the interval of the score lies above guessing; they do not where
   it lies below. With a single generator there is no interval.
 - One of two recipes is *better* (`BETTER_RECIPE`) where the corrected p value of their difference is below 1 - level.

@@ -1,0 +1,95 @@
+"""Records to JSON and back, and files that are written whole or not at all."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+
+import pytest
+
+from condgan.files import NOT_IN_JSON, from_json, to_json, write_json, write_whole
+
+
+class Color(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass(frozen=True)
+class Inner:
+    value: float
+    size: int = 1
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1, got {self.size}.")
+
+
+@dataclass(frozen=True)
+class Outer:
+    color: Color
+    inner: tuple[Inner, ...]
+    by_name: dict[str, Inner]
+    settings: dict[str, object]
+    label: str | None = None
+    scratch: list[int] = field(default_factory=list, compare=False, metadata=NOT_IN_JSON)
+
+
+RECORD = Outer(
+    color=Color.BLUE,
+    inner=(Inner(0.5), Inner(2.0, 3)),
+    by_name={"a": Inner(1.0)},
+    settings={"betas": [0.5, 0.9], "name": "adam", "nested": {"none": None}},
+    scratch=[1, 2],
+)
+
+
+def test_records_are_the_same_there_and_back():
+    content = json.loads(json.dumps(to_json(RECORD), allow_nan=False))
+    assert from_json(Outer, content) == RECORD
+    assert from_json(Outer, content).scratch == []
+    assert "scratch" not in content
+
+
+def test_numbers_that_are_not_finite_are_none_in_json():
+    content = to_json(Inner(math.inf))
+    assert content == {"value": None, "size": 1}
+    assert math.isnan(from_json(Inner, content).value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labell": "x"}, "unknown key 'labell', did you mean 'label'?"),
+        ({"scratch": [1]}, "unknown key 'scratch'"),
+        ({"color": "green"}, "color: 'green' is not a valid Color"),
+        ({"inner": [{"value": 1.0}, {"value": 1.0, "size": 0}]}, "inner[1]: size must be at least 1, got 0."),
+        ({"by_name": {"b": {"size": 1}}}, "by_name['b'].value is missing"),
+        ({"by_name": {"b": {"value": "much"}}}, "by_name['b'].value: could not convert string to float: 'much'"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(changes, message):
+    with pytest.raises(ValueError, match="Outer cannot be read: ") as raised:
+        from_json(Outer, {**to_json(RECORD), **changes})
+    assert message in str(raised.value)
+
+
+def test_everything_that_is_wrong_is_said():
+    with pytest.raises(ValueError, match="color is missing") as raised:
+        from_json(Outer, {"inner": [], "by_name": {}})
+    assert "settings is missing" in str(raised.value)
+
+
+def test_a_file_that_was_not_finished_leaves_the_one_before(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, {"first": 1})
+    with pytest.raises(TypeError), write_whole(path) as file:
+        file.writelines([b"half", None])
+    assert json.loads(path.read_text()) == {"first": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_has_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "file.json", {"value": math.nan})
+    assert list(tmp_path.iterdir()) == []
