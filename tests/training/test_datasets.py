@@ -61,7 +61,7 @@ KINDS = {
 
 
 def trained(make_trainer, data, *, steps=4, **options):
-    trainer = make_trainer(dequantize=True, label_law="paired")
+    trainer = make_trainer(dequantize=True, label_distribution="paired")
     trainer.fit(data, steps=steps, batch_size=6, **options)
     return trainer
 
@@ -112,10 +112,10 @@ def test_random_transforms_follow_the_seed_and_not_the_workers(make_trainer, tin
 
     whole = trained(make_trainer, data(0))
     assert_same(whole, trained(make_trainer, data(2)))
-    cut = make_trainer(dequantize=True, label_law="paired", callbacks=[cg.Evaluate(stop_at(2), every=1)])
+    cut = make_trainer(dequantize=True, label_distribution="paired", callbacks=[cg.Evaluate(stop_at(2), every=1)])
     cut.fit(data(2), steps=4, batch_size=6)
     cut.save(tmp_path)
-    resumed = make_trainer(dequantize=True, label_law="paired")
+    resumed = make_trainer(dequantize=True, label_distribution="paired")
     assert resumed.resume(tmp_path)
     assert resumed.state.step == 2
     resumed.fit(data(0), steps=4, batch_size=6)
