@@ -2,7 +2,8 @@
 
 All generators of a size get about the same time: their steps are the time over that of a step, measured before
 (`steps_in`). The two recipes and three rungs are those of the protocol: each recipe on the DCGAN networks, on residual
-ones, and on residual ones with differentiable augmentation; losses, optimizers and label distributions are those of its paper.
+ones, and on residual ones with differentiable augmentation; losses, optimizers and distributions of labels are those
+of its paper.
 """
 
 from __future__ import annotations
