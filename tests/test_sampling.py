@@ -11,7 +11,6 @@ from condgan.sampling import class_probabilities, sample_classes, sample_latents
     ("distribution", "expected"),
     [
         ("balanced", [0.25] * 4),
-        ("balanced", [0.25] * 4),
         ("empirical", [0.1, 0.2, 0.3, 0.4]),
         ("natural", [0.1, 0.2, 0.3, 0.4]),
         (cg.Tempered(0.5), [n**0.5 / sum(m**0.5 for m in (1, 2, 3, 4)) for n in (1, 2, 3, 4)]),
@@ -26,7 +25,7 @@ def test_class_probabilities(distribution, expected):
 @pytest.mark.parametrize(
     ("distribution", "message"),
     [
-        ("even", r"must be one of .*'uniform'.* got 'even'"),
+        ("even", r"must be one of .*'balanced'.* got 'even'"),
         ("paired", "for the labels of generated images only"),
         (lambda counts: [1.0], r"2 finite weights of at least 0, got \[1.0\]"),
         (lambda counts: [1.0, -1.0], "finite weights of at least 0"),

@@ -42,7 +42,8 @@ def class_probabilities(distribution: ClassDistribution, class_counts: Sequence[
     """Return the probabilities of the classes under a distribution, `(K,)` float64.
 
     Raises:
-        ValueError: If the distribution is unknown, or gives other than K finite weights, none negative and one positive.
+        ValueError: If the distribution is unknown, or does not give K finite weights of at least 0, one of them
+            positive.
 
     Examples:
         >>> class_probabilities("balanced", [300, 100])
@@ -53,7 +54,8 @@ def class_probabilities(distribution: ClassDistribution, class_counts: Sequence[
     if isinstance(distribution, str):
         if distribution not in _NAMED:
             raise ValueError(
-                f"a distribution of the classes must be one of {sorted(_NAMED)}, Tempered(t) or a callable, got {distribution!r}. "
+                f"a distribution of the classes must be one of {sorted(_NAMED)}, Tempered(t) or a callable, got "
+                f"{distribution!r}. "
                 '("paired" is for the labels of generated images only.)'
             )
         distribution = _NAMED[distribution]
