@@ -114,7 +114,7 @@ def test_small_data_is_what_its_documentation_says(side, weight):
         "critic_optimizer": {"lr": 2e-4, "betas": (0.0, 0.9), "eps": 1e-8, "weight_decay": 0.0},
         "schedule": "constant",
         "ema_decay": 0.99,
-        "label_law": "paired",
+        "label_distribution": "paired",
         "sampling": "balanced",
         "dequantize": False,
         "precision": "bf16",
@@ -144,7 +144,7 @@ def test_acgan_is_what_its_documentation_says():
         "critic_optimizer": {"lr": 2e-4, "betas": (0.5, 0.999), "eps": 1e-8, "weight_decay": 0.0},
         "schedule": "constant",
         "ema_decay": 0.999,
-        "label_law": "uniform",
+        "label_distribution": "balanced",
         "sampling": "natural",
         "dequantize": False,
         "precision": "fp32",
@@ -170,7 +170,7 @@ def test_acwgan_gp_is_what_its_documentation_says():
         "critic_optimizer": {"lr": 2e-4, "betas": (0.0, 0.9), "eps": 1e-8, "weight_decay": 0.0},
         "schedule": "linear",
         "ema_decay": 0.999,
-        "label_law": "paired",
+        "label_distribution": "paired",
         "sampling": "natural",
         "dequantize": True,
         "precision": "fp32",
@@ -187,7 +187,7 @@ def test_wgan_gp_is_acwgan_gp_without_classes():
     one, other = (
         recipe(make_data(), base_channels=2, device="cpu").settings for recipe in (recipes.wgan_gp, recipes.acwgan_gp)
     )
-    assert {key for key in one if one[key] != other[key]} == {"critic", "auxiliary", "label_law"}
+    assert {key for key in one if one[key] != other[key]} == {"critic", "auxiliary", "label_distribution"}
 
 
 def weights(trainer):

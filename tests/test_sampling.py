@@ -8,9 +8,8 @@ from condgan.sampling import class_probabilities, sample_classes, sample_latents
 
 
 @pytest.mark.parametrize(
-    ("law", "expected"),
+    ("distribution", "expected"),
     [
-        ("uniform", [0.25] * 4),
         ("balanced", [0.25] * 4),
         ("empirical", [0.1, 0.2, 0.3, 0.4]),
         ("natural", [0.1, 0.2, 0.3, 0.4]),
@@ -18,16 +17,16 @@ from condgan.sampling import class_probabilities, sample_classes, sample_latents
         (lambda counts: [0, 0, 3, 1], [0, 0, 0.75, 0.25]),
     ],
 )
-def test_class_probabilities(law, expected):
-    probabilities = class_probabilities(law, [10, 20, 30, 40])
+def test_class_probabilities(distribution, expected):
+    probabilities = class_probabilities(distribution, [10, 20, 30, 40])
     torch.testing.assert_close(probabilities, torch.tensor(expected, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
-    ("law", "message"),
+    ("distribution", "message"),
     [
-        ("even", r"must be one of .*'uniform'.* got 'even'"),
-        ("paired", "law of the labels of generated images alone"),
+        ("even", r"must be one of .*'balanced'.* got 'even'"),
+        ("paired", "for the labels of generated images only"),
         (lambda counts: [1.0], r"2 finite weights of at least 0, got \[1.0\]"),
         (lambda counts: [1.0, -1.0], "finite weights of at least 0"),
         (lambda counts: [1.0, math.nan], "finite weights"),
@@ -35,9 +34,9 @@ def test_class_probabilities(law, expected):
         (lambda counts: [0.0, 0.0], "zeros only"),
     ],
 )
-def test_impossible_laws_are_refused(law, message):
+def test_impossible_distributions_are_refused(distribution, message):
     with pytest.raises(ValueError, match=message):
-        class_probabilities(law, [10, 20])
+        class_probabilities(distribution, [10, 20])
 
 
 def test_drawn_classes_follow_the_probabilities_and_never_leave_them():

@@ -93,7 +93,7 @@ def make_inputs(data: cg.data.ArrayDataset, device: str, max_resident_bytes: int
         data,
         latent_dim=128,
         conditional=True,
-        label_law="paired",
+        label_distribution="paired",
         sampling="balanced",
         dequantize=False,
         augment=None,

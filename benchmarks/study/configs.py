@@ -2,7 +2,8 @@
 
 All generators of a size get about the same time: their steps are the time over that of a step, measured before
 (`steps_in`). The two recipes and three rungs are those of the protocol: each recipe on the DCGAN networks, on residual
-ones, and on residual ones with differentiable augmentation; losses, optimizers and label laws are those of its paper.
+ones, and on residual ones with differentiable augmentation; losses, optimizers and distributions of labels are those
+of its paper.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def _experiments() -> dict[str, RecipeConfig]:
         "acwgan_critic_steps_1": plan(
             "acwgan_gp", steps=3 * steps_in(75, "acwgan_gp", "dcgan"), options={"critic_steps": 1}
         ),
-        "acwgan_uniform_labels": plan("acwgan_gp", options={"label_law": "uniform"}),
+        "acwgan_uniform_labels": plan("acwgan_gp", options={"label_distribution": "balanced"}),
         "acgan_balanced": plan("acgan", options={"sampling": "balanced"}),
         "acwgan_balanced": plan("acwgan_gp", options={"sampling": "balanced"}),
         "acwgan_no_average": plan("acwgan_gp", options={"ema_decay": 0.0}),

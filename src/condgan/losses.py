@@ -252,10 +252,10 @@ class AuxiliaryClassifierLoss:
     ACWGAN-GP's authors; ACGAN has all three weights 1. A term of weight 0 is not computed.
 
     `class_weights` and `class_prior` are two ways to undo an imbalance of the **real labels as they are sampled**,
-    so both act on the critic's real term only. The labels of generated images follow the label law, which is known
-    and usually uniform: correcting their terms too would unbalance them. After training with `class_prior` the plain
-    logits estimate the posterior under balanced classes, which is the right teacher for a generator with
-    uniform labels. Hence: give the prior of the sampled labels (none, if real sampling is balanced), and with a
+    so both act on the critic's real term only. The labels of generated images follow the label distribution,
+    which is known and usually balanced: correcting their terms too would unbalance them. After training with
+    `class_prior` the plain logits estimate the posterior under balanced classes, which is the right teacher for a
+    generator with balanced labels. Hence: give the prior of the sampled labels (none, if real sampling is balanced), and with a
     `fake_weight` above 0 ask for uniform fake labels, or the critic's two terms pull the logits apart.
 
     Args:

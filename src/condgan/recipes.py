@@ -107,7 +107,7 @@ def cgan(
         loss=MinimaxLoss(),
         generator_optimizer=_DCGAN_ADAM,
         critic_optimizer=_DCGAN_ADAM,
-        label_law="paired",
+        label_distribution="paired",
     )
 
 
@@ -147,7 +147,7 @@ def acgan(
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=1.0, generator_weight=1.0),
         generator_optimizer=_DCGAN_ADAM,
         critic_optimizer=_DCGAN_ADAM,
-        label_law="uniform",
+        label_distribution="balanced",
     )
 
 
@@ -210,7 +210,7 @@ def acwgan_gp(
         (generator, critic),
         trainer_options,
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1),
-        label_law="paired",
+        label_distribution="paired",
         **_wgan_gp_terms(),
     )
 
@@ -273,7 +273,7 @@ def small_data(
         generator_optimizer=_WGAN_GP_ADAM,
         critic_optimizer=_WGAN_GP_ADAM,
         ema_decay=0.99,
-        label_law="paired",
+        label_distribution="paired",
         sampling="balanced",
         precision="bf16",
     )

@@ -170,7 +170,7 @@ def load_run(folder: str | Path) -> RunDescription:
     """Read the description that `train_generator` left in a folder.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If the folder has no such file.
         ValueError: If it cannot be read.
     """
     path = Path(folder) / "run.json"
@@ -377,7 +377,7 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
     """Load the generator that `train_generator` left in a folder.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If the folder has no such file.
         ValueError: If it is of a class that this library does not have.
     """
     folder = Path(folder) / "generator"

@@ -1,4 +1,4 @@
-"""Latents, laws of the labels, and samples from a generator."""
+"""Latents, distributions of labels, and samples from a generator."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from condgan.networks.base import Generator
 
 @dataclass(frozen=True, slots=True)
 class Tempered:
-    r"""A law of the classes between uniform and empirical: $p_k \propto n_k^t$ for class counts $n_k$.
+    r"""A distribution of the classes between balanced and empirical: $p_k \propto n_k^t$ for class counts $n_k$.
 
     Args:
-        exponent: $t$; 0 is uniform, 1 empirical.
+        exponent: $t$; 0 is balanced, 1 empirical.
     """
 
     exponent: float
@@ -27,41 +27,45 @@ class Tempered:
         return [float(n) ** self.exponent for n in class_counts]
 
 
-ClassLaw = Literal["uniform", "balanced", "empirical", "natural"] | Callable[[Sequence[int]], Sequence[float]]
-"""How classes are drawn, as a function of their counts: `"uniform"` and `"balanced"` are `Tempered(0)`, `"empirical"`
-and `"natural"` are `Tempered(1)`; a callable returns weights."""
+ClassDistribution = Literal["balanced", "empirical", "natural"] | Callable[[Sequence[int]], Sequence[float]]
+"""How classes are drawn, as a function of their counts: `"balanced"` is `Tempered(0)`, each class equally often;
+`"empirical"` and `"natural"` are `Tempered(1)`, in proportion to the counts; a callable returns weights."""
 
-LabelLaw = Literal["paired"] | ClassLaw
+LabelDistribution = Literal["paired"] | ClassDistribution
 """How the labels of generated images are drawn in training. `"paired"` gives them the labels of the real batch; in a
-generator step that has no real batch they are uniform."""
+generator step that has no real batch they are balanced."""
 
-_NAMED_LAWS = {"uniform": Tempered(0), "balanced": Tempered(0), "empirical": Tempered(1), "natural": Tempered(1)}
+_NAMED = {"balanced": Tempered(0), "empirical": Tempered(1), "natural": Tempered(1)}
 
 
-def class_probabilities(law: ClassLaw, class_counts: Sequence[int]) -> Tensor:
-    """Return the probabilities of the classes under `law`, `(K,)` float64.
+def class_probabilities(distribution: ClassDistribution, class_counts: Sequence[int]) -> Tensor:
+    """Return the probabilities of the classes under a distribution, `(K,)` float64.
 
     Raises:
-        ValueError: If the law is unknown, or gives other than K finite weights, none negative and one positive.
+        ValueError: If the distribution is unknown, or does not give K finite weights of at least 0, one of them
+            positive.
 
     Examples:
-        >>> class_probabilities("uniform", [300, 100])
+        >>> class_probabilities("balanced", [300, 100])
         tensor([0.5000, 0.5000], dtype=torch.float64)
         >>> class_probabilities("natural", [300, 100])
         tensor([0.7500, 0.2500], dtype=torch.float64)
     """
-    if isinstance(law, str):
-        if law not in _NAMED_LAWS:
+    if isinstance(distribution, str):
+        if distribution not in _NAMED:
             raise ValueError(
-                f"a law of the classes must be one of {sorted(_NAMED_LAWS)}, Tempered(t) or a callable, got {law!r}. "
-                '("paired" is a law of the labels of generated images alone.)'
+                f"a distribution of the classes must be one of {sorted(_NAMED)}, Tempered(t) or a callable, got "
+                f"{distribution!r}. "
+                '("paired" is for the labels of generated images only.)'
             )
-        law = _NAMED_LAWS[law]
-    weights = torch.as_tensor(law(class_counts), dtype=torch.float64)
+        distribution = _NAMED[distribution]
+    weights = torch.as_tensor(distribution(class_counts), dtype=torch.float64)
     if weights.shape != (len(class_counts),) or not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
-        raise ValueError(f"a law must give {len(class_counts)} finite weights of at least 0, got {weights.tolist()}.")
+        raise ValueError(
+            f"a distribution must give {len(class_counts)} finite weights of at least 0, got {weights.tolist()}."
+        )
     if float(weights.sum()) == 0:
-        raise ValueError("a law must give at least one class a positive weight, got zeros only.")
+        raise ValueError("a distribution must give at least one class a positive weight, got zeros only.")
     return weights / weights.sum()
 
 

@@ -146,14 +146,14 @@ def test_labels_may_follow_the_real_ones_or_any_law():
 )
 @settings(deadline=None)
 def test_labels_are_near_their_law_in_every_prefix(counts, count, exponent):
-    law = Tempered(exponent)
-    y = synthetic_labels(counts, count, distribution=law)
+    share = Tempered(exponent)
+    y = synthetic_labels(counts, count, distribution=share)
     assert len(y) == count
-    weights = torch.tensor(law(counts), dtype=torch.float64)
+    weights = torch.tensor(share(counts), dtype=torch.float64)
     seen = nn.functional.one_hot(y, len(counts)).cumsum(0)
     expected = torch.arange(1, count + 1)[:, None] * weights / weights.sum()
     assert bool(((seen - expected).abs() < len(counts)).all())
-    assert torch.equal(synthetic_labels(counts, count + 7, distribution=law)[:count], y)
+    assert torch.equal(synthetic_labels(counts, count + 7, distribution=share)[:count], y)
 
 
 def test_as_many_empirical_labels_as_images_have_their_counts():

@@ -34,7 +34,7 @@ def build(
         critic_steps=2,
         generator_optimizer=optimizer,
         critic_optimizer=optimizer,
-        label_law="paired",
+        label_distribution="paired",
         dequantize=True,
         schedule="linear",
         precision=precision,

@@ -1,6 +1,9 @@
 """Data sets of PyTorch as training data: the same samples as an ArrayDataset's, nothing frozen, nothing guessed."""
 
+import multiprocessing
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -17,7 +20,6 @@ from torch.utils.data import (
 
 import condgan as cg
 from condgan.training import as_labelled, fit_together
-from condgan.training.inputs import StreamedStore
 
 
 class Items(Dataset):
@@ -59,7 +61,7 @@ KINDS = {
 
 
 def trained(make_trainer, data, *, steps=4, **options):
-    trainer = make_trainer(dequantize=True, label_law="paired")
+    trainer = make_trainer(dequantize=True, label_distribution="paired")
     trainer.fit(data, steps=steps, batch_size=6, **options)
     return trainer
 
@@ -110,10 +112,10 @@ def test_random_transforms_follow_the_seed_and_not_the_workers(make_trainer, tin
 
     whole = trained(make_trainer, data(0))
     assert_same(whole, trained(make_trainer, data(2)))
-    cut = make_trainer(dequantize=True, label_law="paired", callbacks=[cg.Evaluate(stop_at(2), every=1)])
+    cut = make_trainer(dequantize=True, label_distribution="paired", callbacks=[cg.Evaluate(stop_at(2), every=1)])
     cut.fit(data(2), steps=4, batch_size=6)
     cut.save(tmp_path)
-    resumed = make_trainer(dequantize=True, label_law="paired")
+    resumed = make_trainer(dequantize=True, label_distribution="paired")
     assert resumed.resume(tmp_path)
     assert resumed.state.step == 2
     resumed.fit(data(0), steps=4, batch_size=6)
@@ -140,12 +142,36 @@ def test_trainers_together_draw_from_streamed_data_as_if_alone(make_trainer, tin
         assert_same(one, other)
 
 
-def test_worker_processes_end_with_training(make_trainer, tiny_images, monkeypatch):
-    closed = []
-    real = StreamedStore.close
-    monkeypatch.setattr(StreamedStore, "close", lambda store: (closed.append(store), real(store)))
-    trained(make_trainer, as_labelled(KINDS["tensors"](tiny_images), max_host_bytes=0), steps=1)
-    assert len(closed) == 1
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_ctrl_c_leaves_the_workers_to_finish_the_step(make_trainer, tiny_images):
+    """A terminal sends it to them as well."""
+
+    class InterruptWorkers(cg.Callback):
+        def on_critic_step_end(self, trainer):
+            children = multiprocessing.active_children()
+            assert len(children) >= 2
+            for child in children:
+                os.kill(child.pid, signal.SIGINT)
+
+    trainer = make_trainer(callbacks=[InterruptWorkers()])
+    data = as_labelled(KINDS["tensors"](tiny_images), num_workers=2, max_host_bytes=0)
+    assert trainer.fit(data, steps=8, batch_size=6).step == 8
+
+
+def test_worker_processes_end_with_training(make_trainer, tiny_images):
+    class CountWorkers(cg.Callback):
+        seen = 0
+
+        def on_step_end(self, trainer):
+            self.seen = len(multiprocessing.active_children())
+
+    before, count = set(multiprocessing.active_children()), CountWorkers()
+    data = as_labelled(KINDS["tensors"](tiny_images), num_workers=2, max_host_bytes=0)
+    make_trainer(callbacks=[count]).fit(data, steps=2, batch_size=6)
+    assert count.seen >= 2
+    for process in set(multiprocessing.active_children()) - before:
+        process.join(timeout=30)
+        assert not process.is_alive()
 
 
 @pytest.mark.parametrize("image_range", [(0, 1), (-1, 1)])

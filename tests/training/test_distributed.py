@@ -31,7 +31,7 @@ def build(*callbacks: Callback, network_seed: int = 0, seed: int = 0) -> tuple[c
         auxiliary=cg.AuxiliaryClassifierLoss(),
         regularizers=[cg.GradientPenalty(10.0)],
         critic_steps=2,
-        label_law="paired",
+        label_distribution="paired",
         dequantize=True,
         schedule="linear",
         device="cpu",

@@ -56,7 +56,7 @@ def make_trainer(networks="dcgan", **options) -> cg.Trainer:
         "regularizers": [cg.GradientPenalty(10.0), cg.R1(1.0, every=3)],
         "augment": cg.DiffAugment(),
         "critic_steps": 2,
-        "label_law": "paired",
+        "label_distribution": "paired",
         "schedule": "linear",
         "dequantize": True,
         "device": "cpu",
@@ -251,7 +251,7 @@ def assert_all_same(one: cg.Trainer, other: cg.Trainer):
             {
                 "critic_steps": 1,
                 "augment": None,
-                "label_law": cg.Tempered(0.5),
+                "label_distribution": cg.Tempered(0.5),
                 "sampling": "balanced",
                 "regularizers": [],
             },
@@ -259,7 +259,7 @@ def assert_all_same(one: cg.Trainer, other: cg.Trainer):
             1,
         ),
     ],
-    ids=["lazy terms", "real images and noise", "other laws"],
+    ids=["lazy terms", "real images and noise", "other distributions"],
 )
 def test_recorded_iterations_give_the_trajectory_of_eager_ones(networks, options, steps, kinds, tiny_images, fake_cuda):
     eager = make_trainer(networks, **copy.deepcopy(options))
@@ -298,7 +298,7 @@ def test_recorded_iterations_of_several_trainers_take_turns(tiny_images, fake_cu
 
 
 def test_iterations_are_recorded_anew_for_each_call_of_fit(tiny_images, fake_cuda):
-    """They hold on to the places of the images and of the laws that they draw from."""
+    """They hold on to the places of the images and of the distributions that they draw from."""
     eager, recorded = make_trainer(), taped(make_trainer(), iterations=True)
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=15, batch_size=4)

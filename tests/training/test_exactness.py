@@ -115,7 +115,7 @@ def make_trainer(networks: Networks, regularizer, **options) -> cg.Trainer:
         loss=cg.WassersteinLoss(),
         auxiliary=AUXILIARY,
         regularizers=[regularizer],
-        label_law="paired",
+        label_distribution="paired",
         critic_steps=2,
         device=next(networks.critic.parameters()).device,
         **options,

@@ -22,7 +22,7 @@ def make_sampler(data=None, *, seed=0, **options) -> Sampler:
     defaults = {
         "latent_dim": 4,
         "conditional": True,
-        "label_law": "uniform",
+        "label_distribution": "balanced",
         "sampling": "natural",
         "dequantize": False,
         "augment": None,
@@ -44,17 +44,17 @@ def assert_frequencies(labels: torch.Tensor, expected):
     assert bool(((shares - p).abs() <= 5 * (p * (1 - p) / len(labels)).sqrt()).all()), shares
 
 
-LAWS = [
-    ("uniform", (1 / 3, 1 / 3, 1 / 3)),
+DISTRIBUTIONS = [
+    ("balanced", (1 / 3, 1 / 3, 1 / 3)),
     ("natural", (0.6, 0.3, 0.1)),
     (cg.Tempered(0.5), tuple(n**0.5 / sum(m**0.5 for m in COUNTS) for n in COUNTS)),
     (lambda counts: [0.0, 3.0, 1.0], (0.0, 0.75, 0.25)),
 ]
 
 
-@pytest.mark.parametrize(("law", "expected"), LAWS)
-def test_labels_of_fakes_follow_their_law(law, expected):
-    sampler = make_sampler(label_law=law)
+@pytest.mark.parametrize(("distribution", "expected"), DISTRIBUTIONS)
+def test_labels_of_fakes_follow_their_distribution(distribution, expected):
+    sampler = make_sampler(label_distribution=distribution)
     critic, generator = sampler.draw(Request(20_000)), sampler.draw(Request(20_000, real=False))
     assert_frequencies(critic.y_fake, expected)
     assert_frequencies(generator.y_fake, expected)
@@ -62,15 +62,15 @@ def test_labels_of_fakes_follow_their_law(law, expected):
     assert (generator.x, generator.y) == (None, None)
 
 
-@pytest.mark.parametrize(("law", "expected"), LAWS)
-def test_labels_of_reals_follow_theirs(law, expected):
-    inputs = make_sampler(sampling=law).draw(Request(20_000))
+@pytest.mark.parametrize(("distribution", "expected"), DISTRIBUTIONS)
+def test_labels_of_reals_follow_theirs(distribution, expected):
+    inputs = make_sampler(sampling=distribution).draw(Request(20_000))
     assert_frequencies(inputs.y, expected)
     assert_frequencies(inputs.y_fake, (1 / 3, 1 / 3, 1 / 3))
 
 
 def test_paired_labels_are_those_of_the_real_batch():
-    sampler = make_sampler(label_law="paired")
+    sampler = make_sampler(label_distribution="paired")
     inputs = sampler.draw(Request(512))
     assert torch.equal(inputs.y, inputs.y_fake)
     inputs = sampler.draw(Request(512, real=True))

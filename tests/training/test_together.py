@@ -50,7 +50,7 @@ def make(make_trainer, tmp_path):
         folder = tmp_path / (folder or f"seed-{seed}")
         evaluate = cg.Evaluate(lambda trainer: {"mean": float(trainer.sample([0, 1]).mean())}, every=2)
         built_in = [evaluate, cg.CSVLogger(folder / "log.csv", every=1), cg.Checkpoint(folder, every=2)]
-        trainer = make_trainer(network_seed=seed, critic_steps=2, schedule="linear", label_law="paired")
+        trainer = make_trainer(network_seed=seed, critic_steps=2, schedule="linear", label_distribution="paired")
         return cg.Trainer(
             trainer.networks.generator.double(),
             trainer.networks.critic.double(),

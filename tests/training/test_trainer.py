@@ -80,7 +80,7 @@ RICH = {
     "critic_steps": 2,
     "schedule": "linear",
     "dequantize": True,
-    "label_law": "paired",
+    "label_distribution": "paired",
     "augment": cg.DiffAugment(),
 }
 
@@ -338,8 +338,8 @@ def test_resume_without_checkpoints_is_false(make_trainer, tmp_path):
             f"critic_optimizer was {asdict(cg.OptimizerConfig())} and is {asdict(cg.OptimizerConfig(lr=1e-3))}.",
         ),
         (
-            {"label_law": cg.Tempered(0.5), "precision": "bf16"},
-            "label_law was 'uniform' and is 'Tempered(exponent=0.5)'; precision was 'fp32' and is 'bf16'.",
+            {"label_distribution": cg.Tempered(0.5), "precision": "bf16"},
+            "label_distribution was 'uniform' and is 'Tempered(exponent=0.5)'; precision was 'fp32' and is 'bf16'.",
         ),
         ({"regularizers": [FakeMagnitude(1.0)]}, "regularizers was [] and is"),
     ],
@@ -363,7 +363,7 @@ class LossWithoutRepr:
 
 
 def test_settings_name_parts_of_the_users_own_without_addresses(make_trainer):
-    parts = {"schedule": lambda p: 1 - p, "label_law": lambda counts: counts, "loss": LossWithoutRepr()}
+    parts = {"schedule": lambda p: 1 - p, "label_distribution": lambda counts: counts, "loss": LossWithoutRepr()}
     settings = make_trainer(**parts).settings
     assert "lambda" in settings["schedule"]
     assert "LossWithoutRepr" in settings["loss"]
@@ -464,7 +464,7 @@ def test_points_from_numpy_train_networks_of_either_precision(point_networks, dt
     data = cg.data.ArrayDataset(points, [0, 1] * 8)
     generator, critic = point_networks(2, head="class")
     trainer = cg.Trainer(
-        generator.to(dtype), critic.to(dtype), loss=cg.RelativisticLoss(), label_law="paired", device="cpu"
+        generator.to(dtype), critic.to(dtype), loss=cg.RelativisticLoss(), label_distribution="paired", device="cpu"
     )
     trainer.fit(data, steps=2, batch_size=4)
     assert trainer.sample([0, 1]).dtype == dtype

@@ -71,7 +71,7 @@ def test_regularizers_read_nothing_back(name, critic, device, tiny_images):
         auxiliary=cg.AuxiliaryClassifierLoss(),
         regularizers=[getattr(cg.regularizers, name)(1.0)],
         augment=cg.DiffAugment(policy="brightness,saturation,contrast,translation,cutout"),
-        label_law="paired",
+        label_distribution="paired",
         dequantize=True,
         device="cpu",
     )

@@ -195,7 +195,7 @@ def train_classifier(
             Optimizer and schedule begin anew.
         precision: `"bf16"` runs all but the head under autocast; parameters and loss stay float32. `"fp32"` is
             for devices without bf16 instructions.
-        device: Where to train. By default the first CUDA device if there is one, else the CPU.
+        device: Where to train. By default CUDA, then MPS, then the CPU.
         seed: Seed of the initial weights, of the order of the images and of the augmentation.
         progress: Whether to show a progress bar.
 

@@ -1,4 +1,4 @@
-"""An extractor of features that knows the images at hand, trained on the real training images."""
+"""An extractor of features for the images that are judged, trained on the real training images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def crossfit_extractor(
         epochs: Epochs of each training.
         precision: Precision of the training, see `train_classifier`.
         batch_size: Images in a batch, in training and afterwards.
-        device: Where to compute. By default the first CUDA device if there is one, else the CPU.
+        device: Where to compute. By default CUDA, then MPS, then the CPU.
         seed: Seed of the folds and of the trainings.
         progress: Whether to show progress bars.
 
@@ -86,13 +86,14 @@ def classifier_extractor(
 ) -> Extractor:
     """Return the extractor of the features before the head of a classifier, with the logits of the head.
 
-    It must not judge images that the classifier was trained on: it knows them, and they look different from others.
+    It must not judge images that the classifier was trained on: it has memorized them, and their features
+    differ from those of others.
 
     Args:
         classifier: A ResNet-18 of `train_classifier`.
         name: What it was trained on, for results.
         batch_size: Images in a batch.
-        device: Where to compute. By default the first CUDA device if there is one, else the CPU.
+        device: Where to compute. By default CUDA, then MPS, then the CPU.
     """
     channels, height, width = classifier.image_shape
     return module_extractor(

@@ -82,8 +82,7 @@ def evaluate(
         neighbors: File for a picture of the generated images that are most suspicious of being copies, each beside
             its nearest training images.
         precision: Arithmetic in which an extractor is trained.
-        device: Where an extractor is trained and computes. By default the first CUDA device if there is one, else the
-            CPU.
+        device: Where an extractor is trained and computes. By default CUDA, then MPS, then the CPU.
         seed: Seed of everything random.
 
     Raises:

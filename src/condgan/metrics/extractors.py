@@ -143,12 +143,12 @@ class Fold:
 class CrossFit:
     """Extractors trained on the real training images themselves, each on all folds of patients but one.
 
-    A network knows the images it was trained on, so features of those say little. Features of different networks live
-    in different spaces, so they are never pooled: a metric is computed fold by fold, on images that the fold's network
-    has not seen, and averaged.
+    A network has memorized the images it was trained on, so features of those say little. Features of different
+    networks lie in different spaces, so they are never pooled: a metric is computed fold by fold, on images that
+    the fold's network has not seen, and averaged.
 
     Args:
-        folds: One network a fold; together their held-out images are the training set, each once.
+        folds: One network per fold; together their held-out images are the training set, each once.
         fingerprint: Fingerprint of the training set that `held_out` counts in.
     """
 
@@ -187,7 +187,7 @@ def module_extractor(
         mean: Mean to subtract, for all channels or one each, on a scale from 0 to 1.
         std: What to divide by, likewise.
         batch_size: Images in a batch.
-        device: Where to compute. By default the first CUDA device if there is one, else the CPU.
+        device: Where to compute. By default CUDA, then MPS, then the CPU.
 
     Raises:
         ValueError: If `mean` or `std` do not fit the channels, or `batch_size` is less than 1.
@@ -206,11 +206,11 @@ def module_extractor(
             raise ValueError(f"{label} must be one number or one for each of {channels} channels, got {len(values)}.")
     own = copy.deepcopy(module).requires_grad_(False)
     info = ExtractorInfo(name, weights_hash(own), f"to {height}x{width}, bilinear, antialiased")
-    return make_extractor(info, _Prepared(own, (height, width), mean, std), channels, batch_size, device)
+    return _assemble(info, _Prepared(own, (height, width), mean, std), channels, batch_size, device)
 
 
 class _Prepared(nn.Module):
-    """A module behind its resize and normalization."""
+    """A module after its resize and normalization."""
 
     mean: Tensor
     std: Tensor
@@ -242,7 +242,7 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def make_extractor(
+def _assemble(
     info: ExtractorInfo, module: nn.Module, channels: int, batch_size: int, device: torch.device | str | None
 ) -> Extractor:
     """Put a module on its device and wrap it up.
@@ -276,7 +276,7 @@ def inception(
         layer: Which features to use. Those of the earlier, smaller layers are pooled over positions.
         allow_download: Whether the file may be fetched into torch's hub folder if it is not there.
         batch_size: Images in a batch.
-        device: Where to compute. By default the first CUDA device if there is one, else the CPU.
+        device: Where to compute. By default CUDA, then MPS, then the CPU.
 
     Raises:
         FileNotFoundError: If there is no file and none may be fetched; the message says where it comes from.
@@ -301,7 +301,7 @@ def inception(
     info = ExtractorInfo(
         f"Inception v3, layer {layer}", weights_hash(module), _like_tensorflow(module.INPUT_IMAGE_SIZE)
     )
-    return make_extractor(info, module, 3, batch_size, device)
+    return _assemble(info, module, 3, batch_size, device)
 
 
 def clip(
@@ -319,12 +319,12 @@ def clip(
         name: Which network, by torch-fidelity's name: `"clip-rn50"`, `"clip-vit-l-14"`, ...
         allow_download: Whether the file may be fetched into torch's hub folder if it is not there.
         batch_size: Images in a batch.
-        device: Where to compute. By default the first CUDA device if there is one, else the CPU.
+        device: Where to compute. By default CUDA, then MPS, then the CPU.
 
     Raises:
         FileNotFoundError: If there is no file and none may be fetched; the message says where it comes from.
         ConnectionError: If it cannot be fetched.
-        ValueError: If there is no such network, the file is no such archive, or an option is out of range.
+        ValueError: If there is no such network, the file is not such an archive, or an option is out of range.
 
     References:
         Radford et al. 2021, arXiv:2103.00020; Kynkäänniemi et al. 2023, arXiv:2203.06026 (CLIP features for FID).
@@ -344,7 +344,7 @@ def clip(
 
     module = _build(build, path, f"OpenAI's TorchScript archive of {name}")
     info = ExtractorInfo(name, weights_hash(module), _like_tensorflow(module.resolution))
-    return make_extractor(info, module, 3, batch_size, device)
+    return _assemble(info, module, 3, batch_size, device)
 
 
 def dinov2(
@@ -367,7 +367,7 @@ def dinov2(
         repository: A clone of the authors' repository.
         allow_download: Whether what is not given may be fetched, and the fetched code run.
         batch_size: Images in a batch.
-        device: Where to compute. By default the first CUDA device if there is one, else the CPU.
+        device: Where to compute. By default CUDA, then MPS, then the CPU.
 
     Raises:
         FileNotFoundError: If weights or repository are not there and may not be fetched; the message says where they
@@ -419,7 +419,7 @@ def dinov2(
             self.model = network.float().requires_grad_(False)
 
     info = ExtractorInfo(name, weights_hash(network), _like_tensorflow(FeatureExtractorDinoV2.INPUT_IMAGE_SIZE))
-    return make_extractor(info, LocalDinoV2(), 3, batch_size, device)
+    return _assemble(info, LocalDinoV2(), 3, batch_size, device)
 
 
 def _weights_file(
@@ -469,7 +469,7 @@ def _like_tensorflow(size: int) -> str:
 
 
 def to_features(samples: Tensor, extractor: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Return one vector a sample: what the extractor says of it, or its own values without one.
+    """Return one vector per sample: its features by the extractor, or its own values without one.
 
     Args:
         samples: Images, or vectors that are used as they are.
@@ -479,7 +479,7 @@ def to_features(samples: Tensor, extractor: Callable[[Tensor], Tensor] | None = 
         - `samples`: `(N, C, H, W)`, uint8, or `(N, *)`. Output: `(N, D)`, float64, on the CPU.
 
     Raises:
-        ValueError: If the features are no finite matrix with one row a sample.
+        ValueError: If the features are not a finite matrix with one row per sample.
 
     Examples:
         >>> to_features(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).shape
@@ -498,7 +498,7 @@ def to_features(samples: Tensor, extractor: Callable[[Tensor], Tensor] | None = 
 
 
 def describe(extractor: Callable[[Tensor], Tensor] | None) -> ExtractorInfo:
-    """Return what results say of an extractor: its `info` if it has one, else what can be told from outside.
+    """Return what results say of an extractor: its `info` if it has one, else its name and what is unknown.
 
     Examples:
         >>> describe(None).name

@@ -274,8 +274,8 @@ def inception_score(
     $$\exp \mathbb{E}_x\, \mathrm{KL}\left(p(c \mid x) \,\|\, p(c)\right)$$
 
     It is the mean over random splits; their standard deviation is in the settings. No real image enters, so it says
-    nothing about likeness, and on images of other things than its classifier knows it says little at all. It is here
-    because tables of the literature have it.
+    nothing about likeness, and on images unlike those its classifier was trained on it says little at all. It is
+    here because tables of the literature have it.
 
     Args:
         logits: Class logits of generated images.

@@ -30,6 +30,7 @@ from condgan.metrics.fidelity import (
 )
 from condgan.metrics.judged import ImagesInfo, check_same_classes
 from condgan.stats import Estimate
+from condgan.stats.estimates import check_level
 from condgan.types import JudgedImages
 
 FIDELITY_METRICS = ("kid", "fid", "neighborhoods", "inception_score")
@@ -126,7 +127,7 @@ def fidelity_report(
     training images of all folds: where it repeats them, the networks know its images as they know no unseen ones.
 
     An interval says how far the difference would move with other images of the same generator and other patients,
-    given the networks. It knows nothing of another training of the generator, and leaves out the noise of the KID's
+    given the networks. It does not cover the spread between trainings of the generator, nor the noise of the KID's
     random subsets. KID, FID and Inception Score take influences summed over groups; the others a jackknife over ten
     blocks of groups, which is too wide rather than too narrow.
 
@@ -137,7 +138,7 @@ def fidelity_report(
         extractor: The network of the features, or networks cross-fitted on `train`.
         metrics: Which to compute: `"kid"`, `"fid"`, `"neighborhoods"` (precision, recall, density and coverage) and
             `"inception_score"`, which is left out where the extractor has no logits. The FID of 2048 features takes
-            tens of seconds a comparison.
+            tens of seconds per comparison.
         kid_subset_size: Images in a subset of the KID, at most; it is lowered to the number of images.
         kid_subsets: Number of subsets.
         level: Nominal coverage of the intervals.
@@ -208,7 +209,7 @@ def _folds(extractor: Extractor | CrossFit, train: JudgedImages) -> Sequence[Fol
 
 
 def _deal(labels: Tensor, count: int, rng: torch.Generator) -> list[Tensor]:
-    """Deal the images of each class out to so many equal shares, at random."""
+    """Deal the images of each class out to `count` equal shares, at random."""
     order = torch.randperm(len(labels), generator=rng)
     # sorted by class, so that taking every count-th image is fair to each class
     order = order[labels[order].argsort(stable=True)]
@@ -261,8 +262,7 @@ def _check(
     unknown = sorted(set(metrics) - set(FIDELITY_METRICS))
     if unknown or not metrics:
         raise ValueError(f"metrics must be some of {', '.join(FIDELITY_METRICS)}, got {unknown or 'none'}.")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}. Give a coverage such as 0.95.")
+    check_level(level)
     check_same_classes(test, "test", generated=generated, train=train)
 
 
@@ -296,7 +296,7 @@ class Images(NamedTuple):
         return [self._rows(slice(*pair)) for pair in pairwise(ends)]
 
     def first(self, count: int) -> Images:
-        """Return the first so many images."""
+        """Return the first `count` images."""
         return self._rows(slice(count))
 
     def _rows(self, rows: slice) -> Images:
@@ -354,7 +354,7 @@ def compare(
 
 
 def join(parts: Sequence[Images], counts: Sequence[int]) -> Images:
-    """Return the first so many images of each part as one, on the side of the first."""
+    """Return the first images of each part, as many as `counts` says, as one, on the side of the first."""
     cut = [part.first(count) for part, count in zip(parts, counts, strict=True)]
     logits = [part.logits for part in cut if part.logits is not None]
     return Images(

@@ -35,7 +35,7 @@ class MemorizationVerdict(Enum):
 
     @property
     def words(self) -> str:
-        """The verdict as a reader is told it."""
+        """The verdict in words, for readers."""
         return _WORDS[self]
 
 
@@ -110,7 +110,7 @@ class MemorizationSettings:
         resamples: Number of bootstrap resamples.
         seed: Seed of the bootstrap and of the halves.
         tolerance: Root mean square difference up to which two images were duplicates.
-        neighbors: Number of nearest training images behind a relative distance.
+        neighbors: Number of nearest training images that a relative distance is computed from.
         generated: The generated images.
         train: The training images.
         held_out: The held-out images.

@@ -14,7 +14,7 @@ from condgan.classifier.augmentation import Augment, ClassicalAugment
 from condgan.classifier.network import Precision
 from condgan.classifier.training import Classifier, train_classifier
 from condgan.data.dataset import ArrayDataset, check_compatible, check_disjoint
-from condgan.sampling import ClassLaw, class_probabilities
+from condgan.sampling import ClassDistribution, class_probabilities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Phase:
         real: Whether the real training images are in.
         synthetic: Generated images, as a multiple of the number of real ones.
         duplicates: Real images that are in again, as a multiple of the number of real ones.
-        labels: How many of each class there are among the generated images, and among the duplicates. `"uniform"`
+        labels: How many of each class there are among the generated images, and among the duplicates. `"balanced"`
             gives each class the same number, so a rare class gains most; `"empirical"` gives the proportions of the
             real images.
         class_weights: Weights of the loss, see `train_classifier`.
@@ -38,7 +38,7 @@ class Phase:
     real: bool = False
     synthetic: float = 0.0
     duplicates: float = 0.0
-    labels: ClassLaw = "uniform"
+    labels: ClassDistribution = "balanced"
     class_weights: Literal["balanced"] | None = None
     augment: Augment | None = None
 
@@ -239,7 +239,9 @@ def run_arm(
     )
 
 
-def synthetic_labels(class_counts: Sequence[int], count: int, *, distribution: ClassLaw = "uniform") -> Tensor:
+def synthetic_labels(
+    class_counts: Sequence[int], count: int, *, distribution: ClassDistribution = "balanced"
+) -> Tensor:
     """Return the labels to generate images with: as near to the distribution as whole numbers allow, in every prefix.
 
     The next label is always that of the class with the smallest $(n_k + 1/2) / p_k$, where $n_k$ counts its labels so
@@ -248,7 +250,7 @@ def synthetic_labels(class_counts: Sequence[int], count: int, *, distribution: C
     Args:
         class_counts: Numbers of the real images of each class.
         count: How many labels.
-        distribution: `"uniform"`, `"empirical"`, or another distribution of the classes.
+        distribution: `"balanced"`, `"empirical"`, or another distribution of the classes.
 
     Shape:
         - Returns: `(count,)`, int64 in `[0, K)`.

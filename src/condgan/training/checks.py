@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
-from condgan.sampling import LabelLaw
+from condgan.sampling import LabelDistribution
 from condgan.training.step import Networks, Terms
 from condgan.types import LabelledData
 
@@ -24,7 +24,7 @@ def check_regularizers(regularizers: Sequence[object]) -> None:
             )
 
 
-def check_terms(networks: Networks, terms: Terms, *, label_law: LabelLaw, critic_steps: int) -> None:
+def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDistribution, critic_steps: int) -> None:
     """Check networks and terms against one another.
 
     Raises:
@@ -45,14 +45,14 @@ def check_terms(networks: Networks, terms: Terms, *, label_law: LabelLaw, critic
         regularizer.check_critic(critic)
     if generator.num_classes is None and terms.auxiliary:
         raise ValueError("auxiliary losses need classes, got networks with num_classes=None.")
-    if generator.num_classes is not None and label_law != "paired":
+    if generator.num_classes is not None and label_distribution != "paired":
         mixing = [type(r).__name__ for r in terms.critic_regularizers if r.needs_pairs and critic.score_needs_labels]
         if terms.loss.needs_real_scores:
             mixing.append(type(terms.loss).__name__)
         if mixing:
             raise ValueError(
                 f"{' and '.join(mixing)} compares each real image with a generated one of the same class here, got "
-                f'label_law={label_law!r}. Pass label_law="paired".'
+                f'label_distribution={label_distribution!r}. Pass label_distribution="paired".'
             )
 
 

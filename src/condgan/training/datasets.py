@@ -112,6 +112,9 @@ class DatasetImages:
         fingerprint: A digest of images and labels. Of images that differ from read to read only shape and type count.
         streamed: Whether items are read anew for each batch.
         num_workers: Processes that read streamed items.
+
+    Shape:
+        - `labels`: `(N,)`. `images`: `(N, *image_shape)`, uint8 in [0, 255] or floats, in [-1, 1] for images.
     """
 
     def __init__(
@@ -164,7 +167,11 @@ class DatasetImages:
         return tuple(torch.bincount(self.labels, minlength=self.num_classes).tolist())
 
     def open(self) -> _Reader | _Workers:
-        """Return what reads the items of a streamed data set; it must be closed."""
+        """Return what reads the items of a streamed data set; it must be closed.
+
+        Raises:
+            ValueError: If the images are held in memory.
+        """
         if self._reader is None:
             raise ValueError("these images are held in memory, nothing must be opened: use data.images.")
         return _Workers(self._reader, self.num_workers) if self.num_workers else self._reader

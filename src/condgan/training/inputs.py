@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from condgan.images import dequantize, to_float
-from condgan.sampling import ClassLaw, LabelLaw, class_edges, class_probabilities, classes_between, sample_latents
+from condgan.sampling import (
+    ClassDistribution,
+    LabelDistribution,
+    class_edges,
+    class_probabilities,
+    classes_between,
+    sample_latents,
+)
 from condgan.training.datasets import DatasetImages
 from condgan.training.distributed import rank_and_world, shard
 from condgan.types import Augmentation, LabelledData, StepInputs
@@ -158,7 +165,7 @@ class Sampler:
         data: Labelled samples.
         latent_dim: Latent features Z.
         conditional: Whether the networks have classes.
-        label_law: Distribution of the labels of generated images.
+        label_distribution: Distribution of the labels of generated images.
         sampling: Distribution of the classes of real images.
         dequantize: Add uniform noise of one grey level to real uint8 images.
         augment: Augmentation whose parameters to draw, or None.
@@ -180,8 +187,8 @@ class Sampler:
         *,
         latent_dim: int,
         conditional: bool,
-        label_law: LabelLaw,
-        sampling: ClassLaw,
+        label_distribution: LabelDistribution,
+        sampling: ClassDistribution,
         dequantize: bool,
         augment: Augmentation | None,
         noise: bool,
@@ -203,8 +210,10 @@ class Sampler:
                 f"every class must have samples to be drawn, got class counts {counts.tolist()}. Leave empty classes "
                 'out of the data, or pass sampling="natural".'
             )
-        self.paired = label_law == "paired"
-        fake_classes = class_probabilities("uniform" if label_law == "paired" else label_law, data.class_counts)
+        self.paired = label_distribution == "paired"
+        fake_classes = class_probabilities(
+            "balanced" if label_distribution == "paired" else label_distribution, data.class_counts
+        )
         # On the device from the start: a copy from the host in every draw would wait for it.
         self.real_edges = class_edges(real_classes.to(torch.float32).to(device))
         self.fake_edges = class_edges(fake_classes.to(torch.float32).to(device))

@@ -23,7 +23,7 @@ from typing_extensions import override
 from condgan.devices import best_device
 from condgan.networks.base import Critic, Generator
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
-from condgan.sampling import ClassLaw, LabelLaw, sample
+from condgan.sampling import ClassDistribution, LabelDistribution, sample
 from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
 from condgan.training.checks import check_data, check_regularizers, check_terms
 from condgan.training.datasets import ImageRange, as_labelled
@@ -188,7 +188,7 @@ class Trainer:
         critic_optimizer: The same of the critic.
         schedule: Factor of all learning rates over the progress of training.
         ema_decay: Final decay of the averaged generator, in [0, 1).
-        label_law: Distribution of the labels of generated images.
+        label_distribution: Distribution of the labels of generated images.
         sampling: Distribution of the classes of real images.
         dequantize: Add uniform noise of one grey level to real uint8 images.
         precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is configured otherwise; or
@@ -247,8 +247,8 @@ class Trainer:
         critic_optimizer: OptimizerConfig | OptimizerFactory = OptimizerConfig(),  # noqa: B008 - frozen
         schedule: Schedule = "constant",
         ema_decay: float = 0.999,
-        label_law: LabelLaw = "uniform",
-        sampling: ClassLaw = "natural",
+        label_distribution: LabelDistribution = "balanced",
+        sampling: ClassDistribution = "natural",
         dequantize: bool = False,
         precision: Precision = "fp32",
         engine: EngineName = "auto",
@@ -268,11 +268,11 @@ class Trainer:
             precision=precision,
         )
         self.networks = Networks(generator.to(self.device), critic.to(self.device))
-        check_terms(self.networks, self.terms, label_law=label_law, critic_steps=critic_steps)
+        check_terms(self.networks, self.terms, label_distribution=label_distribution, critic_steps=critic_steps)
         schedule_factor(schedule, 0.0)
         self.critic_steps = critic_steps
         self.schedule = schedule
-        self.label_law = label_law
+        self.label_distribution = label_distribution
         self.sampling = sampling
         self.dequantize = dequantize
         self.seed = seed
@@ -340,7 +340,7 @@ class Trainer:
             "critic_optimizer": self._updaters["critic"].settings,
             "schedule": _in_words(self.schedule),
             "ema_decay": self.ema_decay,
-            "label_law": _in_words(self.label_law),
+            "label_distribution": _in_words(self.label_distribution),
             "sampling": _in_words(self.sampling),
             "dequantize": self.dequantize,
             "precision": terms.precision,
@@ -446,7 +446,7 @@ class Trainer:
             data,
             latent_dim=generator.latent_dim,
             conditional=generator.num_classes is not None,
-            label_law=self.label_law,
+            label_distribution=self.label_distribution,
             sampling=self.sampling,
             dequantize=self.dequantize,
             augment=terms.augment,
