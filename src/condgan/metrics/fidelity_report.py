@@ -139,8 +139,8 @@ def fidelity_report(
         test: Real images of other patients, see `condgan.data.check_disjoint`.
         extractor: The network of the features, or networks cross-fitted on `train`.
         metrics: Which to compute: `"kid"`, `"fid"`, `"neighborhoods"` (precision, recall, density and coverage) and
-            `"inception_score"`, which is left out if the extractor has no logits. The FID of 2048 features takes tens of
-            seconds per comparison.
+            `"inception_score"`, which is left out if the extractor has no logits. The FID of 2048 features takes tens
+            of seconds per comparison.
         kid_subset_size: Largest number of images in a subset of the KID; it is lowered to the number of images.
         kid_subsets: Number of subsets.
         level: Nominal coverage of the intervals.

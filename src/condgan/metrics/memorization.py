@@ -374,24 +374,24 @@ def decide(
         share: Share of copies that must be detectable for a verdict without findings.
     """
     found = (
-        f"{copies.count} of {copies.generated} generated images stand out as near one training image; of as "
-        f"many fresh real images {copies.expected:.1f} would (p = {copies.p_value:.2g})."
+        f"{copies.count} of {copies.generated} generated images are far nearer to one training image than to others; "
+        f"{copies.expected:.1f} of as many new real images are expected to be (p = {copies.p_value:.2g})."
     )
     attack = (
-        f"The attack tells training from held-out patients with an AUROC of {membership.auroc} (members from members: "
-        f"{membership.control})."
+        f"The attack separates training from held-out patients with an AUROC of {membership.auroc} (members from "
+        f"members: {membership.control})."
     )
     notes = []
     if close.p_value <= alpha < copies.p_value:
         notes.append(
-            f"{close.count} images lie near training images, {close.expected:.1f} expected, but no nearer to one than "
-            "to others: smooth images do."
+            f"{close.count} images are near training images, {close.expected:.1f} expected, but not nearer to one than "
+            "to others, as smooth images are."
         )
     if not shift.low <= 0.5 <= shift.high:
         notes.append(
             f"Held-out images are {'farther from' if shift.value > 0.5 else 'nearer to'} the training images than "
-            f"these are from each other (AUROC {shift}): they seem to come from elsewhere, and the attack, C_T and "
-            "plain distances cannot be trusted here."
+            f"these are from each other (AUROC {shift}): they seem to come from elsewhere, which makes the attack, C_T "
+            "and plain distances unreliable."
         )
     if copies.p_value <= alpha:
         verdict = MemorizationVerdict.COPIES
