@@ -1,28 +1,29 @@
-"""How often intervals over seeds and patients hold the truth. Run as `python benchmarks/intervals --help`.
+"""How often intervals over seeds and patients contain the true value. Run as `python benchmarks/intervals --help`.
 
 Classifiers are simulated on a test set as large and as clustered as the official one of the chest X-rays: 234 normal
 and 390 pneumonia images of 428 patients. An image's latent score is a sum of normal effects of its patient, of itself,
-of the arm, of the generator's and the classifier's seed, and of their interactions; above 0 it counts as ill. So the
-truth, the expectation over seeds and patients, is known in closed form. Each regime weighs the effects otherwise.
+of the arm, of the generator's and the classifier's seed, and of their interactions; above 0 it is classified as ill. So
+the true value, the expectation over seeds and patients, is known in closed form. The regimes differ in the variances of
+the effects.
 
 The intervals are those of `condgan.stats.seed_interval` and `paired_difference`, computed for many repetitions at a
 time; a first repetition is checked against these two. The rule is a standard one and was not tuned here.
 `results/coverage.json` has 5 000 repetitions per regime (six minutes of one core; the Monte Carlo error is at most
-0.7 points). In the seven regimes 29 of 196 intervals hold the truth in less than 93 %, the worst in 88.9 %:
+0.7 points). In the seven regimes 29 of 196 intervals contain the true value in less than 93 %, the worst in 88.9 %:
 
 - 3 generators: 8 of 28 below, 90.2 % at worst; 5 generators: 2 of 28, 91.0 %; 3 classifiers of real images: 2 of 28,
   92.2 %;
 - differences: 17 of 112 below, 88.9 % at worst, where 3 shared generators hardly differ but their classifiers do;
 - by score: AUROC 11 of 49 below, pneumonia recall (truth 0.95 to 0.98) 7, normal recall 6, balanced accuracy 5.
 
-Where seeds bring little of the variance all cover 93.4 to 97.8 %. Satterthwaite's degrees of freedom are too many where
-three seeds agree by chance. The estimated variances are right, 0.96 to 1.08 times the true ones, but up to 1.25 times
-where seeds bring next to nothing, since a negative estimate counts as 0. Beside the regimes are worlds in which
-intervals are at their limits:
+Where seeds contribute little of the variance all cover 93.4 to 97.8 %. Satterthwaite's degrees of freedom are too many
+where three seeds agree by chance. The estimated variances are 0.96 to 1.08 times the true ones, but up to 1.25 times
+where seeds contribute next to nothing, because a negative estimate counts as 0. Besides the regimes there are stress
+tests:
 
 - One of two recipes is unstable, the other not: 90.0 % at worst.
 - One generator in five fails: an arm of these and its difference from real images cover 67 to 93 % for AUROC, balanced
-  accuracy and recall of pneumonia, with five generators hardly more than with three. Look at every generator.
+  accuracy and recall of pneumonia, with five generators hardly more than with three. Inspect every generator.
 - Recalls and areas of about 0.997: 90.8 % at worst. Recalls and spreads as in the study after two minutes: 91.8 %.
 """
 
@@ -58,7 +59,7 @@ class Design:
     """Runs of one arm, or of two whose difference is taken.
 
     Args:
-        name: What is shown.
+        name: Name in the results.
         arms: One arm or two.
         generators: How many generators of the first arm are taken.
         shared_seeds: Whether the two arms share their generators.
@@ -122,7 +123,7 @@ def simulate(name: str, repetitions: int, seed: int) -> list[dict[str, Any]]:
 
 
 def row(name: str, score: str, design: Design, parts: list[Found]) -> dict[str, Any]:
-    """Return the coverage of a design's intervals, and what explains it."""
+    """Return the coverage of a design's intervals, with their widths and estimated variances."""
     expected = [truth(WORLDS[name], arm)[score] for arm in design.arms]
     aim = expected[0] - sum(expected[1:])
     value, variance, low, high = (
@@ -145,7 +146,7 @@ def row(name: str, score: str, design: Design, parts: list[Found]) -> dict[str, 
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return how many intervals cover enough, and the extremes."""
+    """Return the number of intervals, how many of them cover too little, and the extremes."""
     covered = [row["coverage"] for row in rows]
     return {
         "intervals": len(rows),

@@ -1,4 +1,4 @@
-"""A test set, classifiers on it whose seeds and patients vary, and what their scores are worth in truth."""
+"""Simulated scores of classifiers on a clustered test set, with effects of seeds and patients, and their true means."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from condgan.stats.seeds import Units
 
 NORMAL_SIZES = {1: 220, 2: 1, 3: 4}
 PNEUMONIA_SIZES = {1: 126, 2: 29, 3: 19, 4: 11, 5: 10, 6: 4, 7: 2, 8: 1, 9: 1}
-"""How many patients of the official test set have how many images, patients told apart by number and cause."""
+"""Number of patients of the official test set by their number of images; a patient is a number and a cause."""
 
 SIZES = torch.tensor([size for sizes in (NORMAL_SIZES, PNEUMONIA_SIZES) for size, n in sizes.items() for _ in range(n)])
 PATIENTS, NORMAL_PATIENTS = len(SIZES), sum(NORMAL_SIZES.values())
@@ -23,7 +23,7 @@ OF_CLASS = slice(None, NORMAL_PATIENTS), slice(NORMAL_PATIENTS, None)
 Y = (PATIENT >= NORMAL_PATIENTS).long()
 
 SHARED_GENERATOR = 0.8
-"""Share of a generator's variance that two arms with images of the same generators have in common."""
+"""Fraction of a generator's variance that two arms with images of the same generators share."""
 
 
 MEANS = {"generated": (-0.5, 1.9), "other generator": (-0.35, 1.95), "more of it": (-0.45, 1.95), "real": (-0.3, 1.85)}
@@ -32,7 +32,7 @@ MEANS = {"generated": (-0.5, 1.9), "other generator": (-0.35, 1.95), "more of it
 
 @dataclass(frozen=True)
 class Regime:
-    """Standard deviations of the effects on the latent score, and the rest of a world to draw from.
+    """Standard deviations of the effects on the latent score, and the other parameters of a simulation.
 
     Half of the variance of a seed's effect shifts all images alike, half each class by itself.
 
@@ -88,8 +88,8 @@ STRESSES = {
         means={"generated": (-0.3, 0.35), "other generator": (0.3, 1.6), "more of it": (-0.2, 0.4), "real": (0.3, 2.5)},
     ),
 }
-"""Worlds in which few seeds say little, or recalls are all but 1. The last has recalls and spreads as the study of
-`benchmarks/study` has them for classifiers of images generated after two minutes."""
+"""Stress tests: generators that differ much or fail, and recalls near 1. The last has the recalls and spreads of the
+study in `benchmarks/study` for classifiers of images generated after two minutes."""
 
 FAILED = torch.tensor([0.3, -0.9])
 """What a generator that failed adds to the latent score of images of either class."""

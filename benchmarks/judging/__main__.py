@@ -1,9 +1,9 @@
-"""How long it takes to judge generated images. Run as `python benchmarks/judging --help`.
+"""How long the evaluation of generated images takes. Run as `python benchmarks/judging --help`.
 
-Fidelity in the features of the cross-fitted extractor, diversity and memorization, of 5 000 images at 64 pixels beside
-as many training images: the real X-rays that `$CONDGAN_CHEST_XRAY` names, or drawn phantoms. The training of the
-extractor is timed apart: it is done once for a data set. The judged images are training images with noise, as what
-they show does not matter for the time.
+Fidelity in the features of the cross-fitted extractor, diversity and memorization, of 5 000 images at 64 pixels and as
+many training images: the real X-rays in `$CONDGAN_CHEST_XRAY`, or drawn phantoms. The training of the extractor is
+timed separately, because it is done once per data set. The evaluated images are training images with noise: their
+content does not affect the time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def load(size: int) -> tuple[cg.data.ArrayDataset, cg.data.ArrayDataset, cg.data
 
 
 def make_generated(train: cg.data.ArrayDataset, count: int) -> cg.data.ArrayDataset:
-    """Return so many images to be judged."""
+    """Return this many images to evaluate."""
     rng = torch.Generator().manual_seed(0)
     index = torch.randint(len(train), (count,), generator=rng)
     noise = torch.randint(-12, 13, (count, *train.image_shape), generator=rng)
@@ -49,7 +49,7 @@ def make_generated(train: cg.data.ArrayDataset, count: int) -> cg.data.ArrayData
 
 
 def timed(seconds: dict[str, float], name: str, run: Callable[[], T]) -> T:
-    """Run, and enter the seconds."""
+    """Run, and record the seconds."""
     began = time.perf_counter()
     result = run()
     seconds[name] = round(time.perf_counter() - began, 2)

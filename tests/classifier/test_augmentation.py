@@ -111,7 +111,7 @@ def test_a_flip_is_left_to_right_and_off_by_default():
     ("strengths", "message"),
     [
         ({"rotation": -1}, r"rotation must lie in \[0, 180\], degrees, got -1"),
-        ({"translation": 5}, r"translation must lie in \[0, 1\], a part of 1, got 5"),
+        ({"translation": 5}, r"translation must lie in \[0, 1\], a fraction, got 5"),
         ({"scale": 1}, "scale must lie"),
         ({"contrast": float("nan")}, "contrast must lie"),
     ],

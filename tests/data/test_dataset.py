@@ -61,7 +61,7 @@ def test_other_groups_by_rule_or_by_name() -> None:
     assert (named.paths, named.attribution, named.source) == (data.paths, "me", "here")
     assert data.group_names == ("1", "2", "3", "4")
     assert patients(make(4).with_groups([7, 7, 8, 9])) == ["7", "7", "8", "9"]
-    with pytest.raises(ValueError, match="a rule for groups needs paths"):
+    with pytest.raises(ValueError, match="a function for groups needs paths"):
         make(4).with_groups(lambda path: path.name)
     with pytest.raises(ValueError, match=r"groups must have the shape \(4,\)"):
         data.with_groups(["a", "b"])

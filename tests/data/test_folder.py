@@ -239,7 +239,7 @@ def test_rules_that_fail_are_listed(root: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 16, 16), (16, 16), (1, 0, 16), (4, 16, 16)])
 def test_image_shape(root: Path, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"\(1, height, width\) for greyscale or \(3, height, width\) for colour"):
+    with pytest.raises(ValueError, match=r"\(1, height, width\) for greyscale or \(3, height, width\) for color"):
         read(root, shape)  # type: ignore[arg-type]
 
 

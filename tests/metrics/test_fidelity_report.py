@@ -233,7 +233,7 @@ def test_sets_are_checked(sets):
         fidelity_report(draw((19, 30), 0), train, test, corners())
     with pytest.raises(ValueError, match="3 folds"):
         fidelity_report(draw((59, 90), 0), train, test, crossfit(train, 3))
-    with pytest.raises(ValueError, match=r"metrics must be some of kid, .*got .'isc'"):
+    with pytest.raises(ValueError, match=r"metrics must be among .*, got 'isc'"):
         fidelity_report(*sets, corners(), metrics=["kid", "isc"])
     with pytest.raises(ValueError, match="level must lie between 0 and 1"):
         fidelity_report(*sets, corners(), level=95)

@@ -103,7 +103,7 @@ def test_smooth_images_are_no_copies_though_other_measures_say_so(sets):
         assert entry.authenticity.value < entry.authenticity_held_out.value
 
 
-def test_averages_of_training_images_give_patients_away(sets):
+def test_averages_of_training_images_reveal_patients(sets):
     images = sets[0].images[copies_of(sets[0])].float()
     report = judge(images_of(sets[2], sum(images.roll(shift, 0) for shift in (0, 40, 80)).div(3).byte()), sets)
     assert verdicts(report) == [MemorizationVerdict.PATIENTS_RECOGNIZED] * 2
@@ -237,7 +237,7 @@ def estimate(value, width=0.02):
     ("changed", "verdict", "words"),
     [
         ({}, MemorizationVerdict.NO_SIGN, "A share of copies of 5%"),
-        ({"p_value": 0.009}, MemorizationVerdict.COPIES, "9 of 100 generated images stand out"),
+        ({"p_value": 0.009}, MemorizationVerdict.COPIES, "9 of 100 generated images are far nearer"),
         (
             {"detectable": 0.2},
             MemorizationVerdict.CANNOT_TELL,
@@ -247,7 +247,7 @@ def estimate(value, width=0.02):
         ({"auroc": 0.6, "shift": 0.6}, MemorizationVerdict.NO_SIGN, "seem to come from elsewhere"),
         ({"shift": 0.4}, MemorizationVerdict.NO_SIGN, "nearer to the training images"),
         ({"auroc": 0.6, "p_value": 0.001, "detectable": 0.2}, MemorizationVerdict.COPIES, "(p = 0.001)"),
-        ({"close": 0.001}, MemorizationVerdict.NO_SIGN, "smooth images do"),
+        ({"close": 0.001}, MemorizationVerdict.NO_SIGN, "as smooth images are"),
     ],
 )
 def test_the_rule(changed, verdict, words):

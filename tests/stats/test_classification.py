@@ -17,6 +17,7 @@ from sklearn.metrics import (
 )
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
+from condgan.files import from_json, to_json
 from condgan.stats import (
     ClassificationReport,
     auroc,
@@ -199,7 +200,7 @@ def test_order_of_samples_does_not_matter():
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     straight = classification_report(p, y, groups=groups, resamples=50)
     shuffled = classification_report(p[order], y[order], groups=groups[order], resamples=50)
-    assert json.dumps(_rounded(straight.to_json())) == json.dumps(_rounded(shuffled.to_json()))
+    assert json.dumps(_rounded(to_json(straight))) == json.dumps(_rounded(to_json(shuffled)))
 
 
 def _rounded(tree):
@@ -247,7 +248,7 @@ def test_report_goes_through_json():
     p, y = draw(40, 2)
     for threshold in (None, 0.4):
         report = classification_report(p, y, class_names=["normal", "ill"], threshold=threshold, resamples=20, seed=3)
-        assert ClassificationReport.from_json(json.loads(json.dumps(report.to_json(), allow_nan=False))) == report
+        assert from_json(ClassificationReport, json.loads(json.dumps(to_json(report), allow_nan=False))) == report
     assert (report.samples, report.groups, report.resamples, report.seed) == (40, 40, 20, 3)
     assert sum(map(sum, report.confusion)) == 40
 
@@ -283,5 +284,5 @@ def test_messages(options, message):
 
 def test_every_class_must_occur():
     p, _ = draw(20, 3)
-    with pytest.raises(ValueError, match="got none of viral"):
+    with pytest.raises(ValueError, match="got no samples of viral"):
         classification_report(p, torch.arange(20) % 2, class_names=["normal", "bacterial", "viral"])

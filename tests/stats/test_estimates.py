@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import expit
 
+from condgan.files import from_json, to_json
 from condgan.stats import (
     Estimate,
     bootstrap_replicates,
@@ -28,7 +29,7 @@ def weighted_mean(x):
 
 def test_estimate_goes_through_json_and_prints():
     estimate = Estimate(0.5, 0.25, 0.75, level=0.9)
-    assert Estimate.from_json(json.loads(json.dumps(estimate.to_json()))) == estimate
+    assert from_json(Estimate, json.loads(json.dumps(to_json(estimate)))) == estimate
     assert str(estimate) == "0.500 [0.250, 0.750]"
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import expit, logit
 
+from condgan.files import from_json, to_json
 from condgan.stats import (
     SeedCounts,
     SeedDifference,
@@ -346,10 +347,10 @@ def test_simulated_seeds_are_covered():
 def test_estimates_go_through_json():
     runs = nested(draw(2, 2, 20))
     for estimate in (seed_interval(accuracy, runs, range(20)), seed_interval(accuracy, runs[:1], range(20))):
-        assert SeedEstimate.from_json(json.loads(json.dumps(estimate.to_json()))) == estimate
+        assert from_json(SeedEstimate, json.loads(json.dumps(to_json(estimate)))) == estimate
     for a in (runs, runs[:1]):
         difference = paired_difference(accuracy, a, runs[0][0], range(20))
-        assert SeedDifference.from_json(json.loads(json.dumps(difference.to_json()))) == difference
+        assert from_json(SeedDifference, json.loads(json.dumps(to_json(difference)))) == difference
     low, high = ends(seed_interval(accuracy, runs, range(20)))
     assert str(seed_interval(accuracy, runs, range(20))).endswith(f" [{low:.3f}, {high:.3f}]")
 

@@ -1,4 +1,4 @@
-"""A ResNet-18 that judges images by what can be learned from them."""
+"""A ResNet-18 classifier, which measures what can be learned from real or generated images."""
 
 from condgan.classifier.augmentation import Augment, ClassicalAugment
 from condgan.classifier.network import ResNet18

@@ -16,7 +16,7 @@ _LIMITS = {"rotation": 180.0, "translation": 1.0, "scale": 0.9, "brightness": 1.
 class Augment(Protocol):
     """Changes the images of a training batch at random; labels stay valid.
 
-    Its `repr` is kept in the settings of a training: let it tell all that matters, as that of a dataclass does.
+    Its `repr` is kept in the settings of a training and should state every parameter, as that of a dataclass does.
 
     Shape:
         - `images`: `(N, C, H, W)`, uint8. Output: the same shape and type, on the same device.
@@ -39,13 +39,13 @@ class ClassicalAugment:
     around the image's mean, with $c$ in 1 $\pm$ `contrast` and $b$ in $\pm$ `brightness`. Grey levels change first,
     then the pose, in one bilinear interpolation; what comes in from outside is black.
 
-    Nothing is turned upside down, and nothing is mirrored unless asked: the heart has a side.
+    Images are never turned upside down, and are mirrored only with `flip`, because the heart is on the left.
 
     Args:
         rotation: Largest angle, in degrees.
-        translation: Largest shift, as a part of height and width.
+        translation: Largest shift, as a fraction of height and width.
         scale: Largest relative change of size.
-        brightness: Largest shift of the grey levels, as a part of their range.
+        brightness: Largest shift of the grey levels, as a fraction of their range.
         contrast: Largest relative change of the contrast.
         flip: Whether to mirror half of the images, left to right. A mirrored heart is a rare malformation.
 
@@ -73,7 +73,7 @@ class ClassicalAugment:
     def __post_init__(self) -> None:
         for name, limit in _LIMITS.items():
             if not 0 <= getattr(self, name) <= limit:
-                unit = "degrees" if name == "rotation" else "a part of 1"
+                unit = "degrees" if name == "rotation" else "a fraction"
                 raise ValueError(f"{name} must lie in [0, {limit:g}], {unit}, got {getattr(self, name)}.")
 
     def __call__(self, images: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
@@ -81,8 +81,8 @@ class ClassicalAugment:
 
         Args:
             images: A batch of images.
-            rng: Source of randomness; None for the default one. If it lives on another device, parameters are drawn
-                there and moved.
+            rng: Source of randomness; None for the default one. If it is on another device, parameters are drawn there
+                and moved.
 
         Raises:
             ValueError: If the images are not a batch of uint8 images.
@@ -93,7 +93,7 @@ class ClassicalAugment:
                 f"{tuple(images.shape)}. Convert images in [-1, 1] with condgan.images.to_uint8."
             )
         source = images.device if rng is None else rng.device
-        # One draw of all parameters, so that switching one off changes no other.
+        # one draw of all parameters, so that switching one off changes no other
         u = torch.rand(7, len(images), generator=rng, device=source).to(images.device)
         angle, down, right, size, bright, contrast, mirror = 2 * u - 1
         x = images.float()

@@ -1,4 +1,4 @@
-"""The network of the judging classifier."""
+"""The network of the classifier, and its predictions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PREDICTION_BATCH = 256
 class ResNet18(nn.Module):
     """ResNet-18 from scratch for images of any number of channels.
 
-    From 64 pixels up the stem is torchvision's (7x7 with stride 2, then max-pooling). Smaller images keep four times
-    as many positions with a 3x3 convolution of stride 2 and no pooling; otherwise the last map would be one pixel.
-    The head computes in float32 under autocast too: logits of eight bits would tie.
+    From 64 pixels up the stem is torchvision's (7x7 with stride 2, then max-pooling). For smaller images it is a 3x3
+    convolution of stride 2 without pooling, which keeps four times as many positions; otherwise the last map would be
+    one pixel. The head computes in float32 under autocast too, because logits in bfloat16 would tie.
 
-    Weights are drawn from the default generator of the CPU.
+    Weights are drawn from the CPU's default random generator.
 
     Args:
         image_shape: Channels, height and width of the images.
@@ -47,7 +47,6 @@ class ResNet18(nn.Module):
 
     def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
         super().__init__()
-        # imported here so that condgan itself does not load torchvision
         from torchvision.models import resnet18
 
         channels, height, width = image_shape
@@ -73,7 +72,7 @@ class ResNet18(nn.Module):
 
 
 def build_network(image_shape: tuple[int, ...], num_classes: int, *, seed: int) -> ResNet18:
-    """Return a `ResNet18` in the channels-last layout whose weights follow from the seed alone."""
+    """Return a `ResNet18` in the channels-last layout whose weights depend on the seed alone."""
     channels, height, width = image_shape
     with seeded_weights(seed):
         network = ResNet18((channels, height, width), num_classes)
@@ -81,7 +80,7 @@ def build_network(image_shape: tuple[int, ...], num_classes: int, *, seed: int) 
 
 
 def autocast_logits(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
-    """Return the logits of images as they are stored.
+    """Return the logits of stored images.
 
     Shape:
         - `images`: `(N, C, H, W)`, uint8.

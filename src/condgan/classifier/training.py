@@ -1,4 +1,4 @@
-"""A classifier that judges images by what can be learned from them."""
+"""Training and evaluation of a classifier, which measures what can be learned from real or generated images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _WARMUP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """A trained classifier and how it came about.
+    """A trained classifier and the record of its training.
 
     Args:
         model: Maps images `(N, C, H, W)` in [-1, 1] to logits `(N, K)`; in evaluation mode.
@@ -40,8 +40,8 @@ class Classifier:
         image_shape: Shape of the images it takes.
         threshold: For two classes, the threshold on the probability of class 1 chosen on the validation images; None
             for more.
-        history: One row an epoch: `epoch`, `step`, `loss`, `validation/auroc`, `validation/balanced_accuracy`.
-        settings: Everything the training depended on, ready for JSON.
+        history: One row per epoch: `epoch`, `step`, `loss`, `validation/auroc`, `validation/balanced_accuracy`.
+        settings: Everything that the training depended on, ready for JSON.
         seconds: Wall-clock time of the training.
     """
 
@@ -56,7 +56,7 @@ class Classifier:
     def predict_proba(self, images: Tensor) -> Tensor:
         """Return class probabilities, on the CPU.
 
-        They are float64: in float32 all confident decisions would share the probability 1 and tie in the AUROC.
+        They are float64: in float32 all confident decisions would have the probability 1 and tie in the AUROC.
 
         Shape:
             - `images`: `(N, C, H, W)`, uint8.
@@ -75,10 +75,11 @@ class Classifier:
     def evaluate(
         self, test: ArrayDataset, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
     ) -> ClassificationReport:
-        """Judge the classifier on test images, with intervals over their groups (patients).
+        """Evaluate the classifier on test images, with intervals over their groups (patients).
 
         Args:
-            test: Images that neither training nor validation has seen, see `condgan.data.check_disjoint`.
+            test: Images of patients who are in neither the training nor the validation set, see
+                `condgan.data.check_disjoint`.
             resamples: Number of bootstrap resamples.
             level: Nominal coverage of the intervals.
             seed: Seed of the bootstrap.
@@ -100,8 +101,6 @@ class Classifier:
 
     def save(self, path: str | Path) -> None:
         """Save weights and description in one safetensors file; folders are made if missing."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         weights = {name: value.cpu().contiguous() for name, value in self.model.state_dict().items()}
         described = {
             "class_names": self.class_names,
@@ -111,7 +110,7 @@ class Classifier:
             "settings": self.settings,
             "seconds": self.seconds,
         }
-        with write_whole(path) as file:
+        with write_whole(Path(path)) as file:
             file.write(save(weights, metadata={"classifier": json.dumps(described)}))
 
     @classmethod
@@ -120,7 +119,7 @@ class Classifier:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it holds something else.
+            ValueError: If it holds anything else.
         """
         with safe_open(path, framework="pt") as file:
             described = (file.metadata() or {}).get("classifier")
@@ -164,16 +163,16 @@ def train_classifier(
     r"""Train a ResNet-18 on real or generated images, from scratch or from the weights of another classifier.
 
     AdamW under a one-cycle schedule: the learning rate rises linearly over the first quarter of the steps and falls
-    along a cosine to zero. After each epoch the validation AUROC is taken, and the best epoch is kept, the later one
-    of equals. The AUROC does not depend on a threshold and wavers less than the balanced accuracy; it also separates
-    what a network has learned from generated images from how they have shifted its probabilities. For two classes,
-    the threshold of the kept epoch with the best balanced accuracy on the validation images is kept beside it.
+    along a cosine to zero. After each epoch the validation AUROC is computed, and the weights of the best epoch are
+    kept, of the later one in a tie. The AUROC does not depend on a threshold and is less noisy than the balanced
+    accuracy; it does not change where generated images merely shift the probabilities. For two classes, the threshold
+    with the best balanced accuracy on the validation images is kept with them.
 
-    With balanced class weights, sample n counts $N / (K N_{y_n})$ in the loss. That asks for equal recall of rare and
-    frequent classes, shows every image once an epoch, and changes nothing for classes of equal size: real and
+    With balanced class weights, sample n has the weight $N / (K N_{y_n})$ in the loss. Rare and frequent classes then
+    count the same, every image is still shown once per epoch, and nothing changes for classes of equal size: real and
     generated training sets are treated alike.
 
-    Images stay on the device as uint8, and updates are recorded as CUDA graphs there.
+    Images stay on the device as uint8. On CUDA devices the updates are captured as CUDA graphs.
 
     The same call gives bit-equal weights on the same CPU with the same number of threads; no global random state is
     read or changed.
@@ -182,15 +181,15 @@ def train_classifier(
         train: Training images, real or generated.
         validation: Real images of patients that are neither in `train` nor in the test set. The best epoch and the
             threshold are chosen on them.
-        epochs: Number of epochs, each followed by a look at the validation set.
+        epochs: Number of epochs, each followed by an evaluation on the validation set.
         steps: Total number of optimizer steps, cut into `epochs` equal parts. By default `epochs` passes over `train`.
-            Give it to train on sets of different sizes for equally long.
-        batch_size: Images a step; a smaller training set is taken whole.
+            Set it to train equally long on sets of different sizes.
+        batch_size: Number of images per step; a smaller training set is one batch.
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
-        class_weights: `"balanced"`, or None to weigh all images alike.
-        augment: Changes the images of each batch at random, such as `ClassicalAugment`. It runs on the device, between
-            the updates and not as a part of them.
+        class_weights: `"balanced"`, or None to weight all images equally.
+        augment: Changes the images of each batch at random, such as `ClassicalAugment`. It runs on the device, outside
+            the captured updates.
         initial: Start from the weights of this classifier instead of random ones (fine-tuning); it is left as it is.
             Optimizer and schedule begin anew.
         precision: `"bf16"` runs all but the head under autocast; parameters and loss stay float32. `"fp32"` is
@@ -203,8 +202,8 @@ def train_classifier(
         The classifier at its best epoch.
 
     Raises:
-        ValueError: If images are not uint8, classes or shapes of the sets or of `initial` differ, the validation set
-            lacks a class, a number is out of range, or `augment` returns other than uint8 images of the same shape.
+        ValueError: If images are not uint8, classes or shapes of the sets or of `initial` differ, a number is out of
+            range, or `augment` returns anything but uint8 images of the same shape.
         FloatingPointError: If the loss of an epoch is not finite.
 
     Examples:
@@ -324,7 +323,7 @@ class _Updates:
 def _best_epoch(
     updates: _Updates, validation: ArrayDataset, epochs: int, bar: tqdm[NoReturn]
 ) -> tuple[list[dict[str, float]], _Best]:
-    """Train to the end and return one row per epoch and the epoch of the best validation AUROC."""
+    """Train to the end; return the history and the epoch with the best validation AUROC."""
     history: list[dict[str, float]] = []
     best = _Best(-math.inf, 0, {}, None)
     ends = [updates.total * epoch // epochs for epoch in range(epochs + 1)]
@@ -363,10 +362,10 @@ class _Batch:
 
 
 def _draw_batches(count: int, batch_size: int, seed: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield whole batches of shuffled indices without end; what is left of a shuffle at its end is dropped."""
+    """Yield full batches of shuffled indices without end; an incomplete last batch of a shuffle is dropped."""
     rng = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(count, generator=rng).to(device)  # once a shuffle: each copy waits for the device
+        order = torch.randperm(count, generator=rng).to(device)  # once per shuffle: each copy waits for the device
         yield from torch.split(order[: count - count % batch_size], batch_size)
 
 
@@ -381,7 +380,7 @@ def _augmented(augment: Augment, images: Tensor, rng: torch.Generator) -> Tensor
 
 
 def _one_cycle(progress: float) -> float:
-    """Return the learning rate relative to its peak, for the share of the training that is over."""
+    """Return the learning rate relative to its peak, for the fraction of the training that is done."""
     if progress < _WARMUP:
         return progress / _WARMUP
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (progress - _WARMUP) / (1 - _WARMUP)))
@@ -417,10 +416,10 @@ def check_settings(
     precision: str,
     class_weights: str | None,
 ) -> None:
-    """Make sure that the settings of a training are in range.
+    """Raise an error if a setting of a training is out of range.
 
     Raises:
-        ValueError: If one of them is not.
+        ValueError: If one is.
     """
     if epochs < 1 or (steps is not None and steps < epochs):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The labelled images in memory that every data set of the library is, and what must hold between data sets."""
+"""`ArrayDataset`, the labelled images in memory that all data sets of the library are, and checks between data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from typing_extensions import TypeVar
 
 from condgan.data.splits import group_split
-from condgan.types import ImageShape
+from condgan.types import ImageShape, JudgedImages
 
 Groups = Tensor | np.ndarray | Sequence[int] | Sequence[str]
 """A group for each sample, by name or by number."""
@@ -28,7 +28,7 @@ _SHOWN = 10
 
 
 class Grouped(Protocol):
-    """Samples that may belong to groups, such as patients. `ArrayDataset` is one."""
+    """Samples that may belong to groups, such as patients: an `ArrayDataset`, for example."""
 
     @property
     def labels(self) -> Tensor:
@@ -36,7 +36,7 @@ class Grouped(Protocol):
 
     @property
     def groups(self) -> Tensor | None:
-        """`(N,)` int64, the place of each sample's group in `group_names`; None if groups are unknown."""
+        """`(N,)` int64, the index of each sample's group in `group_names`; None if groups are unknown."""
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -50,21 +50,25 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
     a plane, feature vectors) may be floats of any shape and are used as they are; to a type checker such data are an
     `ArrayDataset[tuple[int, ...]]`.
 
-    A group is the patient or site that a sample comes from. Names identify groups, and a number counts as the name
-    that it is written as: equal names in two data sets mean the same patient, whether or not `subset` and `split` made
-    them of one. Where two archives both count from 1, name their patients apart before you compare them.
+    A group is the patient or site that a sample comes from. Groups are identified by name, and a number stands for its
+    digits as a name. Equal names in two data sets mean the same patient, whether or not both were made from one data
+    set by `subset` or `split`. If two archives both number their patients from 1, give these different names before you
+    compare the data sets.
+
+    The attribute `groups` holds indices into `group_names`. As the argument `groups` of another data set these indices
+    would be taken for names: pass `[data.group_names[i] for i in data.groups]` instead.
 
     Args:
         images: The samples. NumPy arrays are accepted too.
         labels: One label for each sample.
         class_names: Names of the classes in label order. By default the labels themselves, as strings.
-        groups: One group for each sample, as a name or a number. Splits and intervals keep a group whole.
+        groups: The group of each sample, as a name or a number. Splits and intervals keep a group whole.
         source: Where the samples come from, for results and messages.
         attribution: Credit to give wherever samples are shown, as the license of the data asks.
-        paths: One name for each sample, the file that it was read from, relative to the data's folder.
+        paths: The file that each sample was read from, relative to the data's folder.
 
     Attributes:
-        groups: `(N,)` int64, the place of each sample's group in `group_names`, or None.
+        groups: `(N,)` int64, the index of each sample's group in `group_names`, or None.
         group_names: Names of the groups that have samples here: numbers in ascending order, names in alphabetical.
 
     Shape:
@@ -211,11 +215,11 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
         """Return the same samples with other groups.
 
         Args:
-            groups: One group for each sample, as a name or a number; or a rule that maps a path, relative to the data's
-                folder, to the name of its group.
+            groups: The group of each sample, as a name or a number; or a function that maps a path, relative to the
+                data's folder, to the name of its group.
 
         Raises:
-            ValueError: If shapes do not fit, or a rule is given and the data have no paths.
+            ValueError: If shapes do not fit, or a function is given and the data have no paths.
 
         Examples:
             >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
@@ -225,7 +229,9 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
         """
         if callable(groups):
             if not self.paths:
-                raise ValueError("a rule for groups needs paths, got data without any. Pass one group for each sample.")
+                raise ValueError(
+                    "a function for groups needs paths, got data without any. Pass one group for each sample."
+                )
             groups = [str(groups(Path(path))) for path in self.paths]
         named = self._with(self.images)
         named.groups, named.group_names = _name_groups(groups)
@@ -233,7 +239,7 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
         return named
 
     def _with(self, images: Tensor, index: Tensor | None = None) -> ArrayDataset[Shape]:
-        """Return other images, without groups, for all samples or for those at `index`."""
+        """Return a data set with other images and without groups, of all samples or of those at `index`."""
         paths = self.paths if index is None or not self.paths else [self.paths[i] for i in index.tolist()]
         return ArrayDataset(
             images,
@@ -245,9 +251,12 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
         )
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[ArrayDataset[Shape], ArrayDataset[Shape]]:
-        """Split into `(rest, part)`, where `part` holds about `fraction` of each class and no group is torn apart.
+        """Split into `(rest, part)`, where `part` holds about `fraction` of each class and no group is divided.
 
-        The fraction is rounded to one over a whole number: 0.15 gives a seventh. See `condgan.data.splits.group_split`.
+        The fraction is rounded to one over a whole number: 0.15 gives a seventh. See `condgan.data.group_split`.
+
+        Raises:
+            ValueError: If `fraction` is not in (0, 1), or no split leaves two groups of each class on either side.
         """
         rest, part = group_split(self.labels, self.groups, fraction=fraction, seed=seed)
         return self.subset(rest), self.subset(part)
@@ -274,10 +283,10 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
 
 
 def check_disjoint(**sets: Grouped) -> None:
-    """Make sure that no group (patient) is in two of the data sets. Groups are compared by name.
+    """Raise an error if a group (patient) is in two of the data sets. Groups are compared by name.
 
     Args:
-        sets: The data sets, by the names that messages give them.
+        sets: The data sets, by the names that they have in messages.
 
     Raises:
         ValueError: If a group is in two of them, or a data set has no groups.
@@ -297,16 +306,42 @@ def check_disjoint(**sets: Grouped) -> None:
     for (first, one), (second, other) in combinations(sets.items(), 2):
         shared = sorted(set(one.group_names) & set(other.group_names))
         if shared:
-            more = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
             raise ValueError(
                 f"{first} and {second} images must not share groups, got {len(shared)} in both: "
-                f"{', '.join(shared[:_SHOWN])}{more}. Split by group with data.split, drop these groups from one of "
-                "the two, or name them apart with data.with_groups if they are different patients."
+                f"{listing(shared)}. Split by group with data.split, drop these groups from one of the two, or rename "
+                "them with data.with_groups if they are different patients."
             )
 
 
+def check_same_classes(
+    role: str, data: JudgedImages, reference: str, class_names: Sequence[str], image_shape: tuple[int, ...]
+) -> None:
+    """Raise an error if data have other classes or another image shape than their reference.
+
+    Args:
+        role: What messages call the data.
+        data: The data.
+        reference: What messages call the reference.
+        class_names: Classes of the reference.
+        image_shape: Image shape of the reference.
+
+    Raises:
+        ValueError: If one differs.
+    """
+    if data.image_shape != tuple(image_shape):
+        raise ValueError(
+            f"{role} must have the image shape of {reference}, {tuple(image_shape)}, got {data.image_shape}. Read all "
+            "sets at one size."
+        )
+    if data.class_names != tuple(class_names):
+        raise ValueError(
+            f"{role} must have the classes of {reference}, {tuple(class_names)}, got {data.class_names}. Pass the same "
+            "class_names, in the same order, to all sets."
+        )
+
+
 def check_compatible(role: str, data: ArrayDataset, class_names: Sequence[str], image_shape: tuple[int, ...]) -> None:
-    """Make sure that data fit a classifier.
+    """Raise an error if data do not fit a classifier or its training set.
 
     Raises:
         ValueError: If samples are not uint8 images, or classes or image shape differ from the given ones.
@@ -316,19 +351,7 @@ def check_compatible(role: str, data: ArrayDataset, class_names: Sequence[str], 
             f"{role} must hold uint8 images, got {data.images.dtype}. Convert images in [-1, 1] with "
             "condgan.images.to_uint8."
         )
-    if data.image_shape != tuple(image_shape):
-        raise ValueError(
-            f"{role} must have the image shape of the training set, {tuple(image_shape)}, got {data.image_shape}. "
-            "Read all sets at one size."
-        )
-    if data.class_names != tuple(class_names):
-        raise ValueError(
-            f"{role} must have the classes of the training set, {tuple(class_names)}, got {data.class_names}. Pass "
-            "the same class_names, in the same order, to all sets."
-        )
-    absent = [name for name, count in zip(data.class_names, data.class_counts, strict=True) if not count]
-    if absent:
-        raise ValueError(f"{role} must hold every class, got no images of {', '.join(absent)}.")
+    check_same_classes(role, data, "the training set", class_names, image_shape)
 
 
 def number_groups(*sets: Grouped) -> list[Tensor]:
@@ -372,6 +395,12 @@ def _name_groups(groups: Groups | None) -> tuple[Tensor | None, tuple[str, ...]]
         raise ValueError(f"groups must be names (strings) or integers, got {given.dtype}.")
     names, numbers = np.unique(given, return_inverse=True)
     return torch.from_numpy(numbers.reshape(given.shape)).long(), tuple(map(str, names.tolist()))
+
+
+def listing(names: Sequence[str]) -> str:
+    """Return names as text for a message, cut after ten."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _as_tensor(values: Tensor | np.ndarray | Sequence[int]) -> Tensor:

@@ -1,10 +1,9 @@
-"""Images read from a folder: one sub-folder per class, or whatever rule the names follow."""
+"""Images read from a folder: one sub-folder per class, or classes and groups by functions of the path."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from condgan.data.dataset import ArrayDataset
+from condgan.data.dataset import ArrayDataset, listing
+from condgan.files import write_whole
 from condgan.types import ImageShape
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
@@ -27,7 +25,6 @@ _MODES = {1: "L", 3: "RGB"}
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _DECODER_VERSION = 1
 _MAX_WORKERS = 16
-_SHOWN = 10
 
 Name = TypeVar("Name")
 
@@ -35,16 +32,16 @@ Name = TypeVar("Name")
 class ImageFolder(ArrayDataset):
     r"""Labelled images of a folder, decoded once into memory.
 
-    JPEG and PNG files are found at any depth, through symbolic links too, and kept in the order of their relative
-    paths. Hidden files and `__MACOSX` folders, which some archives carry, are left out. Everything wrong is reported
-    at once and before any training: files that cannot be decoded, empty class folders, classes with a single image.
+    JPEG and PNG files are found at any depth, also through symbolic links, and kept in the order of their relative
+    paths. Hidden files and `__MACOSX` folders, which some archives contain, are skipped. All problems of a kind are
+    reported at once: files that cannot be decoded, empty class folders, classes with a single image.
 
-    Images are turned upright by their EXIF tag, laid on black where they are transparent, converted to the asked
-    channels, and resized to the asked size with Pillow's Lanczos filter (antialiased); the aspect ratio is not kept.
-    16-bit greyscale is divided by 257, so that 0 to 65535 become 0 to 255; 12-bit values stored in 16 bits are
-    therefore dark, and should be rescaled on disk first. A JPEG much larger than asked is decoded at a half, a
-    quarter or an eighth of its size (`PIL.Image.Image.draft`), never at less than twice the asked one: several times
-    faster on radiographs of 2000 pixels, with differences of a grey level or two at edges.
+    Images are rotated as their EXIF tag says, composed on black where they are transparent, converted to the requested
+    channels, and resized to the requested size with Pillow's Lanczos filter (antialiased); the aspect ratio is not
+    kept. 16-bit greyscale is divided by 257, so that 0 to 65535 become 0 to 255; 12-bit values stored in 16 bits are
+    therefore dark, and should be rescaled on disk first. A much larger JPEG is decoded at a half, a quarter or an
+    eighth of its size (`PIL.Image.Image.draft`), but never at less than twice the requested size. That is several times
+    faster on radiographs of 2000 pixels, and changes edges by a grey level or two.
 
     Args:
         root: Folder that holds the images. By default it holds one folder for each class.
@@ -52,13 +49,13 @@ class ImageFolder(ArrayDataset):
         label: Maps a path relative to `root` to the name of its class. By default the name of its first folder.
         group: Maps a path relative to `root` to its group, such as its patient. By default there are no groups.
         class_names: Names of the classes in label order. By default all names found, sorted.
-        select: Says of a path relative to `root` whether its image belongs to the data set. Other files are not opened.
-            By default all do.
-        workers: Threads that decode. By default one for each processor, at most 16.
+        select: Maps a path relative to `root` to whether its image belongs to the data set. Other files are not opened.
+            By default all images do.
+        workers: Number of threads that decode. By default one for each processor, at most 16.
         progress: Whether to show a progress bar.
-        cache: Folder for a copy of the decoded images, which makes the next start fast. The copy is replaced when
-            names, sizes or modification times of the files change. None writes nothing: a copy of patients' images
-            outside their folder should be your decision.
+        cache: Folder for a copy of the decoded images, from which the next call reads them. The copy is not used when
+            names, sizes or modification times of the files have changed. None writes nothing: whether patients' images
+            are copied is your decision.
         source: Where the images come from, for results and messages. By default the name of the folder.
         attribution: Credit to give wherever images are shown.
 
@@ -102,14 +99,14 @@ class ImageFolder(ArrayDataset):
         attribution: str | None = None,
     ) -> None:
         folder = Path(root)
-        _check_arguments(folder, image_shape, workers)
+        _check_folder_arguments(folder, image_shape, workers)
         paths = _find_images(folder)
         if select is not None:
             paths = [path for path, chosen in zip(paths, _name_all("select", select, paths), strict=True) if chosen]
             if not paths:
                 raise ValueError(f"select must keep at least one image of {str(folder)!r}, and kept none.")
         if label is None:
-            _check_layout(folder, paths)
+            _check_class_folders(folder, paths)
         found = _name_all("label", label or _first_folder, paths)
         names = _check_classes(folder, found, class_names)
         super().__init__(
@@ -123,10 +120,10 @@ class ImageFolder(ArrayDataset):
         )
 
 
-def _check_arguments(root: Path, image_shape: ImageShape, workers: int | None) -> None:
+def _check_folder_arguments(root: Path, image_shape: ImageShape, workers: int | None) -> None:
     if len(image_shape) != 3 or image_shape[0] not in _MODES or min(image_shape[1:]) < 1:
         raise ValueError(
-            "image_shape must be (1, height, width) for greyscale or (3, height, width) for colour, got "
+            "image_shape must be (1, height, width) for greyscale or (3, height, width) for color, got "
             f"{tuple(image_shape)}."
         )
     if workers is not None and workers < 1:
@@ -155,12 +152,12 @@ def _first_folder(path: Path) -> str:
     return path.parts[0]
 
 
-def _check_layout(root: Path, paths: Sequence[Path]) -> None:
+def _check_class_folders(root: Path, paths: Sequence[Path]) -> None:
     loose = [path.name for path in paths if len(path.parts) == 1]
     if loose:
         raise ValueError(
             f"{str(root)!r} must hold one folder for each class, got {len(loose)} images outside of any: "
-            f"{_listing(loose)}. Sort them into folders, point to the folder above if this one is a class, or "
+            f"{listing(loose)}. Sort them into folders, point to the folder above if this one is a class, or "
             "pass label=, which maps a path to the name of its class."
         )
     folders = {entry.name for entry in root.iterdir() if entry.is_dir()}
@@ -168,12 +165,12 @@ def _check_layout(root: Path, paths: Sequence[Path]) -> None:
     empty = sorted(visible - {path.parts[0] for path in paths})
     if empty:
         raise ValueError(
-            f"every class folder must hold images, got {len(empty)} without any: {_listing(empty)}. Fill or delete "
+            f"every class folder must hold images, got {len(empty)} without any: {listing(empty)}. Fill or delete "
             f"them. Only {', '.join(EXTENSIONS)} files are read."
         )
     if len(visible) > 1 and {name.lower() for name in visible} <= _SPLIT_NAMES:
         raise ValueError(
-            f"expected one folder for each class in {str(root)!r}, got {_listing(sorted(visible))}, which look like "
+            f"expected one folder for each class in {str(root)!r}, got {listing(sorted(visible))}, which look like "
             f"splits. Point to one of them, such as {str(root / min(visible))!r}."
         )
 
@@ -187,26 +184,26 @@ def _name_all(role: str, rule: Callable[[Path], Name], paths: Sequence[Path]) ->
         except ValueError as error:
             failures.append(f"{path.as_posix()} ({error})")
     if failures:
-        raise ValueError(f"{role} raised an error for {len(failures)} of {len(paths)} paths: {_listing(failures)}.")
+        raise ValueError(f"{role} raised an error for {len(failures)} of {len(paths)} paths: {listing(failures)}.")
     return names
 
 
 def _check_classes(root: Path, found: Sequence[str], class_names: Sequence[str] | None) -> list[str]:
     wrong = [repr(name) for name in found if not isinstance(name, str)]
     if wrong:
-        raise ValueError(f"label must return the name of a class, a string, got {_listing(wrong[:1])}.")
+        raise ValueError(f"label must return the name of a class, a string, got {listing(wrong[:1])}.")
     counts = Counter(found)
     names = sorted(counts) if class_names is None else list(class_names)
     unknown = sorted(set(counts) - set(names))
     if unknown:
         raise ValueError(
             f"class_names must name every class, got {names}, while the images have {len(unknown)} more: "
-            f"{_listing(unknown)}. Add them, or keep those images elsewhere."
+            f"{listing(unknown)}. Add them, or keep those images elsewhere."
         )
     rare = [f"{name!r} ({counts[name]})" for name in names if counts[name] < 2]
     if rare:
         raise ValueError(
-            f"every class needs at least two images, got {len(rare)} with fewer: {_listing(rare)}. Add images, or "
+            f"every class needs at least two images, got {len(rare)} with fewer: {listing(rare)}. Add images, or "
             "leave the class out."
         )
     if len(names) < 2:
@@ -235,7 +232,7 @@ def _load(
 ) -> Tensor:
     if cache is None:
         return _decode_all(root, paths, image_shape, workers=workers, progress=progress)
-    file = Path(cache) / f"images-{_cache_key(root, paths, image_shape)}.safetensors"
+    file = Path(cache) / f"images-{_cache_key(root, paths, image_shape)}.npy"
     images = _read_cache(file, (len(paths), *image_shape))
     if images is None:
         images = _decode_all(root, paths, image_shape, workers=workers, progress=progress)
@@ -249,7 +246,7 @@ def _decode_all(
     images = np.empty((len(paths), *image_shape), dtype=np.uint8)
 
     def decode(i: int) -> str | None:
-        # Pillow raises OSError, SyntaxError, ValueError, zlib.error and more for broken files: all are listed.
+        # Pillow raises OSError, SyntaxError, ValueError, zlib.error and more for broken files
         try:
             images[i] = _decode(root / paths[i], image_shape)
         except Exception as error:
@@ -269,7 +266,7 @@ def _decode_all(
         failures = [failure for failure in results if failure is not None]
     if failures:
         raise ValueError(
-            f"{len(failures)} of {len(paths)} images in {str(root)!r} cannot be decoded: {_listing(failures)}. "
+            f"{len(failures)} of {len(paths)} images in {str(root)!r} cannot be decoded: {listing(failures)}. "
             "Replace or delete them."
         )
     return torch.from_numpy(images)
@@ -282,7 +279,7 @@ def _decode(path: Path, image_shape: ImageShape) -> np.ndarray:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         drafted = None if turned else image.draft(mode, (2 * width, 2 * height))
         ImageOps.exif_transpose(image, in_place=True)
-        # A drafted image has its last row and column only in part: without the box it would be shrunk by them.
+        # the last row and column of a drafted image may be partial: the box leaves out what lies beyond the original
         box = None if drafted is None else drafted[1]
         pixels = np.asarray(_convert(image, mode).resize((width, height), Image.Resampling.LANCZOS, box))
     if pixels.dtype != np.uint8:
@@ -310,22 +307,13 @@ def _cache_key(root: Path, paths: Iterable[Path], image_shape: ImageShape) -> st
 
 def _read_cache(file: Path, shape: tuple[int, ...]) -> Tensor | None:
     try:
-        images = load_file(file)["images"]
-    except (OSError, KeyError, SafetensorError):
+        images = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # no such file, or a damaged one
         return None
-    return images if images.dtype == torch.uint8 and tuple(images.shape) == shape else None
+    return torch.from_numpy(images) if images.dtype == np.uint8 and images.shape == shape else None
 
 
 def _write_cache(file: Path, images: Tensor) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # A reader never sees half a file, and other users see none of it.
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as folder:
-        part = Path(folder) / file.name
-        save_file({"images": images}, part)
-        part.chmod(0o600)
-        part.replace(file)
-
-
-def _listing(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    with write_whole(file) as stream:
+        Path(stream.name).chmod(0o600)  # no other user may read patients' images
+        np.save(stream, images.numpy(), allow_pickle=False)

@@ -37,9 +37,9 @@ class Kermany(ImageFolder):
     """One official split of the paediatric chest X-rays of Kermany et al. (2018).
 
     The folder holds `train`, `val` and `test`, each with `NORMAL` and `PNEUMONIA`. Two classes take those folders;
-    three take the cause of a pneumonia from the file name. Groups are patients.
+    three classes take the cause of a pneumonia from the file name. Groups are patients.
 
-    Three properties of this data that results should disclose: the official `val` has 16 images, too few to decide
+    Three properties of these data that results should disclose: the official `val` has 16 images, too few to decide
     anything (split `train` by patient instead, `data.split(0.15)`); the 624 test images come from 427 patients;
     and 170 patient numbers occur with one cause in `train` and with the other in `test`, which may or may not be the
     same children (see `kermany_test_apart`).
@@ -49,16 +49,16 @@ class Kermany(ImageFolder):
         split: `"train"` (5216 images), `"val"` (16, none of them viral: two classes only) or `"test"` (624).
         classes: 2 for normal and pneumonia, 3 for normal, bacterial and viral.
         image_shape: Channels (1 or 3), height and width of the images in memory.
-        patients: `"all"`, or one part of the split `"train"`: `"held_out"`, a tenth of the images of each cause that
-            no choice of recipes or settings has been made on (see `kermany_held_out`), or `"development"`, the rest.
+        patients: `"all"`, or one part of the split `"train"`: `"held_out"`, a tenth of the images of each cause, which
+            no recipe or setting was chosen on (see `kermany_held_out`), or `"development"`, the rest.
         workers: Threads that decode, see `ImageFolder`.
         progress: Whether to show a progress bar.
         cache: Folder for a copy of the decoded images, see `ImageFolder`. None writes nothing.
 
     Raises:
-        FileNotFoundError: If `root` lacks the folder of the split, or that one of the classes.
-        ValueError: If `split`, `classes` or `patients` is unknown, patients are chosen of another split than
-            `"train"`, or `ImageFolder` finds the images unusable.
+        FileNotFoundError: If `root` lacks the folder of the split, or this that of a class.
+        ValueError: If `split`, `classes` or `patients` is unknown, a part of the patients is chosen from another split
+            than `"train"`, or `ImageFolder` refuses the images.
 
     Examples:
         >>> train = Kermany("chest_xray", "train", classes=3)  # doctest: +SKIP
@@ -83,8 +83,8 @@ class Kermany(ImageFolder):
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
         label = kermany_label(classes)
-        _check_patients(patients, split)
-        _check_layout(Path(root), split)
+        _check_patient_choice(patients, split)
+        _check_split_folders(Path(root), split)
         super().__init__(
             Path(root) / split,
             image_shape,
@@ -101,20 +101,20 @@ class Kermany(ImageFolder):
 
 
 def kermany_label(classes: Literal[2, 3]) -> Callable[[Path], str]:
-    """Return the rule that maps a path of this data to the name of its class.
+    """Return the function that maps a path of these data to the name of its class.
 
     Args:
         classes: 2 for `"normal"` and `"pneumonia"`, 3 for `"normal"`, `"bacterial"` and `"viral"`.
 
     Raises:
-        ValueError: If `classes` is neither 2 nor 3. The rule raises it for a path that does not follow the naming.
+        ValueError: If `classes` is neither 2 nor 3. The function raises it for a path that does not follow the naming.
 
     Examples:
         >>> from pathlib import Path
-        >>> rule = kermany_label(3)
-        >>> rule(Path("PNEUMONIA/person1000_bacteria_2931.jpeg"))
+        >>> label = kermany_label(3)
+        >>> label(Path("PNEUMONIA/person1000_bacteria_2931.jpeg"))
         'bacterial'
-        >>> rule(Path("NORMAL/IM-0115-0001.jpeg"))
+        >>> label(Path("NORMAL/IM-0115-0001.jpeg"))
         'normal'
     """
     if classes not in CLASS_NAMES:
@@ -137,11 +137,11 @@ def kermany_label(classes: Literal[2, 3]) -> Callable[[Path], str]:
 
 
 def kermany_patient(path: Path) -> str:
-    """Return the patient that an image of this data shows, by its file name.
+    """Return the patient that an image of these data shows, by its file name.
 
     A number counts as one patient whatever the cause: whether `person1_bacteria` and `person1_virus` are the same
-    child is not documented, and one patient too few does less harm than one torn apart. Names of the later release
-    (`BACTERIA-1025587-0001.jpeg`) are understood too.
+    child is not documented, and taking two children for one does less harm than dividing one between training and
+    test. Names of the later release (`BACTERIA-1025587-0001.jpeg`) are understood too.
 
     Raises:
         ValueError: If the name follows none of the patterns.
@@ -160,9 +160,9 @@ def kermany_patient(path: Path) -> str:
 
 
 def kermany_case(path: Path) -> str:
-    """Return the patient and the finding that an image of this data shows, such as `"person1000 bacterial"`.
+    """Return the patient and the finding that an image of these data shows, such as `"person1000 bacterial"`.
 
-    The official splits keep these apart: no case is in two of them. See `kermany_test_apart`.
+    No case is in two of the official splits. See `kermany_test_apart`.
 
     Raises:
         ValueError: If the path does not follow the naming.
@@ -175,7 +175,7 @@ def kermany_case(path: Path) -> str:
 
 
 def kermany_test_apart(train: ArrayDataset, test: ArrayDataset) -> ArrayDataset:
-    """Return the official test set with its patients named apart from those of the official training set.
+    """Return the official test set with other names for its patients than in the official training set.
 
     170 patient numbers are in both official splits, with different causes of pneumonia; whether these are the same
     children is not documented. Data sets are compared by the names of their patients, so a study would refuse the two
@@ -203,8 +203,8 @@ def kermany_test_apart(train: ArrayDataset, test: ArrayDataset) -> ArrayDataset:
 def kermany_held_out() -> frozenset[str]:
     """Return the patients of the official training split, as `kermany_patient` names them, that are held out.
 
-    They are a tenth of the images of each cause, drawn with a fixed seed from the patients that the validation sets of
-    earlier studies do not hold. A study that is tested on them cannot have been tuned on them.
+    They have a tenth of the images of each cause, and were drawn with a fixed seed from the patients that are not in
+    the validation sets of earlier studies. A study that is tested on them cannot have been tuned on them.
 
     Examples:
         >>> len(kermany_held_out())
@@ -218,14 +218,14 @@ def _is_held_out(path: Path) -> bool:
     return kermany_patient(path) in kermany_held_out()
 
 
-def _check_patients(patients: str, split: str) -> None:
+def _check_patient_choice(patients: str, split: str) -> None:
     if patients not in _PATIENTS:
         raise ValueError(f"patients must be one of {', '.join(_PATIENTS)}, got {patients!r}.")
     if patients != "all" and split != "train":
         raise ValueError(f"patients are held out of the split 'train' alone, got split={split!r}. Pass patients='all'.")
 
 
-def _check_layout(root: Path, split: str) -> None:
+def _check_split_folders(root: Path, split: str) -> None:
     if split not in _SPLITS:
         raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}.")
     missing = [name for name in _FOLDERS if not (root / split / name).is_dir()]

@@ -33,7 +33,7 @@ _ATTRIBUTION = {
 
 
 class MedMNIST(ArrayDataset):
-    """One split of a published MedMNIST file of flat images with one label each.
+    """One split of a published MedMNIST file of 2D images with one label each.
 
     These files do not say which patient an image shows, so `groups` is None and no split of them can keep patients
     whole. Their chest X-rays are center-cropped: results do not compare with those on whole images.
@@ -90,7 +90,7 @@ def download_medmnist(name: str = "pneumoniamnist", size: int = 64, *, folder: s
     """Download a published file of MedMNIST and verify its checksum; a verified file in the folder is kept.
 
     Args:
-        name: Which data set. Only `"pneumoniamnist"` is known.
+        name: Name of the data set; only `"pneumoniamnist"` is supported.
         size: Height and width of the images: 28, 64, 128 or 224.
         folder: Folder that the file is, or will be, in.
 

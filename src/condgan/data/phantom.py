@@ -1,4 +1,4 @@
-"""Drawn chest X-ray phantoms: labelled pictures for tests and demonstrations, without any download."""
+"""Drawn chest X-ray phantoms: labelled images for tests and demonstrations, without any download."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ChestPhantom(ArrayDataset):
     in one lung, viral pneumonia as haze and a fine net in both lungs.
 
     Images of one patient share anatomy and illness, and differ in position, exposure and grain. Every image depends
-    only on `seed`, its patient and its number: larger `counts` keep the images of smaller ones, and each `image_shape`
-    shows the same drawing. The same seed gives the same bits on one machine; another processor's arithmetic may move a
-    pixel by one grey level.
+    only on `seed`, its patient and its number: larger `counts` keep the images of smaller ones, and all values of
+    `image_shape` show the same drawing. The same seed gives the same bits on one machine; on another processor a pixel
+    may differ by one grey level.
 
     Args:
         counts: Number of images of each class.
@@ -34,7 +34,7 @@ class ChestPhantom(ArrayDataset):
         image_shape: Channels (1, or 3 equal ones), height and width; both sides are at least 16.
         images_per_patient: Mean number of images per patient, at least 1.
         difficulty: 0 for plain opacities, 1 for the faintest.
-        seed: Seed of everything, in `[0, 2**32)`. Patients are numbered from `seed * 2**22`, each class from a
+        seed: Seed of all random draws, in `[0, 2**32)`. Patients are numbered from `seed * 2**22`, each class from a
             multiple of `2**20` on, so data sets of different seeds share no patient.
 
     Shape:
@@ -62,14 +62,14 @@ class ChestPhantom(ArrayDataset):
         difficulty: float = 0.4,
         seed: int = 0,
     ) -> None:
-        _check_arguments(counts, classes, image_shape, images_per_patient, difficulty, seed)
+        _check_phantom_arguments(counts, classes, image_shape, images_per_patient, difficulty, seed)
         channels, height, width = image_shape
         images: list[np.ndarray] = []
         groups: list[int] = []
         for label, name in enumerate(CLASS_NAMES[classes]):
             patient, end = (4 * seed + label) * PATIENTS_PER_CLASS, len(images) + counts[label]
             while len(images) < end:
-                # a generator of their own for each patient and image: more of them leave the first ones as they were
+                # a separate generator for each patient and image: larger counts leave the first images unchanged
                 rng = np.random.default_rng(np.random.SeedSequence(patient))
                 views = min(int(rng.geometric(1 / images_per_patient)), end - len(images))
                 body, signs, focal = rng.random(22).tolist(), rng.random(10).tolist(), rng.random() < BACTERIAL_SHARE
@@ -143,7 +143,7 @@ def _step(distance: np.ndarray, width: float) -> np.ndarray:
     return np.asarray(0.5 + 0.5 * np.tanh(distance * (0.5 / width)))
 
 
-def _check_arguments(
+def _check_phantom_arguments(
     counts: Sequence[int],
     classes: int,
     image_shape: tuple[int, int, int],
@@ -172,7 +172,9 @@ def _check_arguments(
             f"got {tuple(image_shape)}. A chest is not recognizable in fewer pixels."
         )
     if not images_per_patient >= 1:
-        raise ValueError(f"images_per_patient must be at least 1, got {images_per_patient}. It is a mean, not a share.")
+        raise ValueError(
+            f"images_per_patient must be at least 1, got {images_per_patient}. It is a mean number of images."
+        )
     if not 0 <= difficulty <= 1:
         raise ValueError(f"difficulty must be in [0, 1], got {difficulty}. 0 draws plain opacities, 1 the faintest.")
     if not 0 <= seed < MAX_SEED:

@@ -17,7 +17,7 @@ def group_split(labels: Tensor, groups: Tensor | None, *, fraction: float, seed:
     $k$ = round(1 / (1 - `fraction`)) folds and leaves one of them as the rest.
 
     A patient's images resemble each other. If some of them are in training and others in the test, a network that
-    recognizes the patient passes for one that recognizes the disease.
+    recognizes the patient seems to recognize the disease.
 
     Args:
         labels: Class of each sample.
@@ -86,7 +86,7 @@ def group_folds(labels: Tensor, groups: Tensor | None, folds: int, *, seed: int 
         - each fold: `(M,)`, int64, ascending.
 
     Returns:
-        Indices of the samples of each fold. Each sample is in one of them.
+        Indices of the samples of each fold. Each sample is in exactly one.
 
     Raises:
         ValueError: If shapes do not fit, or a class has fewer groups than there are folds.
@@ -98,7 +98,7 @@ def group_folds(labels: Tensor, groups: Tensor | None, folds: int, *, seed: int 
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    _check_arguments(labels, groups)
+    _check_labels_and_groups(labels, groups)
     if folds < 2:
         raise ValueError(f"folds must be at least 2, got {folds}.")
     available = groups_per_class(labels, groups)
@@ -113,7 +113,7 @@ def group_folds(labels: Tensor, groups: Tensor | None, folds: int, *, seed: int 
     return [torch.from_numpy(part) for _, part in splitter.split(y, y, owners)]
 
 
-def _check_arguments(labels: Tensor, groups: Tensor | None) -> None:
+def _check_labels_and_groups(labels: Tensor, groups: Tensor | None) -> None:
     for name, values in (("labels", labels), ("groups", groups)):
         if values is not None and (values.ndim != 1 or values.is_floating_point()):
             raise ValueError(

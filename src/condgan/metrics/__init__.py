@@ -1,4 +1,7 @@
-"""Fidelity, diversity and memorization of generated images, each beside real images; `evaluate` measures all three."""
+"""Fidelity, diversity and memorization of generated images, each compared with real images.
+
+`evaluate` measures all three.
+"""
 
 from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test, own_radius
 from condgan.metrics.crossfit import crossfit_extractor

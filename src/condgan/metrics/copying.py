@@ -1,6 +1,6 @@
-"""Does a generator repeat what it was trained on? Tests on the features of generated, training and held-out images.
+"""Tests for copies of training images, on the features of generated, training and held-out images.
 
-The extractor of the features must not have been trained on the training images: it would know them, and not the
+The extractor of the features must not have been trained on the training images: it would treat them differently from
 held-out ones.
 """
 
@@ -23,7 +23,7 @@ class DataCopying:
 
     Args:
         value: $C_T$: below 0 where generated samples lie nearer to the training set than held-out ones.
-        p_value: Chance of a value this low or lower if both were drawn alike.
+        p_value: Probability of a value this low or lower if both have the same distribution.
     """
 
     value: float
@@ -36,13 +36,13 @@ class CopyTest:
 
     Args:
         count: Number of generated samples below the threshold.
-        expected: Number to expect of as many samples like the held-out ones.
+        expected: Expected number among as many samples from the distribution of the held-out ones.
         generated: Number of generated samples.
         held_out: Number of held-out samples that set the threshold.
         threshold: The distance below which a sample counts.
-        false_rate: Chance that one sample like the held-out ones counts.
-        p_value: Chance of this count or more if generated samples were like the held-out ones.
-        detectable: The smallest share of copies that is found with a probability of 0.9; 1 if none is.
+        false_rate: Probability that one sample from the distribution of the held-out ones counts.
+        p_value: Probability of this count or more if generated samples have the distribution of the held-out ones.
+        detectable: The smallest share of copies that is detected with a probability of 0.9; 1 if no share is.
     """
 
     count: int
@@ -56,23 +56,23 @@ class CopyTest:
 
 
 def copy_test(generated: Tensor, held_out: Tensor, *, rate: float = 0.01, alpha: float = 0.01) -> CopyTest:
-    r"""Count generated samples nearer to the training set than nearly all held-out ones, and test the number.
+    r"""Count generated samples that are nearer to the training set than nearly all held-out ones, and test the count.
 
     The threshold is the k-th smallest of the n held-out distances, with $k = \max(1, \lfloor q (n + 1) \rfloor)$ for
-    the rate q. A further sample drawn like them lies below it with probability $k / (n + 1)$ exactly. Since all m
-    generated samples meet the same estimated threshold, their count is not binomial with that rate but
+    the rate q. A further sample from their distribution lies below it with probability $k / (n + 1)$ exactly. Since all
+    m generated samples are compared with the same estimated threshold, their count is not binomial with that rate but
     beta-binomial,
 
     $$\text{count} \sim \text{BetaBinomial}(m, k, n - k + 1),$$
 
     whatever the distribution of the distances; the p value is its upper tail. Ties with the threshold do not count.
 
-    The share of copies that the test finds with probability 0.9 at the level `alpha` says whether there were enough
+    The share of copies that the test detects with probability 0.9 at the level `alpha` shows whether there are enough
     samples.
 
     Args:
-        generated: A distance of each generated sample to the training set, plain or relative.
-        held_out: The same of the held-out samples, which must be independent: one image per patient.
+        generated: The distance of each generated sample to the training set, plain or relative.
+        held_out: The same for the held-out samples, which must be independent: one image per patient.
         rate: The quantile q.
         alpha: The level at which the smallest detectable share is computed.
 
@@ -94,12 +94,12 @@ def copy_test(generated: Tensor, held_out: Tensor, *, rate: float = 0.01, alpha:
     if min(m, n) < 1 or not 0 < rate < 1 or not 0 < alpha < 1:
         raise ValueError(
             "a copy test needs samples of both kinds and rates between 0 and 1, got "
-            f"{m} generated and {n} held-out samples, rate={rate} and alpha={alpha}."
+            f"{m} generated and {n} held-out samples, rate={rate} and alpha={alpha}. Pass at least one of each kind."
         )
     k = max(1, math.floor(rate * (n + 1)))
     threshold = held_out.sort().values[k - 1]
     count = int((generated < threshold).sum())
-    # tail[c]: the chance of c or more; sums of small terms keep p values that a difference from 1 would lose
+    # tail[c]: the probability of c or more; sums of small terms keep p values that a difference from 1 would lose
     tail = betabinom(m, k, n - k + 1).pmf(range(m + 1))[::-1].cumsum()[::-1]
     critical = int((tail > alpha).sum())
     return CopyTest(
@@ -118,25 +118,25 @@ def copy_test(generated: Tensor, held_out: Tensor, *, rate: float = 0.01, alpha:
 def c_t(generated: Tensor, held_out: Tensor, train: Tensor, *, least: int = 20) -> DataCopying:
     r"""Test whether generated samples lie nearer to the training set than held-out samples do.
 
-    With $n$ held-out and $m$ generated samples, U counts the pairs in which the generated one is the farther from the
-    training samples (ties one half), and
+    With $n$ held-out and $m$ generated samples, U counts the pairs in which the generated one is farther from the
+    training samples (ties count one half), and
 
     $$C_T = \frac{U - \frac{mn}{2}}{\sqrt{\frac{mn(m + n + 1)}{12}}}$$
 
-    Far below 0 means copying, far above 0 means samples unlike the training set. If held-out and generated samples are
-    drawn alike, it is about standard normal, which gives the p value.
+    Far below 0 means copying, far above 0 means samples unlike the training set. If held-out and generated samples have
+    the same distribution, $C_T$ is approximately standard normal, which gives the p value.
 
     Deviations: the paper averages this over the cells of a clustering of the space; here the caller passes one cell,
     such as the samples of one class. The authors' code adds a correction for continuity that the paper does not have.
     Samples must be independent: pass one held-out image per patient.
 
-    Smooth images lie near to everything and lower $C_T$ without any copying: a low value alone is no evidence of it.
+    Smooth images are near to all others and lower $C_T$ without any copying: a low value alone is no evidence of it.
 
     Args:
         generated: Features of generated images.
         held_out: Features of real images that were not trained on.
         train: Features of the training images.
-        least: The fewest samples of both kinds.
+        least: Smallest number of samples of either kind.
 
     Shape:
         - `generated`, `held_out`, `train`: `(m, D)`, `(n, D)` and `(N, D)`.
@@ -161,17 +161,17 @@ def c_t(generated: Tensor, held_out: Tensor, train: Tensor, *, least: int = 20) 
 
 
 def authenticity(neighbors: Neighbors, radius: Tensor) -> Tensor:
-    """Tell which samples are farther from the nearest training sample than that one is from its own nearest.
+    """Return which samples are farther from their nearest training sample than that is from its nearest other one.
 
-    The share of authentic samples is below 1 for honest generators too, and lower for smooth images: compare it with
-    the share among held-out real images. The training set must hold no duplicates: a repeated image has the distance 0
-    to its twin, and every copy of it would pass for authentic.
+    The share of authentic samples is below 1 without copying, too, and lower for smooth images: compare it with the
+    share among held-out real images. Remove duplicates from the training set first: a repeated image is at distance 0
+    from its duplicate, and every copy of it would count as authentic.
 
-    Deviation: the authors' code looks up the wrong training sample (it indexes distances of training samples by numbers
-    of generated ones); this follows the paper.
+    Deviation: the authors' code uses the wrong training sample (it indexes distances of training samples by numbers of
+    generated ones); this follows the paper.
 
     Args:
-        neighbors: The nearest training samples of each sample to judge.
+        neighbors: The nearest training samples of each sample.
         radius: The `own_radius` of each training sample.
 
     Shape:
@@ -194,8 +194,8 @@ def own_radius(train: Tensor, groups: Tensor | None = None) -> Tensor:
 
     Args:
         train: Features of the training images.
-        groups: Patients of the training images. If given, the nearest of another patient counts, since two images of
-            one patient may lie nearer to each other than a copy with some noise lies to either.
+        groups: Patients of the training images. If given, the nearest image of another patient counts, because two
+            images of one patient may be nearer to each other than a noisy copy is to either.
 
     Shape:
         - `train`: `(M, D)`; `groups`: `(M,)`, int64. Output: `(M,)`, float64.

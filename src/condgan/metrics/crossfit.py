@@ -1,4 +1,4 @@
-"""An extractor of features for the images that are judged, trained on the real training images."""
+"""Feature extractors trained on the real training images, cross-fitted by patient."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def crossfit_extractor(
 ) -> CrossFit:
     """Train one ResNet-18 for each fold of patients, on the real images of all other folds.
 
-    Its features tell apart what matters for the classes of these images, which the features of networks for
-    photographs need not do. But a network has memorized the images it was trained on, and they would look different
-    from any others: so it judges only images of patients it has not seen, see `condgan.metrics.CrossFit`. A tenth of
-    the patients of the other folds chooses the best epoch and takes no part in the steps.
+    Its features represent what distinguishes the classes of these images, which features of networks for photographs
+    need not do. But a network memorizes the images that it was trained on, so each is applied only to images of
+    patients that it has not seen, see `condgan.metrics.CrossFit`. A tenth of the patients of the other folds is held
+    out to choose the best epoch.
 
     Features are those before the head (512 of them), in float32; the logits of the head give the Inception Score.
 
     Use it for fidelity, never to search for memorized images: each network has seen most of the training set.
 
     Args:
-        train: Real training images of the generator. Without groups each image is its own fold member, and patients
-            are torn apart: the name of the extractor says so.
+        train: Real training images of the generator. Without groups the folds are made by image, and one patient's
+            images may be in several folds: the name of the extractor says so.
         folds: Number of folds K. Each network sees (K - 1) / K of the patients; more folds train better networks and
             leave fewer images for each comparison.
         epochs: Epochs of each training.
         precision: Precision of the training, see `train_classifier`.
-        batch_size: Images in a batch, in training and afterwards.
+        batch_size: Number of images per batch, in training and afterwards.
         device: Where to compute. By default CUDA, then MPS, then the CPU.
         seed: Seed of the folds and of the trainings.
         progress: Whether to show progress bars.
@@ -86,13 +86,13 @@ def classifier_extractor(
 ) -> Extractor:
     """Return the extractor of the features before the head of a classifier, with the logits of the head.
 
-    It must not judge images that the classifier was trained on: it has memorized them, and their features
-    differ from those of others.
+    Do not apply it to images that the classifier was trained on: it has memorized them, and their features differ from
+    those of other images.
 
     Args:
         classifier: A ResNet-18 of `train_classifier`.
-        name: What it was trained on, for results.
-        batch_size: Images in a batch.
+        name: Name of the extractor, for results.
+        batch_size: Number of images per batch.
         device: Where to compute. By default CUDA, then MPS, then the CPU.
     """
     channels, height, width = classifier.image_shape

@@ -1,4 +1,4 @@
-"""How different generated images of a class are from each other: MS-SSIM, feature distances, near twins."""
+"""How different the generated images of a class are from each other: MS-SSIM, feature distances, near-duplicates."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from condgan.data.dataset import check_same_classes
 from condgan.metrics.extractors import ExtractorInfo, describe, to_features
-from condgan.metrics.judged import ImagesInfo, check_same_classes
+from condgan.metrics.judged import ImagesInfo
 from condgan.metrics.neighbors import nearest_neighbors
 from condgan.types import JudgedImages
 
@@ -40,8 +41,8 @@ class Diversity:
         pairs: Number of pairs compared, each of two groups.
         ms_ssim: Mean MS-SSIM of the pairs.
         distance: Mean distance between the features of the pairs.
-        nearest: Mean distance of an image to the nearest one of another group, among `compared`.
-        compared: Number of images among which the nearest was sought.
+        nearest: Mean distance of an image to the nearest one of another group, among `compared` images.
+        compared: Number of images among which the nearest was searched.
     """
 
     images: int
@@ -55,13 +56,13 @@ class Diversity:
 
 @dataclass(frozen=True, slots=True)
 class ClassDiversity:
-    """Diversity of the generated images of a class beside that of the real ones.
+    """Diversity of the generated images of a class and that of the real ones.
 
     Args:
         generated: The generated images.
         real: The real images.
         collapsed: Whether one of the rules of `diversity_report` holds.
-        explanation: Which ones hold, or how far they are from it.
+        explanation: The ratios of the rules that hold, or of all if none does.
     """
 
     generated: Diversity
@@ -75,8 +76,8 @@ class DiversitySettings:
     """Everything that a `DiversityReport` depends on: arguments of `diversity_report`, and the images.
 
     Args:
-        pairs: Number of pairs per class and side, at most.
-        margin: How much less diverse than real images is collapsed.
+        pairs: Largest number of pairs per class and side.
+        margin: How much less diverse than real images counts as collapsed.
         ms_ssim_scales: Number of scales of the MS-SSIM at this image size.
         seed: Seed of the pairs.
         generated: The generated images.
@@ -108,7 +109,7 @@ class DiversityReport:
     @property
     def collapsed(self) -> tuple[str, ...]:
         """Names of the classes that have collapsed."""
-        return tuple(name for name, entry in self.per_class.items() if entry.collapsed)
+        return tuple(name for name, found in self.per_class.items() if found.collapsed)
 
 
 def diversity_report(
@@ -122,28 +123,29 @@ def diversity_report(
 ) -> DiversityReport:
     r"""Compare how different generated images of a class are from each other with how different real ones are.
 
-    Three numbers per class: the mean MS-SSIM $s$ of random pairs, the mean feature distance $d$ of the same pairs, and
-    the mean distance $e$ to the nearest other image among equally many. Pairs and neighbours are of two patients.
+    There are three numbers per class: the mean MS-SSIM $s$ of random pairs, the mean feature distance $d$ of the same
+    pairs, and the mean distance $e$ to the nearest other image, among equally many images on both sides. The images of
+    a pair, and an image and its neighbour, are of different patients.
 
-    A class has *collapsed* where at least one of three ratios to the real images, each 1 for a perfect generator, is
+    A class has *collapsed* if at least one of three ratios to the real images, each 1 for a perfect generator, is
     below $1 -$ `margin` by more than its uncertainty (one-sided, 95 %):
 
     - $(1 - s) / (1 - s_\text{real})$: pairs look alike.
     - $d / d_\text{real}$: the features of pairs lie close together.
-    - $(e / d) / (e_\text{real} / d_\text{real})$: images have near twins, as when a class returns a handful of images,
-      which random pairs seldom show. The division by $d$ keeps smooth images, which are near to all others, from
-      passing for twins.
+    - $(e / d) / (e_\text{real} / d_\text{real})$: images have near-duplicates, as when the generator returns a handful
+      of images, which random pairs seldom show. The division by $d$ corrects for smooth images, which are near to all
+      others.
 
     With a margin of one half, blurred images and averages of two images of a class are not called collapsed, averages
-    of five are. Standard errors of means over pairs count every two pairs that share a patient; those of $e$ take its
-    images as independent.
+    of five are. Standard errors of means over pairs include the covariance of pairs that share a patient; those of $e$
+    treat its images as independent.
 
     Args:
         generated: Images of the generator with the labels they were asked for.
         real: Real images of the same classes.
         extractor: Maps uint8 images to features. Without one, the pixels are the features.
-        pairs: Number of pairs per class and side, at most.
-        margin: How much less diverse than real images is collapsed, between 0 and 1.
+        pairs: Largest number of pairs per class and side.
+        margin: How much less diverse than real images counts as collapsed, between 0 and 1.
         seed: Seed of the pairs.
 
     Raises:
@@ -152,9 +154,9 @@ def diversity_report(
 
     References:
         Odena et al. 2017, arXiv:1610.09585 (MS-SSIM within a class); Aronow, Samii and Assenova 2015, arXiv:1312.3398
-        (variance of means over pairs); Arora and Zhang 2017, arXiv:1706.08224 (near twins tell a small support).
+        (variance of means over pairs); Arora and Zhang 2017, arXiv:1706.08224 (near-duplicates show a small support).
     """
-    check_same_classes(real, "the real images", generated=generated)
+    check_same_classes("generated", generated, "the real images", real.class_names, real.image_shape)
     if not 0 < margin < 1 or pairs < 1:
         raise ValueError(f"margin must lie between 0 and 1 and pairs be at least 1, got {margin} and {pairs}.")
     rng = torch.Generator().manual_seed(seed)
@@ -162,9 +164,9 @@ def diversity_report(
     per_class = {}
     for label, name in enumerate(generated.class_names):
         compared = min(generated.class_counts[label], real.class_counts[label])
-        ours = _measure(generated, fakes, label, pairs, compared, rng)
-        theirs = _measure(real, reals, label, pairs, compared, rng)
-        per_class[name] = _compare(ours, theirs, margin)
+        ours = _diversity_of_class(generated, fakes, label, pairs, compared, rng)
+        theirs = _diversity_of_class(real, reals, label, pairs, compared, rng)
+        per_class[name] = _compare_class(ours, theirs, margin)
     settings = DiversitySettings(
         pairs=pairs,
         margin=margin,
@@ -176,7 +178,7 @@ def diversity_report(
     return DiversityReport(describe(extractor), per_class, settings)
 
 
-def _measure(
+def _diversity_of_class(
     data: JudgedImages, features: Tensor, label: int, pairs: int, compared: int, rng: torch.Generator
 ) -> Diversity:
     rows = (data.labels.cpu() == label).nonzero().flatten()
@@ -184,11 +186,11 @@ def _measure(
     distinct = len(owner[rows].unique())
     if distinct < _FEWEST:
         raise ValueError(
-            f"every class needs images of at least {_FEWEST} groups (patients; generated images are their own), got "
-            f"{distinct} of {data.class_names[label]}. Fewer cannot show how diverse a class is."
+            f"every class needs images of at least {_FEWEST} groups (patients; each generated image is its own), got "
+            f"{distinct} of {data.class_names[label]}. Fewer do not show how diverse a class is: add images."
         )
     order = rows[torch.randperm(len(rows), generator=rng)]
-    # each image against its next ones in a random circle: no pair twice, and every image equally often
+    # pair each image with the next ones in a random circle: no pair occurs twice, and each image equally often
     rounds = min(math.ceil(pairs / len(order)), (len(order) - 1) // 2)
     first = order.repeat(rounds)
     second = torch.cat([order.roll(-shift) for shift in range(1, rounds + 1)])
@@ -214,13 +216,13 @@ def _mean_over_pairs(values: Tensor, first: Tensor, second: Tensor) -> MeanWithE
     residual = values - values.mean()
     _, members = torch.cat([first, second]).unique(return_inverse=True)
     of_group = torch.zeros(int(members.max()) + 1, dtype=torch.float64).index_add(0, members, residual.repeat(2))
-    # the sum over all two pairs that share a group; a pair shares both of its own with itself, hence once too often
+    # sum over all ordered pairs of pairs that share a group; a pair and itself share two, and are counted twice
     own = residual.square().sum()
     variance = torch.maximum(of_group.square().sum() - own, own) / len(values) ** 2
     return MeanWithError(float(values.mean()), float(variance.sqrt()))
 
 
-def _compare(generated: Diversity, real: Diversity, margin: float) -> ClassDiversity:
+def _compare_class(generated: Diversity, real: Diversity, margin: float) -> ClassDiversity:
     unlike = [MeanWithError(1 - side.ms_ssim.value, side.ms_ssim.standard_error) for side in (generated, real)]
     twins = [_ratio(side.nearest, side.distance) for side in (generated, real)]
     ratios = {
@@ -235,8 +237,8 @@ def _compare(generated: Diversity, real: Diversity, margin: float) -> ClassDiver
     ]
     found = low or [text.format(ratio.value) for text, ratio in ratios.items()]
     explanation = (
-        f"{'Collapsed' if low else 'Not collapsed'}: compared with real images, {'; '.join(found)}. Collapsed is any "
-        f"of the three surely below {1 - margin:.0%}."
+        f"{'Collapsed' if low else 'Not collapsed'}: compared with real images, {'; '.join(found)}. A class has "
+        f"collapsed if one of the three is surely below {1 - margin:.0%}."
     )
     return ClassDiversity(generated, real, bool(low), explanation)
 
@@ -256,12 +258,13 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     \text{CS} = \frac{2 \sigma_{xy} + C_2}{\sigma_x^2 + \sigma_y^2 + C_2}, \qquad
     \text{SSIM} = \frac{2 \mu_x \mu_y + C_1}{\mu_x^2 + \mu_y^2 + C_1} \text{CS}$$
 
-    Moments are taken under a Gaussian window of 11 pixels that never leaves the image, CS and SSIM are averaged over
-    the image, and each scale halves the one before. The authors use five scales, which asks for sides of 176 pixels.
-    Smaller images take as many as leave a window in the coarsest, with the authors' weights of these scales, rescaled
-    to add up to 1: one below 22 pixels, then two, three from 44, four from 88. Compare values of one image size only.
+    Moments are weighted by a Gaussian window of 11 pixels that stays inside the image, CS and SSIM are averaged over
+    the image, and each scale has half the size of the one before. The authors use five scales, which requires sides of
+    176 pixels. Smaller images have as many scales as leave room for a window in the coarsest, with the authors' weights
+    of these scales, rescaled to add up to 1: one below 22 pixels, then two, three from 44, four from 88. Compare values
+    of one image size only.
 
-    Anticorrelated images have a negative CS, which has no power; it counts as 0. Channels are averaged.
+    Anticorrelated images have a negative CS, which has no real power; it counts as 0. Channels are averaged.
 
     Args:
         x: First images.
@@ -293,7 +296,7 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ms_ssim_scales(image_shape: tuple[int, ...]) -> int:
-    """Return how many scales, up to five, leave a window of 11 pixels in the coarsest.
+    """Return the largest number of scales, up to five, whose coarsest has room for a window of 11 pixels.
 
     Raises:
         ValueError: If a side is shorter than the window.
@@ -304,7 +307,9 @@ def ms_ssim_scales(image_shape: tuple[int, ...]) -> int:
     """
     side = min(image_shape[-2:])
     if side < _WINDOW:
-        raise ValueError(f"images must have sides of at least {_WINDOW} pixels for the MS-SSIM, got {side}.")
+        raise ValueError(
+            f"images must have sides of at least {_WINDOW} pixels for the MS-SSIM, got {side}. Use larger images."
+        )
     return min(len(_WEIGHTS), (side // _WINDOW).bit_length())
 
 
@@ -325,7 +330,7 @@ def _ms_ssim(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
 
 
 def _windows(side: int, device: torch.device) -> Tensor:
-    """Return the Gaussian windows along one side, a row for each place: products with it beat a convolution here."""
+    """Return the Gaussian windows along one side, one row per position: multiplying by it is faster than convolving."""
     at = torch.arange(_WINDOW, device=device) - _WINDOW // 2
     window = torch.softmax(-at.square() / (2 * _SIGMA**2), 0)
     return F.conv1d(torch.eye(side, device=device)[:, None], window[None, None])[:, 0].T

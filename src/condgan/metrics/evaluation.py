@@ -1,4 +1,4 @@
-"""Everything that is asked of the images of one generator: fidelity, diversity, memorization."""
+"""Fidelity, diversity and memorization of the images of one generator, in one call."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ Report = TypeVar("Report")
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was found about the images of a generator, see `evaluate`.
+    """Fidelity, diversity and memorization of the images of a generator, see `evaluate`.
 
     `condgan.files.to_json` and `from_json` write and read it.
 
     Args:
-        fidelity: How near they come to real test images, beside real training images in their place.
-        diversity: How different they are from each other, beside real ones.
+        fidelity: How similar they are to real test images, compared with real training images.
+        diversity: How different they are from each other, compared with real images.
         memorization: Whether they copy training images or reveal training patients.
-        refusals: Why a part is None: the data allow no answer.
+        refusals: Why a part is None, by the name of the part.
     """
 
     fidelity: FidelityReport | None
@@ -61,32 +61,32 @@ def evaluate(
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Judge a generator by its images: fidelity, diversity and memorization.
+    """Measure fidelity, diversity and memorization of the images of a generator.
 
-    As many images of each class are generated as there are training images. Fidelity is measured in the features of
-    the extractor; diversity and memorization too if it has not seen the training images, else on pixels, because
-    distances of a network to images that it was trained on say little about others.
+    As many images of each class are generated as there are training images. Fidelity is measured on the features of the
+    extractor; diversity and memorization too if it has not seen the training images, else on pixels, because features
+    of images that a network was trained on are not comparable with those of others.
 
-    A part that the data allow no answer to is None, and `refusals` says why.
+    A part that cannot be computed from these data is None, and `refusals` says why.
 
     Args:
-        generator: A conditional generator, or its images with the labels that they were asked for.
+        generator: A conditional generator, or its images with the labels that they were generated for.
         data: The real images that it was trained on.
         test: Real images of other patients to compare with.
         held_out: Real images of patients from the source of `data` that it was not trained on. Without them,
-            memorization is not judged: from images alone one cannot tell a copy from a typical image. Pass the test
-            images where they are of the same source.
+            memorization is not measured, because without them a copy cannot be distinguished from a typical image. Pass
+            the test images if they are from the same source.
         extractor: Network of the features: `"in_domain"` trains a ResNet-18 on `data`, cross-fitted by patient (see
             `crossfit_extractor`); `"inception"`, `"dinov2"` and `"clip"` are pretrained networks, whose weights must be
-            there; or one that was made before.
-        neighbors: File for a picture of the generated images that are most suspicious of being copies, each beside
-            its nearest training images.
-        precision: Arithmetic in which an extractor is trained.
-        device: Where an extractor is trained and computes. By default CUDA, then MPS, then the CPU.
-        seed: Seed of everything random.
+            on disk; or an extractor.
+        neighbors: File for an image of the generated images that are most suspicious of being copies, each beside its
+            nearest training images.
+        precision: Precision in which an extractor is trained.
+        device: Where an extractor is trained and applied. By default CUDA, then MPS, then the CPU.
+        seed: Seed of all random draws.
 
     Raises:
-        FileNotFoundError: If weights of a pretrained network are missing; the message says where they come from.
+        FileNotFoundError: If weights of a pretrained network are missing; the message says where to get them.
         ValueError: If the generator does not fit the data, the extractor is unknown, or there are too few images to
             train one.
 
@@ -108,10 +108,10 @@ def evaluate(
     unseen = network if isinstance(network, Extractor) else None
     refusals: dict[str, str] = {}
 
-    def answer(part: str, report: Callable[[], Report]) -> Report | None:
+    def attempt(part: str, report: Callable[[], Report]) -> Report | None:
         try:
             return report()
-        except ValueError as error:  # too few images or patients: an answer too
+        except ValueError as error:  # too few images or patients
             refusals[part] = str(error)
             return None
 
@@ -126,9 +126,9 @@ def evaluate(
         return report
 
     return Evaluation(
-        fidelity=answer("fidelity", lambda: fidelity_report(generated, data, test, network, seed=seed)),
-        diversity=answer("diversity", lambda: diversity_report(generated, data, unseen, seed=seed)),
-        memorization=answer("memorization", memorization),
+        fidelity=attempt("fidelity", lambda: fidelity_report(generated, data, test, network, seed=seed)),
+        diversity=attempt("diversity", lambda: diversity_report(generated, data, unseen, seed=seed)),
+        memorization=attempt("memorization", memorization),
         refusals=refusals,
     )
 
@@ -144,14 +144,14 @@ def make_extractor(
     """Make an extractor by its name.
 
     Args:
-        name: `"in_domain"`, or the name of a pretrained network, whose weights must be there.
-        train: Real training images, which the extractor of the domain is trained on.
+        name: `"in_domain"`, or the name of a pretrained network, whose weights must be on disk.
+        train: Real training images, which an extractor `"in_domain"` is trained on.
         precision: Precision of its training.
-        device: Where to compute.
+        device: Where to compute. By default CUDA, then MPS, then the CPU.
         seed: Seed of its training.
 
     Raises:
-        FileNotFoundError: If weights are missing; the message says where they come from.
+        FileNotFoundError: If weights are missing; the message says where to get them.
         ValueError: If the name is unknown or the training images are too few.
     """
     check_names("extractor", [name], EXTRACTOR_NAMES)
@@ -165,7 +165,8 @@ def _draw(generator: Generator, data: ArrayDataset, seed: int) -> ArrayDataset:
     if generator.num_classes != data.num_classes or tuple(generator.image_shape) != tuple(data.image_shape):
         raise ValueError(
             f"the generator must make images of {data.num_classes} classes and the shape {tuple(data.image_shape)}, "
-            f"as the data have, got {generator.num_classes} and {tuple(generator.image_shape)}."
+            f"as the data have, got {generator.num_classes} and {tuple(generator.image_shape)}. Pass the data that "
+            "it was trained on."
         )
     rng = torch.Generator(next(generator.parameters()).device).manual_seed(seed)
     y = torch.arange(data.num_classes).repeat_interleave(torch.tensor(data.class_counts))

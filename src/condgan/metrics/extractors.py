@@ -1,4 +1,4 @@
-"""Networks that turn images into the features on which fidelity is measured."""
+"""Networks that turn images into the features on which metrics are computed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from condgan.devices import best_device
+from condgan.files import check_names
 from condgan.types import ImageShape
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractorInfo:
-    """What must be said about the features beside every figure that was measured on them.
+    """What identifies the features of an extractor, to be stated with every figure computed on them.
 
     Args:
         name: Name of the network and its layer.
@@ -51,15 +52,15 @@ class Extracted(NamedTuple):
 class Extractor:
     """A network that maps uint8 images to features, in batches and without gradients.
 
-    `module_extractor` makes one of any module; `inception`, `dinov2` and `clip` are networks of others. Images of one
-    channel are repeated for a network that takes three.
+    `module_extractor` makes one from any module; `inception`, `dinov2` and `clip` make published networks. Images of
+    one channel are repeated for a network that takes three.
 
     Args:
         info: Name, weights and resize, for results.
         module: Maps a batch of uint8 images on its device to features `(N, D)`, or to a tuple of features and class
             logits.
         channels: Number of channels the module takes.
-        batch_size: Images in a batch; it bounds the memory and does not change the features.
+        batch_size: Number of images per batch; it limits the memory and does not change the features.
     """
 
     info: ExtractorInfo
@@ -143,9 +144,9 @@ class Fold:
 class CrossFit:
     """Extractors trained on the real training images themselves, each on all folds of patients but one.
 
-    A network has memorized the images it was trained on, so features of those say little. Features of different
-    networks lie in different spaces, so they are never pooled: a metric is computed fold by fold, on images that
-    the fold's network has not seen, and averaged.
+    A network memorizes the images that it was trained on, so their features are not comparable with those of others.
+    Features of different networks lie in different spaces and are never pooled: a metric is computed fold by fold, on
+    images that the fold's network has not seen, and averaged.
 
     Args:
         folds: One network per fold; together their held-out images are the training set, each once.
@@ -173,20 +174,20 @@ def module_extractor(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> Extractor:
-    r"""Make an extractor of any module, such as a network of torchvision without its head.
+    r"""Make an extractor from any module, such as a network of torchvision without its head.
 
     The module sees $(u / 255 - \text{mean}) / \text{std}$ for uint8 images $u$, which is [-1, 1] by default. Images of
     another size are resized by antialiased bilinear interpolation. The module is copied: training it further does not
-    change the extractor or make its hash untrue.
+    change the extractor.
 
     Args:
         module: Maps float images to features `(N, D)`, or to a tuple of features and class logits `(N, K)`; only the
             Inception Score needs the logits.
         name: Name of the network and its weights, for results.
         image_shape: Channels, height and width that the module takes.
-        mean: Mean to subtract, for all channels or one each, on a scale from 0 to 1.
-        std: What to divide by, likewise.
-        batch_size: Images in a batch.
+        mean: Mean to subtract, one number or one per channel, on a scale from 0 to 1.
+        std: Standard deviation to divide by, likewise.
+        batch_size: Number of images per batch.
         device: Where to compute. By default CUDA, then MPS, then the CPU.
 
     Raises:
@@ -206,11 +207,11 @@ def module_extractor(
             raise ValueError(f"{label} must be one number or one for each of {channels} channels, got {len(values)}.")
     own = copy.deepcopy(module).requires_grad_(False)
     info = ExtractorInfo(name, weights_hash(own), f"to {height}x{width}, bilinear, antialiased")
-    return _assemble(info, _Prepared(own, (height, width), mean, std), channels, batch_size, device)
+    return _on_device(info, _Prepared(own, (height, width), mean, std), channels, batch_size, device)
 
 
 class _Prepared(nn.Module):
-    """A module after its resize and normalization."""
+    """A module with the resize and normalization that precede it."""
 
     mean: Tensor
     std: Tensor
@@ -242,10 +243,10 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _assemble(
+def _on_device(
     info: ExtractorInfo, module: nn.Module, channels: int, batch_size: int, device: torch.device | str | None
 ) -> Extractor:
-    """Put a module on its device and wrap it up.
+    """Return an extractor whose module is on its device and in evaluation mode.
 
     Raises:
         ValueError: If `batch_size` is less than 1.
@@ -269,17 +270,17 @@ def inception(
 ) -> Extractor:
     """Make torch-fidelity's Inception v3, the network of the FID, KID and Inception Score of the literature.
 
-    Its resize is the one of the reference code: bilinear as in TensorFlow 1, without antialiasing.
+    Its resize is that of the reference code: bilinear as in TensorFlow 1, without antialiasing.
 
     Args:
         weights: The file of torch-fidelity's release. By default the one in torch's hub folder, if it is there.
-        layer: Which features to use. Those of the earlier, smaller layers are pooled over positions.
+        layer: Which features to use. Those of the earlier layers with fewer features are pooled over positions.
         allow_download: Whether the file may be fetched into torch's hub folder if it is not there.
-        batch_size: Images in a batch.
+        batch_size: Number of images per batch.
         device: Where to compute. By default CUDA, then MPS, then the CPU.
 
     Raises:
-        FileNotFoundError: If there is no file and none may be fetched; the message says where it comes from.
+        FileNotFoundError: If there is no file and none may be fetched; the message says where to get it.
         ConnectionError: If it cannot be fetched.
         ValueError: If the file does not hold the weights of this network, or an option is out of range.
 
@@ -297,11 +298,11 @@ def inception(
             "inception-v3-compat", [layer, "logits_unbiased"], feature_extractor_weights_path=str(path)
         )
 
-    module = _build(build, path, "torch-fidelity's Inception v3; torchvision's is another network")
+    module = _build_from(build, path, "torch-fidelity's Inception v3; torchvision's is another network")
     info = ExtractorInfo(
         f"Inception v3, layer {layer}", weights_hash(module), _like_tensorflow(module.INPUT_IMAGE_SIZE)
     )
-    return _assemble(info, module, 3, batch_size, device)
+    return _on_device(info, module, 3, batch_size, device)
 
 
 def clip(
@@ -312,17 +313,17 @@ def clip(
     batch_size: int = 32,
     device: torch.device | str | None = None,
 ) -> Extractor:
-    """Make the image half of CLIP, through torch-fidelity.
+    """Make the image encoder of CLIP, through torch-fidelity.
 
     Args:
         weights: OpenAI's TorchScript archive. By default the one in torch's hub folder, if it is there.
         name: Which network, by torch-fidelity's name: `"clip-rn50"`, `"clip-vit-l-14"`, ...
         allow_download: Whether the file may be fetched into torch's hub folder if it is not there.
-        batch_size: Images in a batch.
+        batch_size: Number of images per batch.
         device: Where to compute. By default CUDA, then MPS, then the CPU.
 
     Raises:
-        FileNotFoundError: If there is no file and none may be fetched; the message says where it comes from.
+        FileNotFoundError: If there is no file and none may be fetched; the message says where to get it.
         ConnectionError: If it cannot be fetched.
         ValueError: If there is no such network, the file is not such an archive, or an option is out of range.
 
@@ -331,7 +332,7 @@ def clip(
     """
     from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, FeatureExtractorCLIP
 
-    _check_name(name, MODEL_METADATA)
+    check_names("name", [name], MODEL_METADATA)
     digest = MODEL_METADATA[name]["hash"]
     path = _weights_file(
         weights, MODEL_URLS[name], file_name=f"{name}-{digest}.pt", hash_prefix=digest, allow_download=allow_download
@@ -342,9 +343,9 @@ def clip(
             warnings.filterwarnings("ignore", message=".*torch.jit")
             return FeatureExtractorCLIP(name, ["clip"], feature_extractor_weights_path=str(path), verbose=False)
 
-    module = _build(build, path, f"OpenAI's TorchScript archive of {name}")
+    module = _build_from(build, path, f"OpenAI's TorchScript archive of {name}")
     info = ExtractorInfo(name, weights_hash(module), _like_tensorflow(module.resolution))
-    return _assemble(info, module, 3, batch_size, device)
+    return _on_device(info, module, 3, batch_size, device)
 
 
 def dinov2(
@@ -358,20 +359,20 @@ def dinov2(
 ) -> Extractor:
     """Make DINOv2, as torch-fidelity uses it.
 
-    Its code is not part of any package: it comes from the repository of its authors, which is run. Of the extractors
-    here its distances follow human judgment best (Stein et al. 2023), on natural images.
+    Its code is not part of any package: that of its authors' repository is run. Of these extractors its distances agree
+    best with human judgment (Stein et al. 2023), on natural images.
 
     Args:
         weights: The file of the authors, such as `dinov2_vits14_pretrain.pth`.
         name: Which network, by torch-fidelity's name: `"dinov2-vit-s-14"`, `"dinov2-vit-b-14"`, ...
         repository: A clone of the authors' repository.
         allow_download: Whether what is not given may be fetched, and the fetched code run.
-        batch_size: Images in a batch.
+        batch_size: Number of images per batch.
         device: Where to compute. By default CUDA, then MPS, then the CPU.
 
     Raises:
-        FileNotFoundError: If weights or repository are not there and may not be fetched; the message says where they
-            come from.
+        FileNotFoundError: If weights or repository are missing and may not be fetched; the message says where to get
+            them.
         ConnectionError: If they cannot be fetched.
         ValueError: If there is no such network, the file does not hold its weights, or an option is out of range.
 
@@ -381,37 +382,37 @@ def dinov2(
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
     from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
 
-    _check_name(name, MODEL_METADATA)
-    entry = MODEL_METADATA[name]
+    check_names("name", [name], MODEL_METADATA)
+    model = MODEL_METADATA[name]
     missing = [f"{key}=" for key, value in (("weights", weights), ("repository", repository)) if value is None]
     if missing and not allow_download:
         raise FileNotFoundError(
             f"DINOv2 needs {' and '.join(missing)}. Clone https://github.com/facebookresearch/dinov2, get "
-            f"https://dl.fbaipublicfiles.com/dinov2/{entry}/{entry}_pretrain.pth and pass both, or pass "
+            f"https://dl.fbaipublicfiles.com/dinov2/{model}/{model}_pretrain.pth and pass both, or pass "
             "allow_download=True, which also runs the code it fetches."
         )
     for path in (weights, repository and Path(repository, "hubconf.py")):
         if path is not None and not Path(path).exists():
             raise FileNotFoundError(f"expected weights and repository of DINOv2, but {path} does not exist.")
     state = None if weights is None else _load_tensors(Path(weights))
-    # torch-fidelity does the same: with xFormers the features would depend on whether it is installed
+    # as torch-fidelity does: otherwise the features would depend on whether xFormers is installed
     os.environ.setdefault("XFORMERS_DISABLED", "1")
     place, source = ("facebookresearch/dinov2", "github") if repository is None else (str(repository), "local")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="xFormers")
             network = torch.hub.load(
-                place, entry, source=source, trust_repo=True, verbose=False, pretrained=state is None
+                place, model, source=source, trust_repo=True, verbose=False, pretrained=state is None
             )
     except OSError as error:
         raise ConnectionError(
-            f"fetching {entry} failed: {error}. Get it another way and pass weights= and repository=."
+            f"fetching {model} failed: {error}. Get it another way and pass weights= and repository=."
         ) from error
     if state is not None:
-        _build(lambda: network.load_state_dict(state), Path(weights or ""), entry)
+        _build_from(lambda: network.load_state_dict(state), Path(weights or ""), model)
 
     class LocalDinoV2(FeatureExtractorDinoV2):  # type: ignore[misc]
-        """Theirs without its constructor, which can only download."""
+        """Its base without its constructor, which can only download."""
 
         def __init__(self) -> None:
             FeatureExtractorBase.__init__(self, name, ["dinov2"])
@@ -419,7 +420,7 @@ def dinov2(
             self.model = network.float().requires_grad_(False)
 
     info = ExtractorInfo(name, weights_hash(network), _like_tensorflow(FeatureExtractorDinoV2.INPUT_IMAGE_SIZE))
-    return _assemble(info, LocalDinoV2(), 3, batch_size, device)
+    return _on_device(info, LocalDinoV2(), 3, batch_size, device)
 
 
 def _weights_file(
@@ -452,16 +453,11 @@ def _load_tensors(path: Path) -> Any:
         ) from error
 
 
-def _build(build: Callable[[], Any], path: Path, what: str) -> Any:
+def _build_from(build: Callable[[], Any], path: Path, what: str) -> Any:
     try:
         return build()
     except (RuntimeError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"{path} must hold the weights of {what}, but does not fit: {str(error)[:300]}") from error
-
-
-def _check_name(name: str, known: dict[str, Any]) -> None:
-    if name not in known:
-        raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}.")
 
 
 def _like_tensorflow(size: int) -> str:
@@ -498,7 +494,7 @@ def to_features(samples: Tensor, extractor: Callable[[Tensor], Tensor] | None = 
 
 
 def describe(extractor: Callable[[Tensor], Tensor] | None) -> ExtractorInfo:
-    """Return what results say of an extractor: its `info` if it has one, else its name and what is unknown.
+    """Return the `info` of an extractor, or its name with unknown weights and resize if it has none.
 
     Examples:
         >>> describe(None).name

@@ -1,7 +1,11 @@
-r"""How near generated images come to real ones, on features: KID, FID, precision and recall, density and coverage.
+r"""How similar generated images are to real ones, on features: KID, FID, precision and recall, density and coverage.
 
-KID, FID, precision, recall and the Inception Score are computed by torch-fidelity's own functions, on features in the
-type they come in, so they are its figures. Density and coverage, which it lacks, are computed here.
+KID, FID, precision, recall and the Inception Score are computed by the functions of torch-fidelity, on features in
+their own type, so they equal its figures. Density and coverage, which it lacks, are computed here.
+
+Uncertainty is computed from the *deviations* of a score: one number for each group of images on each side, whose
+squares add up to the variance of the score. They come from influence functions (KID, FID, Inception Score) or from a
+jackknife (the others). Deviations of differences and means of scores are the differences and means of deviations.
 
 | score | range | best | depends on the number of samples |
 |---|---|---|---|
@@ -38,14 +42,14 @@ Setting = int | float | tuple[int | float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A figure and all that it depends on.
+    """A figure and everything that it depends on.
 
     Args:
-        metric: What it is.
+        metric: Name of the metric.
         value: The figure.
-        samples: Number of images judged.
-        reference_samples: Number of images they were compared with; None for a score without a reference.
-        extractor: The network of the features; None if it was not said.
+        samples: Number of generated images.
+        reference_samples: Number of reference images; None for a score without a reference.
+        extractor: The network of the features; None if it was not given.
         settings: Seed, subset size and the like.
         notes: What a reader must know before comparing the figure.
     """
@@ -60,14 +64,14 @@ class Score:
 
 
 class PrecisionRecall(NamedTuple):
-    """Share of the generated images that look real, and share of the real ones that the generator reaches."""
+    """Share of the generated images that look real, and share of the real ones that the generator covers."""
 
     precision: Score
     recall: Score
 
 
 class DensityCoverage(NamedTuple):
-    """How deep generated images lie among the real ones, and the share of the real ones that have one nearby."""
+    """How densely real images surround generated ones, and the share of real images with a generated one nearby."""
 
     density: Score
     coverage: Score
@@ -87,20 +91,20 @@ def kid(
     $$\mathbb{E}\,k(x, x') + \mathbb{E}\,k(y, y') - 2\,\mathbb{E}\,k(x, y), \qquad
     k(x, y) = \left(\tfrac{x^\top y}{D} + 1\right)^3$$
 
-    It is the mean over random subsets of both sets. Its expectation does not depend on the number of samples and is 0
-    for two samples of one distribution: between halves of one set it is noise around 0, at times below. The headline
-    for small sets and for single classes.
+    The KID is the mean over random subsets of both sets. Its expectation does not depend on the number of samples and
+    is 0 for two samples of one distribution: between halves of one set it is noise around 0, at times negative. Prefer
+    it for small sets and for single classes.
 
-    The subset size is never above the number of samples of either set; a note says where it was lowered. The standard
-    deviation over the subsets is in the settings. It is not a standard error: the subsets overlap.
+    The subset size is at most the number of samples of either set; a note says if it was lowered. The standard
+    deviation over the subsets is in the settings. It is not a standard error, because the subsets overlap.
 
     Args:
         generated: Features of generated images.
         reference: Features of real images, from the same extractor.
-        subset_size: Images in a subset.
+        subset_size: Number of images in a subset.
         subsets: Number of subsets.
         seed: Seed of the subsets.
-        extractor: The `info` of the extractor, to carry along.
+        extractor: The `info` of the extractor, for the result.
 
     Shape:
         - `generated`: `(N, D)`, floating point; `reference`: `(M, D)`.
@@ -138,14 +142,15 @@ def fid(generated: Tensor, reference: Tensor, *, extractor: ExtractorInfo | None
     $$|\mu_1 - \mu_2|^2 + \operatorname{tr}\left(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2}\right)$$
 
     Finite samples make it too large, by an amount that falls as $1 / N$, grows with D and differs between generators:
-    only FIDs at equal numbers of samples compare. With no more samples than feature dimensions a covariance has no
-    full rank and the bias is most of the figure. It is not refused, because it can still be set beside an FID at equal
-    numbers, but the score carries a note that says so. Take the KID then, or a layer with fewer features.
+    compare FIDs at equal numbers of samples only. With no more samples than feature dimensions a covariance does not
+    have full rank and most of the figure is bias. Such an FID is computed, because it can still be compared with
+    another at equal numbers, but the score has a note that says so. Prefer the KID then, or a layer with fewer
+    features.
 
     Args:
         generated: Features of generated images.
         reference: Features of real images, from the same extractor.
-        extractor: The `info` of the extractor, to carry along.
+        extractor: The `info` of the extractor, for the result.
 
     Shape:
         - `generated`: `(N, D)`, floating point; `reference`: `(M, D)`.
@@ -166,7 +171,7 @@ def fid(generated: Tensor, reference: Tensor, *, extractor: ExtractorInfo | None
     x, y = _check_pair(generated, reference)
     found = fid_statistics_to_metric(fid_features_to_statistics(x), fid_features_to_statistics(y), False)
     notes = tuple(
-        f"{count} {role} images for {x.shape[1]} feature dimensions: the covariance has no full rank and the FID is "
+        f"{count} {role} images for {x.shape[1]} feature dimensions: the covariance is rank-deficient and the FID is "
         "mostly bias; compare it at equal numbers of samples only, and prefer the KID"
         for role, count in (("generated", len(x)), ("reference", len(y)))
         if count <= x.shape[1]
@@ -187,7 +192,7 @@ def precision_recall(
         generated: Features of generated images.
         reference: Features of real images, from the same extractor.
         neighborhood: Which neighbor gives the radius.
-        extractor: The `info` of the extractor, to carry along.
+        extractor: The `info` of the extractor, for the result.
 
     Shape:
         - `generated`: `(N, D)`, floating point; `reference`: `(M, D)`.
@@ -227,15 +232,15 @@ def density_coverage(
     $$\text{density} = \frac{1}{k N} \sum_{i=1}^N \sum_{j=1}^M [x_i \in B_j], \qquad
     \text{coverage} = \frac{1}{M} \sum_{j=1}^M \left[\exists i: x_i \in B_j\right]$$
 
-    All balls belong to real images, so generated outliers count for nothing. For two samples of one distribution the
-    density is about 1 and the coverage about $1 - 2^{-k}$ where both have as many images. Coverage grows with the
-    number of generated images: compare it at equal numbers only.
+    All balls belong to real images, so generated outliers have no effect. For two samples of one distribution with
+    equal numbers of images the density is about 1 and the coverage about $1 - 2^{-k}$. Coverage grows with the number
+    of generated images: compare it at equal numbers only.
 
     Args:
         generated: Features of generated images.
         reference: Features of real images, from the same extractor.
         neighborhood: Which neighbor gives the radius, k.
-        extractor: The `info` of the extractor, to carry along.
+        extractor: The `info` of the extractor, for the result.
 
     Shape:
         - `generated`: `(N, D)`, floating point; `reference`: `(M, D)`.
@@ -269,19 +274,19 @@ def density_coverage(
 def inception_score(
     logits: Tensor, *, splits: int = 10, seed: int = 0, extractor: ExtractorInfo | None = None
 ) -> Score:
-    r"""Inception Score: how sure and how varied a classifier's decisions about the images are.
+    r"""Inception Score: how confident and how varied a classifier's decisions about the images are.
 
     $$\exp \mathbb{E}_x\, \mathrm{KL}\left(p(c \mid x) \,\|\, p(c)\right)$$
 
-    It is the mean over random splits; their standard deviation is in the settings. No real image enters, so it says
-    nothing about likeness, and on images unlike those its classifier was trained on it says little at all. It is
-    here because tables of the literature have it.
+    The score is the mean over random splits; their standard deviation is in the settings. It does not use real images,
+    so it does not measure similarity to them, and it is hardly meaningful for images unlike those that its classifier
+    was trained on. It is here because it is reported in the literature.
 
     Args:
         logits: Class logits of generated images.
         splits: Number of parts.
         seed: Seed of the splits.
-        extractor: The `info` of the extractor, to carry along.
+        extractor: The `info` of the extractor, for the result.
 
     Shape:
         - `logits`: `(N, K)`, floating point.
@@ -294,7 +299,7 @@ def inception_score(
         4.0
 
     References:
-        Salimans et al. 2016, arXiv:1606.03498; Barratt and Sharma 2018, arXiv:1801.01973 (what is wrong with it).
+        Salimans et al. 2016, arXiv:1606.03498; Barratt and Sharma 2018, arXiv:1801.01973 (its flaws).
     """
     from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 
@@ -339,7 +344,7 @@ def _check_features(name: str, features: Tensor) -> Tensor:
             f"{tuple(x.shape)}. Pass images through an extractor first."
         )
     if not bool(torch.isfinite(x).all()):
-        raise ValueError(f"{name} must be finite, got NaN or infinite values. Look at the images and the extractor.")
+        raise ValueError(f"{name} must be finite, got NaN or infinite values. Check the images and the extractor.")
     # NumPy, in which torch-fidelity computes, has no bfloat16
     return precise(x)
 
@@ -348,15 +353,17 @@ def _check_neighborhood(neighborhood: int, *sets: Tensor) -> None:
     fewest = min(len(features) for features in sets)
     if not 1 <= neighborhood < fewest:
         raise ValueError(
-            f"neighborhood must be between 1 and the number of images minus one, {fewest - 1}, got {neighborhood}."
+            f"neighborhood must be between 1 and the number of images minus one, {fewest - 1}, got {neighborhood}. "
+            "Lower it, or add images."
         )
 
 
 Deviations = dict[str, Tensor]
+"""Deviations of a score for each side of a comparison, `(G,)` each; their squares add up to the variance."""
 
 
-def combine(terms: Iterable[tuple[float, Deviations]]) -> Deviations:
-    """Return the deviations of a weighted sum of scores. Sides of one name are the same groups in the same order."""
+def combine_deviations(terms: Iterable[tuple[float, Deviations]]) -> Deviations:
+    """Return the deviations of a weighted sum of scores. Sides of one name have the same groups in the same order."""
     total: Deviations = {}
     for weight, deviations in terms:
         for side, values in deviations.items():
@@ -364,15 +371,15 @@ def combine(terms: Iterable[tuple[float, Deviations]]) -> Deviations:
     return total
 
 
-def interval(value: float, deviations: Deviations, *, level: float) -> Estimate:
-    """Return a value with its normal interval."""
+def normal_interval(value: float, deviations: Deviations, *, level: float) -> Estimate:
+    """Return a value with its normal interval, from its deviations."""
     error = math.sqrt(sum(float(values.square().sum()) for values in deviations.values()))
     width = NormalDist().inv_cdf((1 + level) / 2) * error
     return Estimate(value, value - width, value + width, level)
 
 
 def group_deviations(influence: Tensor, owners: Tensor) -> Tensor:
-    r"""Sum the influences of the images of each group.
+    r"""Return the deviations by group from the influence of each image.
 
     Shape:
         - `influence`: `(N,)`: the influence function of the score at each image, up to a constant.
@@ -385,7 +392,7 @@ def group_deviations(influence: Tensor, owners: Tensor) -> Tensor:
 
 
 def kid_influence(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the influence of each row of both sets on their KID from all pairs.
+    """Return the influence of each row of both sets on the KID of all pairs.
 
     Shape:
         - `x`: `(N, D)`; `y`: `(M, D)`. Output: `(N,)` and `(M,)`, float64.
@@ -396,7 +403,7 @@ def kid_influence(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _kernel_means(x: Tensor, y: Tensor, *, itself: bool = False) -> Tensor:
-    """Return the mean kernel of each row of `x` with the rows of `y`, without itself where they are the same."""
+    """Return the mean kernel of each row of `x` with the rows of `y`, without itself if `y` is `x`."""
     sums = []
     for chunk in torch.split(x, max(1, _BLOCK // len(y))):
         kernel = (chunk @ y.T / x.shape[1] + 1) ** 3
@@ -445,12 +452,12 @@ def inception_influence(logits: Tensor) -> Tensor:
 def neighborhood_deviations(
     x: Tensor, y: Tensor, x_blocks: Tensor, y_blocks: Tensor, *, narrow: int, wide: int
 ) -> tuple[Tensor, Tensor]:
-    """Jackknife precision, recall, density and coverage over blocks of images.
+    """Return the deviations of precision, recall, density and coverage, by a jackknife over blocks of images.
 
     Args:
         x: Features of generated images.
         y: Features of real images.
-        x_blocks: Block of each row of `x`; a group lies in one block.
+        x_blocks: Block of each row of `x`; a group is in one block.
         y_blocks: Block of each row of `y`.
         narrow: Neighborhood of precision and recall.
         wide: Neighborhood of density and coverage.
@@ -463,19 +470,19 @@ def neighborhood_deviations(
     distances = torch.cdist(x, y)
     kept_x, kept_y = _outside(x_blocks), _outside(y_blocks)
     without_x = [
-        neighborhood_scores(distances[kept], radii[kept], y_radii, y_wide, wide=wide)
+        _neighborhood_scores(distances[kept], radii[kept], y_radii, y_wide, wide=wide)
         for kept, radii in zip(kept_x, neighbor_radii_among(x, kept_x, narrow), strict=True)
     ]
     narrow_y, wide_y = (neighbor_radii_among(y, kept_y, k) for k in (narrow, wide))
     without_y = [
-        neighborhood_scores(distances[:, kept], x_radii, radii[kept], wider[kept], wide=wide)
+        _neighborhood_scores(distances[:, kept], x_radii, radii[kept], wider[kept], wide=wide)
         for kept, radii, wider in zip(kept_y, narrow_y, wide_y, strict=True)
     ]
     return _jackknife(torch.stack(without_x)), _jackknife(torch.stack(without_y))
 
 
-def neighborhood_scores(distances: Tensor, x_radii: Tensor, y_radii: Tensor, y_wide: Tensor, *, wide: int) -> Tensor:
-    """Return precision, recall, density and coverage from distances and the radii of all balls.
+def _neighborhood_scores(distances: Tensor, x_radii: Tensor, y_radii: Tensor, y_wide: Tensor, *, wide: int) -> Tensor:
+    """Return precision, recall, density and coverage from all distances and radii.
 
     Shape:
         - `distances`: `(N, M)`; `x_radii`: `(N,)`; `y_radii`, `y_wide`: `(M,)`. Output: `(4,)`, float64.
@@ -488,7 +495,7 @@ def neighborhood_scores(distances: Tensor, x_radii: Tensor, y_radii: Tensor, y_w
 
 
 def _outside(blocks: Tensor) -> list[Tensor]:
-    """Return for each block which rows lie outside."""
+    """Return for each block which rows are not in it."""
     return [blocks != block for block in range(int(blocks.max()) + 1)]
 
 

@@ -1,4 +1,4 @@
-"""Scores of generated images beside those of real images in their place, and the difference."""
+"""Scores of generated images, the same scores of real training images, and the differences."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from condgan.data.dataset import check_same_classes
+from condgan.files import check_names
 from condgan.metrics.extractors import CrossFit, Extractor, ExtractorInfo, Fold
 from condgan.metrics.fidelity import (
     Deviations,
     Score,
     Setting,
-    combine,
+    combine_deviations,
     density_coverage,
     fid,
     fid_influence,
     group_deviations,
     inception_influence,
     inception_score,
-    interval,
     kid,
     kid_influence,
     neighborhood_deviations,
+    normal_interval,
     precision_recall,
 )
-from condgan.metrics.judged import ImagesInfo, check_same_classes
+from condgan.metrics.judged import ImagesInfo
 from condgan.stats import Estimate
 from condgan.stats.estimates import check_level
 from condgan.types import JudgedImages
@@ -38,17 +40,17 @@ FIDELITY_METRICS = ("kid", "fid", "neighborhoods", "inception_score")
 
 _NARROW, _WIDE = 3, 5  # neighborhoods of precision and recall, and of density and coverage
 _BLOCKS = 10  # of groups, for the jackknife
-_LEAST = 20  # images of a class on each side: neighborhoods of five must be left when a tenth is left out
+_LEAST = 20  # images per class and side: neighborhoods of five must remain when a tenth is left out
 
 
 @dataclass(frozen=True, slots=True)
 class FidelityComparison:
-    """A score of generated images beside the same score of as many real training images.
+    """A score of generated images and the same score of as many real training images.
 
     Args:
         generated: Generated images against the real test images.
-        floor: Real training images against the same test images: what a perfect generator would score.
-        difference: `generated` minus `floor`, with an interval over groups on all three sides.
+        floor: Real training images against the same test images: the score of a perfect generator.
+        difference: `generated` minus `floor`, with an interval over the groups of all three sets.
     """
 
     generated: Score
@@ -61,13 +63,13 @@ class FidelitySettings:
     """Everything that a `FidelityReport` depends on: arguments of `fidelity_report`, and the images.
 
     Args:
-        metrics: What was asked for.
-        kid_subset_size: Images in a subset of the KID, at most.
+        metrics: The requested metrics.
+        kid_subset_size: Largest number of images in a subset of the KID.
         kid_subsets: Number of subsets.
         folds: Number of cross-fitted extractors; 1 for one that has not seen the images.
         jackknife_blocks: Number of blocks of groups.
         level: Nominal coverage of the intervals.
-        seed: Seed of everything random.
+        seed: Seed of all random draws.
         generated: The generated images.
         train: The training images.
         test: The test images.
@@ -87,13 +89,13 @@ class FidelitySettings:
 
 @dataclass(frozen=True, slots=True)
 class FidelityReport:
-    """Scores of generated images and their floors, over all classes and for each.
+    """Scores of generated images and their floors, over all classes and for each class.
 
     Args:
         extractor: The network of the features.
         overall: Comparisons by score, over images of all classes in the proportions of the test set.
         per_class: The same within each class, by class name.
-        settings: Everything they depended on.
+        settings: Everything that the numbers depended on.
     """
 
     extractor: ExtractorInfo
@@ -114,32 +116,32 @@ def fidelity_report(
     level: float = 0.95,
     seed: int = 0,
 ) -> FidelityReport:
-    """Compare generated with real test images, and real training images with the same test images beside it.
+    """Compare generated images with real test images, and real training images with the same test images.
 
-    The reference is the test set throughout: a generator that repeats its training images is no better than the
-    floor, and one that is as good as real images has a difference of 0, also where the test set is shifted against
-    the training set. Most scores depend on the number of images, so of each class as many generated as training
-    images are drawn; over all classes, as many of each as keep the proportions of the test set.
+    The reference is always the test set: a generator that repeats its training images is no better than the floor, and
+    one whose images are as good as real ones has a difference of 0, even if the test set is shifted against the
+    training set. Most scores depend on the number of images, so as many generated as training images are drawn of each
+    class; over all classes, as many of each as keep the proportions of the test set.
 
     With cross-fitted extractors each fold compares the training images that its network has not seen, and an equal
     share of the generated ones, with all test images, in the features of its own network. Each training and each
     generated image takes part in one fold at most, and scores are means over the folds. The generator has seen the
-    training images of all folds: where it repeats them, the networks know its images as they know no unseen ones.
+    training images of all folds: its copies of these may be images that a network was trained on.
 
-    An interval says how far the difference would move with other images of the same generator and other patients,
-    given the networks. It does not cover the spread between trainings of the generator, nor the noise of the KID's
-    random subsets. KID, FID and Inception Score take influences summed over groups; the others a jackknife over ten
-    blocks of groups, which is too wide rather than too narrow.
+    An interval states how much the difference would vary with other images of the same generator and other patients,
+    given the networks. It does not include the variation between trainings of the generator, nor the noise of the KID's
+    random subsets. KID, FID and Inception Score use influences summed over groups; the others a jackknife over ten
+    blocks of groups, whose intervals are too wide rather than too narrow.
 
     Args:
-        generated: Images of the generator, uint8, with the labels they were asked for.
+        generated: Generated images, uint8, with the labels that they were generated for.
         train: Real images that the generator was trained on.
         test: Real images of other patients, see `condgan.data.check_disjoint`.
         extractor: The network of the features, or networks cross-fitted on `train`.
         metrics: Which to compute: `"kid"`, `"fid"`, `"neighborhoods"` (precision, recall, density and coverage) and
-            `"inception_score"`, which is left out where the extractor has no logits. The FID of 2048 features takes
-            tens of seconds per comparison.
-        kid_subset_size: Images in a subset of the KID, at most; it is lowered to the number of images.
+            `"inception_score"`, which is left out if the extractor has no logits. The FID of 2048 features takes tens
+            of seconds per comparison.
+        kid_subset_size: Largest number of images in a subset of the KID; it is lowered to the number of images.
         kid_subsets: Number of subsets.
         level: Nominal coverage of the intervals.
         seed: Seed of the choice of images, of the KID's subsets, of the blocks and of the Inception Score's splits.
@@ -152,12 +154,12 @@ def fidelity_report(
         Naeem et al. 2020, arXiv:2002.09797, and Stein et al. 2023, arXiv:2306.04675, on scores of real images as the
         level to reach.
     """
-    _check(generated, train, test, metrics, level)
+    _check_arguments(generated, train, test, metrics, level)
     rng = torch.Generator().manual_seed(seed)
     folds = _folds(extractor, train)
     shares = _deal(generated.labels, len(folds), rng)
     groups = [_draw_groups(data, rng) for data in (generated, train, test)]
-    rounds: list[list[Trio]] = []
+    rounds: list[list[_Trio]] = []
     for number, (fold, share) in enumerate(zip(folds, shares, strict=True)):
         held_out = fold.held_out[torch.randperm(len(fold.held_out), generator=rng)]
         fake, real, all_test = (
@@ -172,12 +174,12 @@ def fidelity_report(
             _extract("test", test, all_test, fold.extractor, groups[2]),
         ]
         mixed = _proportional(counts, test.class_counts)
-        overall = Trio(
-            *(join(parts, sizes) for parts, sizes in zip(sides, (mixed, mixed, test.class_counts), strict=True))
+        overall = _Trio(
+            *(_join(parts, sizes) for parts, sizes in zip(sides, (mixed, mixed, test.class_counts), strict=True))
         )
-        rounds.append([overall, *map(Trio, *sides)])
-    options = Options(extractor.info, kid_subset_size, kid_subsets, seed)
-    first, *per_class = (compare(trios, metrics, options, level=level) for trios in zip(*rounds, strict=True))
+        rounds.append([overall, *map(_Trio, *sides)])
+    options = _Options(extractor.info, kid_subset_size, kid_subsets, seed)
+    first, *per_class = (_compare(trios, metrics, options, level=level) for trios in zip(*rounds, strict=True))
     return FidelityReport(
         extractor=extractor.info,
         overall=first,
@@ -217,7 +219,7 @@ def _deal(labels: Tensor, count: int, rng: torch.Generator) -> list[Tensor]:
 
 
 def _draw_groups(data: JudgedImages, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return the group of each image, and a random block of groups it lies in."""
+    """Return the group of each image, and the random block of groups that it is in."""
     names = torch.arange(len(data.labels)) if data.groups is None else data.groups
     groups = torch.unique(names, return_inverse=True)[1]
     blocks = torch.randperm(int(groups.max()) + 1, generator=rng) % _BLOCKS
@@ -234,11 +236,11 @@ def _cut(chosen: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
 
 def _extract(
     side: str, data: JudgedImages, chosen: Sequence[Tensor], extractor: Extractor, groups: tuple[Tensor, Tensor]
-) -> list[Images]:
+) -> list[_Images]:
     """Extract the features of chosen images, class by class."""
     index = torch.cat(list(chosen))
     features, logits = extractor.extract(data.images[index])
-    images = Images(side, features, logits, *(names[index] for names in groups))
+    images = _Images(side, features, logits, *(names[index] for names in groups))
     parts = images.split([len(part) for part in chosen])
     for name, part in zip(data.class_names, parts, strict=True):
         if len(part.features) - int(part.blocks.bincount().max()) < _LEAST // 2:
@@ -256,14 +258,15 @@ def _proportional(counts: Sequence[int], sizes: Sequence[int]) -> list[int]:
     return [int(scale * size + 1e-9) for size in sizes]
 
 
-def _check(
+def _check_arguments(
     generated: JudgedImages, train: JudgedImages, test: JudgedImages, metrics: Sequence[str], level: float
 ) -> None:
-    unknown = sorted(set(metrics) - set(FIDELITY_METRICS))
-    if unknown or not metrics:
-        raise ValueError(f"metrics must be some of {', '.join(FIDELITY_METRICS)}, got {unknown or 'none'}.")
+    if not metrics:
+        raise ValueError(f"metrics must be some of {', '.join(FIDELITY_METRICS)}, got none.")
+    check_names("metrics", metrics, FIDELITY_METRICS)
     check_level(level)
-    check_same_classes(test, "test", generated=generated, train=train)
+    for role, data in (("generated", generated), ("train", train)):
+        check_same_classes(role, data, "test", test.class_names, test.image_shape)
 
 
 def _check_counts(counts: Sequence[int], test: JudgedImages, folds: int) -> None:
@@ -276,12 +279,12 @@ def _check_counts(counts: Sequence[int], test: JudgedImages, folds: int) -> None
             )
 
 
-class Images(NamedTuple):
-    """What is known of the images of one side of a comparison.
+class _Images(NamedTuple):
+    """The images of one side of a comparison.
 
     Shape:
         - `features`: `(N, D)`; `logits`: `(N, K)` or None.
-        - `groups`, `blocks`: `(N,)`, int64: group of each image and block of groups it lies in.
+        - `groups`, `blocks`: `(N,)`, int64: the group of each image and the block of groups that it is in.
     """
 
     side: str
@@ -290,29 +293,29 @@ class Images(NamedTuple):
     groups: Tensor
     blocks: Tensor
 
-    def split(self, sizes: Sequence[int]) -> list[Images]:
+    def split(self, sizes: Sequence[int]) -> list[_Images]:
         """Split into parts of these sizes, in order."""
         ends = list(accumulate(sizes, initial=0))
         return [self._rows(slice(*pair)) for pair in pairwise(ends)]
 
-    def first(self, count: int) -> Images:
+    def first(self, count: int) -> _Images:
         """Return the first `count` images."""
         return self._rows(slice(count))
 
-    def _rows(self, rows: slice) -> Images:
+    def _rows(self, rows: slice) -> _Images:
         logits = None if self.logits is None else self.logits[rows]
-        return Images(self.side, self.features[rows], logits, self.groups[rows], self.blocks[rows])
+        return _Images(self.side, self.features[rows], logits, self.groups[rows], self.blocks[rows])
 
 
-class Trio(NamedTuple):
+class _Trio(NamedTuple):
     """The three sides of a comparison."""
 
-    generated: Images
-    train: Images
-    test: Images
+    generated: _Images
+    train: _Images
+    test: _Images
 
 
-class Options(NamedTuple):
+class _Options(NamedTuple):
     """Settings of the scores."""
 
     info: ExtractorInfo
@@ -324,18 +327,21 @@ class Options(NamedTuple):
 _Measured = dict[str, tuple[Score, Deviations]]
 
 
-def compare(
-    trios: Sequence[Trio], metrics: Iterable[str], options: Options, *, level: float
+def _compare(
+    trios: Sequence[_Trio], metrics: Iterable[str], options: _Options, *, level: float
 ) -> dict[str, FidelityComparison]:
     """Compare generated with training images in each fold, and average over the folds.
 
-    Groups of the test images must be the same in all folds; those of the other sides differ by the name of the side.
+    The groups of the test images must be the same in all folds; the other sides have one name per fold.
 
     Raises:
         ValueError: If nothing is left to compute.
     """
     folds = [
-        (_measure(metrics, trio.generated, trio.test, options), _measure(metrics, trio.train, trio.test, options))
+        (
+            _scores_with_deviations(metrics, trio.generated, trio.test, options),
+            _scores_with_deviations(metrics, trio.train, trio.test, options),
+        )
         for trio in trios
     ]
     if not folds[0][0]:
@@ -347,17 +353,19 @@ def compare(
     for name in folds[0][0]:
         generated = _average([fold[0][name][0] for fold in folds])
         floor = _average([fold[1][name][0] for fold in folds])
-        deviations = combine(term for fold in folds for term in ((share, fold[0][name][1]), (-share, fold[1][name][1])))
-        difference = interval(generated.value - floor.value, deviations, level=level)
+        deviations = combine_deviations(
+            term for fold in folds for term in ((share, fold[0][name][1]), (-share, fold[1][name][1]))
+        )
+        difference = normal_interval(generated.value - floor.value, deviations, level=level)
         comparisons[name] = FidelityComparison(generated, floor, difference)
     return comparisons
 
 
-def join(parts: Sequence[Images], counts: Sequence[int]) -> Images:
-    """Return the first images of each part, as many as `counts` says, as one, on the side of the first."""
+def _join(parts: Sequence[_Images], counts: Sequence[int]) -> _Images:
+    """Return the first images of each part, as many as in `counts`, as one side under the name of the first."""
     cut = [part.first(count) for part, count in zip(parts, counts, strict=True)]
     logits = [part.logits for part in cut if part.logits is not None]
-    return Images(
+    return _Images(
         cut[0].side,
         torch.cat([part.features for part in cut]),
         torch.cat(logits) if logits else None,
@@ -366,14 +374,14 @@ def join(parts: Sequence[Images], counts: Sequence[int]) -> Images:
     )
 
 
-def _measure(metrics: Iterable[str], x: Images, y: Images, options: Options) -> _Measured:
+def _scores_with_deviations(metrics: Iterable[str], x: _Images, y: _Images, options: _Options) -> _Measured:
     measured: _Measured = {}
     for metric in metrics:
         measured |= _MEASURES[metric](x, y, options)
     return measured
 
 
-def _kid(x: Images, y: Images, options: Options) -> _Measured:
+def _kid(x: _Images, y: _Images, options: _Options) -> _Measured:
     score = kid(
         x.features,
         y.features,
@@ -385,30 +393,32 @@ def _kid(x: Images, y: Images, options: Options) -> _Measured:
     return {"kid": (score, _from_influence(x, y, *kid_influence(x.features, y.features)))}
 
 
-def _fid(x: Images, y: Images, options: Options) -> _Measured:
+def _fid(x: _Images, y: _Images, options: _Options) -> _Measured:
     score = fid(x.features, y.features, extractor=options.info)
     return {"fid": (score, _from_influence(x, y, *fid_influence(x.features, y.features)))}
 
 
-def _neighborhoods(x: Images, y: Images, options: Options) -> _Measured:
+def _neighborhoods(x: _Images, y: _Images, options: _Options) -> _Measured:
     scores = [
         *precision_recall(x.features, y.features, neighborhood=_NARROW, extractor=options.info),
         *density_coverage(x.features, y.features, neighborhood=_WIDE, extractor=options.info),
     ]
     by_x, by_y = neighborhood_deviations(
-        x.features, y.features, _number(x.blocks), _number(y.blocks), narrow=_NARROW, wide=_WIDE
+        x.features, y.features, _consecutive(x.blocks), _consecutive(y.blocks), narrow=_NARROW, wide=_WIDE
     )
     return {score.metric: (score, {x.side: by_x[:, i], y.side: by_y[:, i]}) for i, score in enumerate(scores)}
 
 
-def _inception_score(x: Images, y: Images, options: Options) -> _Measured:
+def _inception_score(x: _Images, y: _Images, options: _Options) -> _Measured:
     if x.logits is None:
         return {}
     score = inception_score(x.logits, seed=options.seed, extractor=options.info)
-    return {"inception_score": (score, {x.side: group_deviations(inception_influence(x.logits), _number(x.groups))})}
+    return {
+        "inception_score": (score, {x.side: group_deviations(inception_influence(x.logits), _consecutive(x.groups))})
+    }
 
 
-_MEASURES: dict[str, Callable[[Images, Images, Options], _Measured]] = {
+_MEASURES: dict[str, Callable[[_Images, _Images, _Options], _Measured]] = {
     "kid": _kid,
     "fid": _fid,
     "neighborhoods": _neighborhoods,
@@ -416,15 +426,15 @@ _MEASURES: dict[str, Callable[[Images, Images, Options], _Measured]] = {
 }
 
 
-def _from_influence(x: Images, y: Images, of_x: Tensor, of_y: Tensor) -> Deviations:
+def _from_influence(x: _Images, y: _Images, of_x: Tensor, of_y: Tensor) -> Deviations:
     return {
-        x.side: group_deviations(of_x, _number(x.groups)),
-        y.side: group_deviations(of_y, _number(y.groups)),
+        x.side: group_deviations(of_x, _consecutive(x.groups)),
+        y.side: group_deviations(of_y, _consecutive(y.groups)),
     }
 
 
-def _number(names: Tensor) -> Tensor:
-    """Return names as 0, 1, 2, ... in ascending order."""
+def _consecutive(names: Tensor) -> Tensor:
+    """Return numbers replaced by 0, 1, 2, ... in ascending order."""
     numbers: Tensor = torch.unique(names, return_inverse=True)[1]
     return numbers
 

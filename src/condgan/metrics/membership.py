@@ -1,4 +1,4 @@
-"""An attack on the privacy of training patients, and the control that shows what it finds where nothing is to find."""
+"""A membership inference attack on training patients, with a negative control."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from condgan.stats import Estimate, auroc, group_bootstrap
 
 @dataclass(frozen=True, slots=True)
 class MembershipInference:
-    """How well an attacker tells training images from others, see `membership_inference`.
+    """How well an attack separates training images from others, see `membership_inference`.
 
     Args:
-        auroc: Chance that a member lies nearer to the generated images than a non-member; 0.5 for guessing.
-        control: The same of one half of the members against the other, by patient; 0.5 is right.
+        auroc: Probability that a member lies nearer to the generated images than a non-member; 0.5 for guessing.
+        control: The same for one half of the members against the other, by patient; 0.5 is expected.
     """
 
     auroc: Estimate
@@ -34,19 +34,19 @@ def membership_inference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> MembershipInference:
-    """Attack the privacy of training patients: whoever lies nearer to a generated image is called a member.
+    """Attack the privacy of training patients: an image that is nearer to a generated one is called a member.
 
-    The control attacks members against other members, whom nothing can tell apart: an interval that misses 0.5 more
-    often than its level says would show a fault of the procedure. What the control cannot show is a difference
-    between members and non-members that has nothing to do with training, as between two hospitals: draw the
-    non-members from the source of the members.
+    The control is the attack on members against other members, which cannot be separated: an interval that misses 0.5
+    more often than its level allows would show a fault of the procedure. The control does not show differences between
+    members and non-members that have nothing to do with training, as between two hospitals: draw the non-members from
+    the source of the members.
 
     Args:
         members: Features of training images.
         non_members: Features of real images of held-out patients.
         generated: Features of generated images.
         member_groups: Patients of the members.
-        non_member_groups: Patients of the non-members, none of whom is a member.
+        non_member_groups: Patients of the non-members, who must not be members.
         resamples: Number of bootstrap resamples of patients.
         seed: Seed of the bootstrap and of the halves.
 
@@ -55,7 +55,7 @@ def membership_inference(
         - `member_groups`, `non_member_groups`: `(N,)` and `(M,)`, int64.
 
     Raises:
-        ValueError: If a patient is on both sides, or there are fewer than two member patients.
+        ValueError: If a patient is in both sets, or there are fewer than two member patients.
 
     References:
         Chen et al. 2020, arXiv:1909.03935 (full black-box attack).
@@ -65,7 +65,7 @@ def membership_inference(
     if shared or len(patients) < 2:
         raise ValueError(
             f"members must be of two patients or more and share none with non-members, got {len(patients)} and "
-            f"{len(shared)} shared. Split by patient, and number the patients of both sets alike."
+            f"{len(shared)} shared. Split by patient, and number the patients of both sets together."
         )
     near = nearest_neighbors(members, generated).distances[:, 0]
     far = nearest_neighbors(non_members, generated).distances[:, 0]
@@ -82,7 +82,7 @@ def membership_inference(
 def separation(
     first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], *, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Return the chance that a value of the first set is below one of the second, with its interval over groups.
+    """Return the probability that a value of the first set is below one of the second, with its interval over groups.
 
     Args:
         first: Values and their groups.

@@ -1,4 +1,4 @@
-"""Whether generated images copy training images or reveal training patients: the report on both, and its rule."""
+"""Whether generated images copy training images or reveal training patients: a report with a verdict on each class."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from condgan.data.dataset import check_disjoint, number_groups
+from condgan.data.dataset import check_disjoint, check_same_classes, number_groups
 from condgan.files import NOT_IN_JSON
 from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test, own_radius
 from condgan.metrics.extractors import ExtractorInfo, describe, to_features
-from condgan.metrics.judged import ImagesInfo, check_same_classes
+from condgan.metrics.judged import ImagesInfo
 from condgan.metrics.membership import MembershipInference, membership_inference, separation
 from condgan.metrics.neighbors import Neighbors, find_duplicates, nearest_neighbors, relative_distance
 from condgan.stats import Estimate, group_bootstrap
@@ -54,16 +54,17 @@ class ClassMemorization:
     Args:
         verdict: The finding, by the rule of `memorization_report`.
         explanation: The numbers that led to it.
-        images: Numbers of generated, training and held-out images, duplicates removed.
+        images: Numbers of generated, training and held-out images, without duplicates.
         patients: Numbers of training and held-out patients.
-        copies: Generated images that stand out as near one training image (`relative_distance`); this decides.
-        close: Generated images near a training image by plain distance; smooth images are, too.
+        copies: Test of generated images that are far nearer to one training image than to others (`relative_distance`);
+            the verdict depends on it.
+        close: The same test by plain distance, which smooth images fail, too.
         c_t: The test of Meehan et al. within the class; None with fewer than 20 generated images or held-out patients.
         authenticity: Share of authentic generated images.
-        authenticity_held_out: Share of authentic held-out images, the level to compare with.
+        authenticity_held_out: Share of authentic held-out images, for comparison.
         membership: The attack on training patients and its control.
         shift: Chance that a held-out image is farther from the training images than one of these is from those of
-            other patients; 0.5 if both are drawn alike.
+            other patients; 0.5 if both have the same distribution.
         distances: Quantiles 0, 0.01, 0.05, 0.25 and 0.5 of the distance of generated images to the nearest training
             image.
         distances_held_out: The same of held-out images.
@@ -104,13 +105,13 @@ class MemorizationSettings:
     """Everything that a `MemorizationReport` depends on: arguments of `memorization_report`, and the images.
 
     Args:
-        rate: Share of held-out images whose relative distance is called low.
+        rate: Share of held-out images whose relative distance counts as low.
         alpha: Level of the test for copies.
         share: Share of copies that must be detectable for a verdict without findings.
         resamples: Number of bootstrap resamples.
         seed: Seed of the bootstrap and of the halves.
-        tolerance: Root mean square difference up to which two images were duplicates.
-        neighbors: Number of nearest training images that a relative distance is computed from.
+        tolerance: Root mean square difference up to which two images counted as duplicates.
+        neighbors: Number of nearest training images that relative distances are computed from.
         generated: The generated images.
         train: The training images.
         held_out: The held-out images.
@@ -139,10 +140,10 @@ class MemorizationReport:
     Args:
         extractor: What the features are.
         per_class: The classes by name.
-        duplicates: What was removed before.
+        duplicates: What was removed first.
         settings: Everything the numbers depended on.
         neighbors: The ten training images nearest to each generated image, for `neighbor_grid`; indices count in the
-            training set as it was passed. They are not written to JSON: in a report that was read back there are none.
+            training set as it was passed. They are not written to JSON; a report that was read back has none.
     """
 
     extractor: ExtractorInfo
@@ -165,41 +166,41 @@ def memorization_report(
     resamples: int = 2000,
     seed: int = 0,
 ) -> MemorizationReport:
-    """Judge for each class whether generated images copy training images or reveal training patients.
+    """Decide for each class whether generated images copy training images or reveal training patients.
 
     The verdict of a class is the first `MemorizationVerdict` of these that holds:
 
-    - `COPIES`: more generated images stand out as near one training image than held-out ones let expect. An image
-      stands out where its `relative_distance` is below the lowest `rate` of the held-out images, and the number is too
-      large for chance at the level `alpha` (`copy_test`).
-    - `CANNOT_TELL`, too few images: a generator that copies a share of `share` would have been missed by that test
-      more often than one time in ten.
+    - `COPIES`: more generated images than expected are far nearer to one training image than to others. These are the
+      images whose `relative_distance` is below that of all but a share `rate` of the held-out images; their number is
+      tested at the level `alpha` (`copy_test`).
+    - `CANNOT_TELL`, too few images: a generator that copies a share of `share` would be missed by that test more often
+      than one time in ten.
     - `PATIENTS_RECOGNIZED`: the 95 % interval of the membership attack lies above 0.5, while held-out images are no
       farther from the training images than these are from each other (`shift`).
     - `NO_SIGN`.
 
-    For a generator whose relative distances are those of fresh real images, the first verdict is false with a
-    probability of at most `alpha` per class, the third with about 2.5 %.
+    For a generator whose relative distances have the distribution of those of new real images, the first verdict is
+    given with a probability of at most `alpha` per class, the third with about 2.5 %.
 
-    Plain distances, $C_T$ and authenticity are reported and do not decide: smooth images lie nearer to every training
-    image than real ones do, and these three take them for copies. The distance relative to further neighbours is
-    far less affected, though not immune. It misses copies that the extractor does not place near their originals: in
-    pixels, mirrored ones and, at 32 pixels, some that are moved by one.
+    Plain distances, $C_T$ and authenticity are reported, but the verdict does not depend on them: smooth images are
+    nearer to every training image than real ones are, and these three mistake them for copies. The distance relative to
+    further neighbours is far less affected, though not immune. It misses copies that the extractor does not place near
+    their originals: in pixels, mirrored ones and, at 32 pixels, some that are shifted by one pixel.
 
-    Held-out images must come from the source of the training images. A shifted test set looks far from what was
-    trained on, which passes for membership; `shift` measures it without any generated image.
+    Held-out images must come from the source of the training images. A test set from elsewhere is far from the training
+    images, which looks like membership; `shift` measures this without any generated image.
 
-    Distances go to training images of all classes. Duplicates are removed first, from the training set and from
-    held-out images that repeat a training image. Independence is by patient: tests take the first held-out image of
-    each patient, intervals resample patients, and no patient may be both trained on and held out.
+    Distances are measured to the training images of all classes. Duplicates are removed first: repeated training
+    images, and held-out images that repeat a training image or each other. Patients are the independent units: tests
+    take the first held-out image of each patient, intervals resample patients, and no patient may be in both sets.
 
     Args:
-        generated: Images of the generator with the labels they were asked for.
-        train: The images the generator was trained on.
+        generated: Generated images with the labels that they were generated for.
+        train: The images that the generator was trained on.
         held_out: Real images of other patients, from the same source.
         extractor: Maps uint8 images to features; it must not have been trained on `train`. Without one, the pixels
             are the features.
-        rate: Share of held-out images whose relative distance is called low.
+        rate: Share of held-out images whose relative distance counts as low.
         alpha: Level of the test for copies.
         share: Share of copies that must be detectable for a verdict without findings.
         tolerance: Root mean square difference in grey levels up to which two images are duplicates.
@@ -210,7 +211,8 @@ def memorization_report(
         ValueError: If the sets do not fit each other, share a patient, or a class lacks two training or held-out
             patients or two generated images.
     """
-    check_same_classes(train, "train", generated=generated, held_out=held_out)
+    for role, data in (("generated", generated), ("held_out", held_out)):
+        check_same_classes(role, data, "train", train.class_names, train.image_shape)
     train_groups, held_out_groups = number_groups(train, held_out)
     if train.groups is not None:
         check_disjoint(**{"training": train, "held-out": held_out})
@@ -223,8 +225,8 @@ def memorization_report(
     features = to_features(train.images[kept], extractor)
     known = _Known(features, train.labels.cpu()[kept], train_groups[kept], own_radius(features, train_groups[kept]))
     own = torch.arange(len(generated.labels))
-    fakes, neighbors = _place(to_features(generated.images, extractor), generated.labels.cpu(), own, known)
-    reals, _ = _place(
+    fakes, neighbors = _locate(to_features(generated.images, extractor), generated.labels.cpu(), own, known)
+    reals, _ = _locate(
         to_features(held_out.images[kept_held_out], extractor),
         held_out.labels.cpu()[kept_held_out],
         held_out_groups[kept_held_out],
@@ -265,7 +267,7 @@ def memorization_report(
 
 
 class _Known(NamedTuple):
-    """Training images, and the distance of each to the nearest one of another patient."""
+    """Training images, with the distance of each to the nearest one of another patient."""
 
     features: Tensor
     labels: Tensor
@@ -274,7 +276,7 @@ class _Known(NamedTuple):
 
 
 class _Queries(NamedTuple):
-    """Other images, and where each lies among the training images."""
+    """Generated or held-out images, with their distances to the training images."""
 
     features: Tensor
     labels: Tensor
@@ -287,10 +289,10 @@ class _Queries(NamedTuple):
 _Side = TypeVar("_Side", _Known, _Queries)
 
 
-def _place(features: Tensor, labels: Tensor, groups: Tensor, known: _Known) -> tuple[_Queries, Neighbors]:
+def _locate(features: Tensor, labels: Tensor, groups: Tensor, known: _Known) -> tuple[_Queries, Neighbors]:
     neighbors = nearest_neighbors(features, known.features, k=min(_NEIGHBORS, len(known.features)))
-    places = (neighbors.distances[:, 0], relative_distance(neighbors), authenticity(neighbors, known.radius))
-    return _Queries(features, labels, groups, *places), neighbors
+    found = (neighbors.distances[:, 0], relative_distance(neighbors), authenticity(neighbors, known.radius))
+    return _Queries(features, labels, groups, *found), neighbors
 
 
 def _of_class(side: _Side, label: int, name: str) -> _Side:
@@ -309,6 +311,7 @@ def _judge_class(
 ) -> ClassMemorization:
     _, patient = reals.groups.unique(return_inverse=True)
     index = torch.arange(len(patient))
+    # the first image of each patient
     single = torch.full((int(patient.max()) + 1,), len(patient)).scatter_reduce(0, patient, index, "amin")
     copies, close = (
         copy_test(ours, theirs[single], rate=settings.rate, alpha=settings.alpha)
@@ -338,8 +341,8 @@ def _judge_class(
         copies=copies,
         close=close,
         c_t=copying,
-        authenticity=_share(fakes, settings),
-        authenticity_held_out=_share(reals, settings),
+        authenticity=_authentic_share(fakes, settings),
+        authenticity_held_out=_authentic_share(reals, settings),
         membership=membership,
         shift=shift,
         distances=tuple(fakes.nearest.quantile(quantiles).tolist()),
@@ -347,7 +350,7 @@ def _judge_class(
     )
 
 
-def _share(side: _Queries, settings: MemorizationSettings) -> Estimate:
+def _authentic_share(side: _Queries, settings: MemorizationSettings) -> Estimate:
     """Return the share of authentic images, with its interval."""
     return group_bootstrap(
         lambda weights: weights @ side.authentic.double() / weights.sum(1),
@@ -360,35 +363,35 @@ def _share(side: _Queries, settings: MemorizationSettings) -> Estimate:
 def decide(
     copies: CopyTest, close: CopyTest, membership: MembershipInference, shift: Estimate, *, alpha: float, share: float
 ) -> tuple[MemorizationVerdict, str]:
-    """Return the verdict by the rule of `memorization_report`, and the numbers that led to it in plain words.
+    """Return the verdict by the rule of `memorization_report`, and a sentence on the numbers that led to it.
 
     Args:
         copies: The test of relative distances.
-        close: The test of plain distances, which only comments.
+        close: The test of plain distances, which adds a note only.
         membership: The attack and its control.
         shift: Chance that a held-out image is farther from the training images than these are from each other.
         alpha: Level of the test for copies.
         share: Share of copies that must be detectable for a verdict without findings.
     """
     found = (
-        f"{copies.count} of {copies.generated} generated images stand out as near one training image; of as "
-        f"many fresh real images {copies.expected:.1f} would (p = {copies.p_value:.2g})."
+        f"{copies.count} of {copies.generated} generated images are far nearer to one training image than to others; "
+        f"{copies.expected:.1f} of as many new real images are expected to be (p = {copies.p_value:.2g})."
     )
     attack = (
-        f"The attack tells training from held-out patients with an AUROC of {membership.auroc} (members from members: "
-        f"{membership.control})."
+        f"The attack separates training from held-out patients with an AUROC of {membership.auroc} (members from "
+        f"members: {membership.control})."
     )
     notes = []
     if close.p_value <= alpha < copies.p_value:
         notes.append(
-            f"{close.count} images lie near training images, {close.expected:.1f} expected, but no nearer to one than "
-            "to others: smooth images do."
+            f"{close.count} images are near training images, {close.expected:.1f} expected, but not nearer to one than "
+            "to others, as smooth images are."
         )
     if not shift.low <= 0.5 <= shift.high:
         notes.append(
             f"Held-out images are {'farther from' if shift.value > 0.5 else 'nearer to'} the training images than "
-            f"these are from each other (AUROC {shift}): they seem to come from elsewhere, and the attack, C_T and "
-            "plain distances cannot be trusted here."
+            f"these are from each other (AUROC {shift}): they seem to come from elsewhere, which makes the attack, C_T "
+            "and plain distances unreliable."
         )
     if copies.p_value <= alpha:
         verdict = MemorizationVerdict.COPIES

@@ -1,4 +1,4 @@
-"""Nearest neighbours among images or their features, and images that a set holds more than once."""
+"""Nearest neighbours among images or their features, and duplicates within a set."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Neighbors(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Which images of a set are (almost) the same picture as an earlier one.
+    """Which images of a set repeat an earlier one, exactly or nearly.
 
     Args:
-        original: For each image the index of the earliest image it repeats; its own index if it repeats none.
+        original: For each image the index of the earliest image that it repeats; its own index if it repeats none.
         exact: Whether it repeats an earlier one bit by bit.
         tolerance: The largest root mean square difference that counts as a repetition, in the units of the samples.
 
@@ -87,7 +87,7 @@ def nearest_neighbors(
                 [1]]), distances=tensor([[1.],
                 [1.]], dtype=torch.float64))
     """
-    _check(queries, references, k)
+    _check_features(queries, references, k)
     center = references.double().mean(0)
     q, r = queries.double() - center, references.double() - center
     lengths = r.square().sum(1)
@@ -113,8 +113,9 @@ def nearest_neighbors(
 def neighbor_radii(features: Tensor, neighborhood: int) -> Tensor:
     """Return the distance of each row to its `neighborhood`-th nearest other row, in the type of the features.
 
-    The distances are those of `torch.cdist`, rounding included, so that they compare with others of its making: a point
-    on the edge of a closed ball is inside. `nearest_neighbors` is for distances that are exact.
+    The distances are those of `torch.cdist`, rounding included, so that comparisons with other distances of
+    `torch.cdist` are consistent: a point on the edge of a closed ball is inside. Use `nearest_neighbors` for exact
+    distances.
 
     Shape:
         - `features`: `(N, D)`. Output: `(N,)`.
@@ -123,7 +124,7 @@ def neighbor_radii(features: Tensor, neighborhood: int) -> Tensor:
 
 
 def neighbor_radii_among(features: Tensor, kept: Sequence[Tensor], neighborhood: int) -> Tensor:
-    """Return `neighbor_radii` among several selections of the rows; those of rows outside a selection mean nothing.
+    """Return `neighbor_radii` within several selections of the rows; values of rows outside of one are meaningless.
 
     Shape:
         - `features`: `(N, D)`; each of the J `kept`: `(N,)`, bool. Output: `(J, N)`.
@@ -141,8 +142,8 @@ def relative_distance(neighbors: Neighbors) -> Tensor:
 
     $$\frac{d_1}{\frac{1}{k - 1} \sum_{i=2}^k d_i}$$
 
-    A copy is far nearer to one reference than to all others and has a small share. An image that is merely smooth, or
-    common, is nearer to all of them: its plain distance is small too, its share much like any other.
+    A copy is far nearer to one reference than to all others, so its relative distance is small. An image that is merely
+    smooth, or common, is nearer to all references: its plain distance is small too, but not its relative distance.
 
     Shape:
         - Output: `(N,)`, in [0, 1]; 1 where all distances are 0.
@@ -154,7 +155,9 @@ def relative_distance(neighbors: Neighbors) -> Tensor:
         Carlini et al. 2023, arXiv:2301.13188, who divide by half the mean distance to 50 neighbours.
     """
     if neighbors.distances.shape[1] < 2:
-        raise ValueError("neighbors must hold at least two neighbors of each query, got one. Pass a larger k.")
+        raise ValueError(
+            "neighbors must hold at least two neighbors of each query, got one. Pass a larger k to find them."
+        )
     nearest, others = neighbors.distances[:, 0], neighbors.distances[:, 1:].mean(1)
     return torch.where(others > 0, nearest / others, 1.0)
 
@@ -162,9 +165,9 @@ def relative_distance(neighbors: Neighbors) -> Tensor:
 def neighbor_grid(
     generated: Tensor, train: Tensor, neighbors: Neighbors, *, count: int = 8, columns: int = 3
 ) -> Tensor:
-    """Lay out the generated images that stand out as near one training image, each in front of its nearest ones.
+    """Return a sheet of the generated images that are most suspicious of being copies, beside their nearest neighbors.
 
-    Rows are in the order of `relative_distance`: the most suspicious images, not typical ones.
+    Rows are in the order of `relative_distance`, the smallest first: these are not typical images.
 
     Args:
         generated: The queries of `neighbors`, as images.
@@ -191,11 +194,11 @@ def find_duplicates(samples: Tensor, *, tolerance: float = 2.0) -> Duplicates:
     r"""Find images that repeat an earlier one: equal bit by bit, or nearly so.
 
     Nearly means a root mean square difference of at most `tolerance` over all pixels. Two grey levels cover a second
-    encoding of the same picture, not a second picture of the same patient. A repetition of a repetition counts as
-    one of the first image, within the tolerance of that or not.
+    encoding of one image, but not a second image of one patient. A repetition of a repetition counts as a repetition of
+    the first image, whether or not it is within the tolerance of that.
 
-    Sums over windows of $s \times s$ pixels, divided by $s$, never lie farther apart than the pixels do, so distances
-    of such thumbnails rule most pairs out before pixels are compared.
+    Sums over windows of $s \times s$ pixels, divided by $s$, are never farther apart than the pixels are, so distances
+    of such thumbnails rule out most pairs before pixels are compared.
 
     Args:
         samples: Images; or vectors, of which exact repetitions are found with `tolerance=0`.
@@ -248,7 +251,7 @@ def _thumbnails(samples: Tensor) -> Tensor:
     return (side * F.avg_pool2d(samples.double(), side)).flatten(1)
 
 
-def _check(queries: Tensor, references: Tensor, k: int) -> None:
+def _check_features(queries: Tensor, references: Tensor, k: int) -> None:
     if queries.ndim != 2 or references.ndim != 2 or queries.shape[1] != references.shape[1]:
         raise ValueError(
             f"queries and references must be features of the shapes (N, D) and (M, D), got {tuple(queries.shape)} and "

@@ -1,4 +1,7 @@
-"""Statistics of classifiers: scores, intervals over patients and seeds of training, and their comparison."""
+"""Statistics of classifiers: scores, intervals over patients and training seeds, and their comparison.
+
+Results are frozen dataclasses: `condgan.files.to_json` and `from_json` write and read them.
+"""
 
 from condgan.stats.classification import (
     OVERALL_METRICS,

@@ -6,9 +6,9 @@ Scores take weights, so that a bootstrap or a jackknife computes all its resampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ Labels = Tensor | np.ndarray | Sequence[int]
 """Integers, one per sample."""
 
 OVERALL_METRICS = ("accuracy", "balanced_accuracy", "auroc", "macro_f1")
-"""Names of the metrics that are not of one class."""
+"""Names of the metrics that are not those of one class."""
 
 
 def recall_of(class_name: str) -> str:
@@ -44,14 +44,14 @@ def precision_of(class_name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DecisionScores:
-    """Scores of decisions for classes, one for each row of weights.
+    """Scores of decisions, one for each row of weights.
 
     Args:
-        accuracy: Share of right decisions.
+        accuracy: Share of correct decisions.
         balanced_accuracy: Mean recall of the classes; 1/K for a constant decision.
         macro_f1: Mean over the classes of the harmonic mean of recall and precision.
         recall: Recall of each class.
-        precision: Precision of each class; 0 for a class that is never decided for.
+        precision: Precision of each class; 0 for a class that is never predicted.
 
     Shape:
         - `accuracy`, `balanced_accuracy`, `macro_f1`: `(*)`, float64.
@@ -76,7 +76,7 @@ class ThresholdReport:
 
     Args:
         threshold: The threshold, fixed beforehand on other images.
-        accuracy: Share of right decisions.
+        accuracy: Share of correct decisions.
         balanced_accuracy: Mean recall of the classes.
         recall: Recall of each class, in label order.
     """
@@ -86,39 +86,25 @@ class ThresholdReport:
     balanced_accuracy: Estimate
     recall: tuple[Estimate, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as dictionaries and lists, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> ThresholdReport:
-        """Return the report that `to_json` gave."""
-        return cls(
-            threshold=fields["threshold"],
-            accuracy=Estimate.from_json(fields["accuracy"]),
-            balanced_accuracy=Estimate.from_json(fields["balanced_accuracy"]),
-            recall=tuple(map(Estimate.from_json, fields["recall"])),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class ClassificationReport:
     """Quality of a classifier on a test set; intervals are percentiles of the bootstrap over groups.
 
-    Decisions are the most probable class, the lowest such label at equal probabilities.
+    The decision is the most probable class, the lowest label of equally probable ones.
 
     Args:
         class_names: Names of the classes, in label order.
         samples: Number of test samples N.
         groups: Number of groups (patients) they come from.
-        accuracy: Share of right decisions.
+        accuracy: Share of correct decisions.
         balanced_accuracy: Mean recall of the classes; 1/K for a constant decision.
         auroc: Area under the receiver operating characteristic, see `auroc`.
         macro_f1: Mean over the classes of the harmonic mean of recall and precision.
         recall: Recall of each class.
-        precision: Precision of each class; 0 for a class that is never decided for.
-        confusion: Counts, one row per true class and one column per decided class.
-        at_threshold: The same at a given threshold, for two classes; None if none was given.
+        precision: Precision of each class; 0 for a class that is never predicted.
+        confusion: Counts, one row per true class and one column per predicted class.
+        at_threshold: Metrics at a given threshold, for two classes; None if none was given.
         resamples: Number of bootstrap resamples.
         seed: Seed of the bootstrap.
     """
@@ -144,24 +130,6 @@ class ClassificationReport:
             self.class_names, self.recall, self.precision
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as dictionaries and lists, ready for JSON; values of classes are in label order."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> ClassificationReport:
-        """Return the report that `to_json` gave."""
-        found = dict(fields)
-        for name in OVERALL_METRICS:
-            found[name] = Estimate.from_json(found[name])
-        for name in ("recall", "precision"):
-            found[name] = tuple(map(Estimate.from_json, found[name]))
-        if found["at_threshold"] is not None:
-            found["at_threshold"] = ThresholdReport.from_json(found["at_threshold"])
-        found["class_names"] = tuple(found["class_names"])
-        found["confusion"] = tuple(map(tuple, found["confusion"]))
-        return cls(**found)
-
 
 def classification_report(
     probabilities: Tensor | np.ndarray,
@@ -177,18 +145,18 @@ def classification_report(
     r"""Compute every classification metric with intervals over groups.
 
     All metrics share their resamples. A resample in which a class does not occur is left out of the intervals of the
-    metrics that need this class. Where a metric is 0 or 1 in all resamples, it enters as `off_the_boundary` says, with
-    the number n of the groups that it rests on: those of the class for its recall, those of samples decided for the
-    class for its precision, else all. The interval is that of `logit_limits` with n - 1 degrees of freedom; for a 1 on
-    50 groups it is [0.85, 0.9994] at 95 %.
+    metrics that need this class. A metric that is 0 or 1 in all resamples gets the interval of `logit_limits` around
+    the value of `off_the_boundary`, with n - 1 degrees of freedom. Here n is the number of groups that the metric rests
+    on: those of the class for a recall, those with samples predicted as the class for a precision, else all. For a
+    score of 1 on 50 groups the 95 % interval is [0.85, 0.9994].
 
     Args:
         probabilities: Class probabilities of each sample.
         labels: True labels; every class must occur.
         groups: The group (patient) of each sample. By default each sample is its own.
         class_names: Names of the classes. By default their labels, as strings.
-        threshold: For two classes: also decide for class 1 where its probability is at least this. Fix it on
-            validation images (see `best_threshold`), never on these.
+        threshold: For two classes: also report the metrics where class 1 is predicted from this probability on. Fix it
+            on validation images (see `best_threshold`), never on these.
         resamples: Number of bootstrap resamples.
         level: Nominal coverage of the intervals.
         seed: Seed of the bootstrap.
@@ -209,7 +177,7 @@ def classification_report(
     """
     p, y = check_probabilities(probabilities, labels)
     k = p.shape[1]
-    names, g = _check_report(y, k, groups, class_names, threshold)
+    names, g = _check_report_arguments(y, k, groups, class_names, threshold)
     decisions = p.argmax(1)
     decided_at = None if threshold is None else (p[:, 1] >= threshold).long()
 
@@ -229,7 +197,8 @@ def classification_report(
     members = [everyone, *rests_on(decisions), *(rests_on(decided_at) if decided_at is not None else [])]
     value, replicates = bootstrap_replicates(statistics, g, resamples=resamples, seed=seed)
     auroc_estimate, accuracy, balanced, macro_f1, *rest = (
-        _estimate(float(v), r, len(g[m].unique()), level) for v, r, m in zip(value, replicates, members, strict=True)
+        _metric_estimate(float(v), r, len(g[m].unique()), level)
+        for v, r, m in zip(value, replicates, members, strict=True)
     )
     by_class, at = rest[: 2 * k], rest[2 * k :]
     return ClassificationReport(
@@ -279,19 +248,19 @@ def score_functions(labels: Labels, class_names: Sequence[str]) -> dict[str, Cal
 
 
 def decision_scores(decisions: Tensor, y: Tensor, num_classes: int, weights: Tensor) -> DecisionScores:
-    r"""Score decisions for classes, for each row of weights.
+    r"""Score decisions, for each row of weights.
 
-    With weighted counts $n_{ij}$ of samples of class i that were decided to be j, $n_{i\cdot}$ and $n_{\cdot j}$ their
-    sums,
+    With weighted counts $n_{ij}$ of samples of class i that were predicted as j, and $n_{i\cdot}$ and $n_{\cdot j}$
+    their sums,
 
     $$ \mathrm{recall}_k = \frac{n_{kk}}{n_{k\cdot}}, \qquad \mathrm{precision}_k = \frac{n_{kk}}{n_{\cdot k}}, \qquad
        F_{1,k} = \frac{2 n_{kk}}{n_{k\cdot} + n_{\cdot k}}; $$
 
     the balanced accuracy is the mean recall, macro F1 the mean of the $F_{1,k}$. The precision of a class that is never
-    decided for is 0.
+    predicted is 0.
 
     Args:
-        decisions: Decided classes.
+        decisions: Predicted classes.
         y: Labels.
         num_classes: Number of classes K.
         weights: How often each sample counts, one row for each resample.
@@ -328,8 +297,8 @@ def auroc(probabilities: Tensor | np.ndarray, labels: Labels, *, weights: Tensor
     $$\frac{\sum_{i: y_i = 1} \sum_{j: y_j = 0} w_i w_j \left([p_i > p_j] + \tfrac12 [p_i = p_j]\right)}
     {\sum_{i: y_i = 1} w_i \sum_{j: y_j = 0} w_j}$$
 
-    For more, the plain mean of the areas of each class against the rest. The cost is one sort, whatever the number
-    of weights.
+    For more classes, the unweighted mean of the areas of each class against the rest. The scores are sorted once,
+    whatever the number of weights.
 
     Args:
         probabilities: Class probabilities of each sample.
@@ -362,19 +331,19 @@ def _area(score: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
     score, order = score.sort()
     last_of_ties = torch.cat([score.diff() != 0, torch.ones(1, dtype=torch.bool)])
     weights, positive = weights[..., order], positive[order]
-    ill = (weights * positive).cumsum(-1)[..., last_of_ties]
-    well = (weights * ~positive).cumsum(-1)[..., last_of_ties]
-    zero = torch.zeros_like(ill[..., :1])
+    positives = (weights * positive).cumsum(-1)[..., last_of_ties]
+    negatives = (weights * ~positive).cumsum(-1)[..., last_of_ties]
+    zero = torch.zeros_like(positives[..., :1])
     # a positive beats the negatives below its tied block, and half of those inside
-    pairs = ill.diff(dim=-1, prepend=zero) * (well - well.diff(dim=-1, prepend=zero) / 2)
-    return pairs.sum(-1) / (ill[..., -1] * well[..., -1])
+    pairs = positives.diff(dim=-1, prepend=zero) * (negatives - negatives.diff(dim=-1, prepend=zero) / 2)
+    return pairs.sum(-1) / (positives[..., -1] * negatives[..., -1])
 
 
 def confusion_matrix(decisions: Labels, labels: Labels, *, num_classes: int, weights: Tensor | None = None) -> Tensor:
-    """Count samples by true class (rows) and decided class (columns).
+    """Count samples by true class (rows) and predicted class (columns).
 
     Args:
-        decisions: The class decided for.
+        decisions: Predicted classes.
         labels: True labels.
         num_classes: Number of classes K.
         weights: How often each sample counts; once by default.
@@ -404,7 +373,7 @@ def best_threshold(probability: Tensor | np.ndarray, labels: Labels) -> float:
     """Return the threshold on the probability of class 1 with the highest balanced accuracy.
 
     Candidates are 0, 0.5 and the midpoints between neighbouring probabilities; of equally good ones, the nearest to
-    0.5. Choose it on validation images and judge it on others.
+    0.5 is returned. Choose it on validation images and evaluate it on others.
 
     Args:
         probability: Probability of class 1.
@@ -482,8 +451,8 @@ def _by_class(class_names: Sequence[str], recall: Iterable[_T], precision: Itera
     return recalls | {precision_of(name): value for name, value in zip(class_names, precision, strict=True)}
 
 
-def _estimate(value: float, replicates: Tensor, groups: int, level: float) -> Estimate:
-    """Return a metric with its interval; `groups` is the number of those that it rests on."""
+def _metric_estimate(value: float, replicates: Tensor, groups: int, level: float) -> Estimate:
+    """Return a metric with its interval; `groups` is the number of groups that it rests on."""
     found = percentile_estimate(value, replicates, level=level)
     if found.low < found.high or value not in (0, 1) or not groups:
         return found
@@ -491,7 +460,7 @@ def _estimate(value: float, replicates: Tensor, groups: int, level: float) -> Es
     return Estimate(value, float(low), float(high), level)
 
 
-def _check_report(
+def _check_report_arguments(
     y: Tensor, k: int, groups: Groups | None, class_names: Sequence[str] | None, threshold: float | None
 ) -> tuple[tuple[str, ...], Tensor]:
     names = tuple(map(str, range(k))) if class_names is None else tuple(class_names)
@@ -500,11 +469,13 @@ def _check_report(
     absent = [name for name, count in zip(names, torch.bincount(y, minlength=k), strict=True) if not count]
     if absent:
         raise ValueError(
-            f"every class must occur among the labels, got none of {', '.join(absent)}. Add samples of it, or drop its "
-            "column and rescale the others."
+            f"every class must occur among the labels, got no samples of {', '.join(absent)}. Add samples of it, or "
+            "drop its column and rescale the others."
         )
     if threshold is not None and k != 2:
-        raise ValueError(f"a threshold needs two classes, got {k}. Leave it out: the most probable class is decided.")
+        raise ValueError(
+            f"a threshold needs two classes, got {k}. Leave it out: the most probable class is then predicted."
+        )
     g = torch.arange(len(y)) if groups is None else torch.as_tensor(groups).cpu()
     if g.shape != y.shape:
         raise ValueError(f"groups must have the shape {tuple(y.shape)}, one for each sample, got {tuple(g.shape)}.")

@@ -7,9 +7,8 @@ such is too narrow. The bootstrap here draws *groups* with replacement and keeps
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -46,7 +45,7 @@ class Estimate:
     """A number with its interval.
 
     Args:
-        value: The statistic of the samples at hand.
+        value: The statistic of the samples as they are.
         low: Lower end of the interval.
         high: Upper end of the interval.
         level: Nominal coverage of the interval.
@@ -61,15 +60,6 @@ class Estimate:
     high: float
     level: float = 0.95
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields by name, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Estimate:
-        """Return the estimate that `to_json` gave."""
-        return cls(**fields)
-
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
@@ -80,8 +70,9 @@ def group_bootstrap(
     r"""Percentile interval of a statistic under resampling of whole groups (the cluster bootstrap).
 
     With $G$ groups, a resample draws $G$ groups with replacement. A sample then counts $w_n$ times, as often as its
-    group was drawn, so a statistic that takes weights needs no copies of the data and is computed for many resamples
-    at once. Weights of one mean the samples as they are. With one sample in each group this is the ordinary bootstrap.
+    group was drawn, so a statistic of weights needs no copies of the data and is computed for many resamples at once.
+    Weights of one give the statistic of the samples as they are. With one sample in each group this is the ordinary
+    bootstrap.
 
     The same groups and seed give the same resamples: the difference of two models on one test set, taken inside
     `statistic`, is a paired comparison.
@@ -139,7 +130,7 @@ def bootstrap_replicates(
     """
     from scipy.stats import DegenerateDataWarning, bootstrap
 
-    names, members = number_groups(groups)
+    names, members = group_indices(groups)
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}. A percentile interval needs about 2000.")
     index = torch.from_numpy(members)
@@ -235,15 +226,15 @@ def logit_limits(
 
 
 def off_the_boundary(value: ArrayLike, variance: ArrayLike, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    r"""Move scores of exactly 0 or 1 inside, where nothing varies that a variance could be estimated from.
+    r"""Move scores of exactly 0 or 1 into (0, 1), because nothing varies there to estimate a variance from.
 
-    A score $p$ of 0 or 1 on $n$ groups is taken for the share of the groups that are right, and enters with the
-    variance of that share,
+    A score $p$ of 0 or 1 on $n$ groups is treated as the share of groups that are classified correctly, and is replaced
+    by $p'$ with the variance $V'$ of such a share,
 
     $$p' = \frac{n p + \frac12}{n + 1}, \qquad V' = \frac{p' (1 - p')}{n + 1}.$$
 
-    Its logit then is the empirical logit, with the usual variance $1 / (n p + \frac12) + 1 / (n (1 - p) + \frac12)$.
-    Other scores stay as they are.
+    Its logit is then the empirical logit, with the usual variance $1 / (n p + \frac12) + 1 / (n (1 - p) + \frac12)$.
+    Other scores are unchanged.
 
     Args:
         value: Scores in [0, 1].
@@ -300,14 +291,14 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def number_groups(groups: Groups) -> tuple[int, np.ndarray]:
-    """Return the number of groups and that of each sample's group, counted from 0.
+def group_indices(groups: Groups) -> tuple[int, np.ndarray]:
+    """Return the number of groups, and the index of each sample's group, counted from 0.
 
     Raises:
         ValueError: If there are fewer than two groups, or not one entry per sample.
 
     Examples:
-        >>> number_groups([7, 3, 7])
+        >>> group_indices([7, 3, 7])
         (2, array([1, 0, 1]))
     """
     members = torch.as_tensor(groups).cpu().numpy()

@@ -1,7 +1,7 @@
-r"""Intervals of scores that vary with the seeds of training as well as with the patients of the test set.
+r"""Intervals of scores that vary with the training seeds as well as with the patients of the test set.
 
 A generator is trained from a seed, classifiers are trained on its images from seeds of their own (nested), and all are
-tested on the same patients (crossed). The means over a generator's classifiers are the units here. The score of
+tested on the same patients (crossed). The units are the means over the classifiers of each generator. The score of
 generator g is modeled as
 
 $$s_g = \mu + a_g + \frac1P \sum_{p=1}^P (u_p + v_{gp})$$
@@ -11,14 +11,14 @@ The mean over G generators then has the variance
 
 $$V = \frac{\sigma_a^2}{G} + \frac{\sigma_u^2}{P} + \frac{\sigma_v^2}{G P}.$$
 
-Three sums of squares tell the parts apart. With $d_{gp}$ the score of generator g without patient p, minus the mean of
-these over patients, and $d_p$ its mean over generators,
+Three sums of squares separate the components. With $d_{gp}$ the score of generator g without patient p, minus the mean
+of these over patients, and $d_p$ its mean over generators,
 
 $$\hat S = \frac{\sum_g (s_g - \bar s)^2}{G (G - 1)}, \qquad \hat J = \frac{P - 1}{P} \sum_p d_p^2, \qquad
 \hat I = \frac{P - 1}{P} \sum_p \frac{\sum_g (d_{gp} - d_p)^2}{G (G - 1)}.$$
 
 The patients are the same for all generators, so $\hat S$ estimates $\sigma_a^2 / G + \sigma_v^2 / GP$. The jackknife
-over patients $\hat J$ does not see the generators' own effects and estimates $\sigma_u^2 / P + \sigma_v^2 / GP$. The
+over patients $\hat J$ is free of the generators' own effects and estimates $\sigma_u^2 / P + \sigma_v^2 / GP$. The
 interaction is in both, and $\hat I$ estimates it alone. So
 
 $$\hat V = \hat J + \max(\hat S - \hat I, 0),$$
@@ -26,12 +26,12 @@ $$\hat V = \hat J + \max(\hat S - \hat I, 0),$$
 where a negative estimate of the seeds' variance counts as 0, as usual. For scores that are means over patients these
 are the mean squares of a two-way analysis of variance.
 
-With three seeds the intervals are somewhat too narrow. Simulated with 3 or 5 generators of 3 classifiers each, or 3
-classifiers of real images, and 428 patients, in seven regimes of variances (5 000 repetitions each,
-`benchmarks/intervals` in the repository), nominal 95 % intervals of AUROC, balanced accuracy and recalls cover 90.2 to
-97.3 % for one arm and 88.9 to 97.9 % for differences; 29 of 196 are below 93 %, all of them where seeds bring a good
-part of the variance. Where one generator in five fails, an interval covers as little as 67 %: few seeds do not show
-what is rare. Look at every generator, and train more of them where their scores differ much.
+With three to five seeds the intervals can be too narrow. In simulations with 3 or 5 generators of 3 classifiers each,
+or 3 classifiers of real images, and 428 patients, in seven regimes of variances (5 000 repetitions each,
+`benchmarks/intervals` in the repository), nominal 95 % intervals of AUROC, balanced accuracy and recalls cover the
+truth in 90.2 to 97.3 % for one arm and in 88.9 to 97.9 % for differences; 29 of 196 cover less than 93 %, all of them
+in regimes where seeds contribute much of the variance. Where one generator in five fails, the coverage falls to 67 %:
+few seeds do not show what is rare. Inspect every generator, and train more of them where their scores differ much.
 
 References:
     Searle, Casella and McCulloch 1992, "Variance Components"; Efron and Stein 1981 (jackknife); Cameron, Gelbach and
@@ -41,17 +41,16 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from condgan.stats.estimates import Groups, Interval, check_level, logit_limits, number_groups, off_the_boundary
+from condgan.stats.estimates import Groups, Interval, check_level, group_indices, logit_limits, off_the_boundary
 
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 """Maps the outcome of one run and weights `(R, N)` to R values."""
@@ -91,7 +90,7 @@ class SeedCounts:
 class VarianceComponents:
     """What each source adds to the variance of a mean score.
 
-    These are estimates without bias, so one may be negative where the truth is near zero. None says that a source was
+    The estimates are unbiased, so one may be negative where the true value is near zero. None means that the source was
     not varied.
 
     Args:
@@ -113,11 +112,10 @@ class SeedEstimate:
 
     Args:
         value: The mean over all runs.
-        interval: Its interval, or None where none can be given: a single generator does not show how another training
-            would have ended.
+        interval: Its interval, or None for a single generator, which does not show how another training would end.
         standard_error: Root of the estimated variance; None without an interval.
         degrees_of_freedom: Of Student's t; None without an interval.
-        entered: The score that the interval is built around: `value`, or `(n value + 1/2) / (n + 1)` with n patients
+        entered: The score that the interval is computed from: `value`, or `(n value + 1/2) / (n + 1)` with n patients
             where it is exactly 0 or 1.
         components: What each source adds to the variance.
         counts: Numbers of runs and patients.
@@ -131,24 +129,8 @@ class SeedEstimate:
     components: VarianceComponents
     counts: SeedCounts
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as nested dictionaries, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> SeedEstimate:
-        """Return the estimate that `to_json` gave."""
-        return cls(
-            **{
-                **fields,
-                "interval": _interval_from_json(fields["interval"]),
-                "components": VarianceComponents(**fields["components"]),
-                "counts": SeedCounts(**fields["counts"]),
-            }
-        )
-
     def __str__(self) -> str:
-        return _text(self.value, self.interval)
+        return _format(self.value, self.interval)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +142,8 @@ class SeedDifference:
         interval: Its interval, or None where one of the arms has none.
         p_value: Two-sided p value of no difference, of the test that belongs to the interval; None without one.
         standard_error: Root of the estimated variance; None without an interval.
-        correlation: Of the two mean scores, by the sources that they share; None without an interval.
-        shared_seeds: Whether the arms were taken to share their generators.
+        correlation: Of the two mean scores, by the sources of variance that they share; None without an interval.
+        shared_seeds: Whether the arms were treated as sharing their generators.
         a: The one arm, at the level of the interval.
         b: The other.
     """
@@ -175,18 +157,8 @@ class SeedDifference:
     a: SeedEstimate
     b: SeedEstimate
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as nested dictionaries, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> SeedDifference:
-        """Return the difference that `to_json` gave."""
-        arms = {arm: SeedEstimate.from_json(fields[arm]) for arm in ("a", "b")}
-        return cls(**{**fields, "interval": _interval_from_json(fields["interval"]), **arms})
-
     def __str__(self) -> str:
-        return _text(self.value, self.interval)
+        return _format(self.value, self.interval)
 
 
 def seed_interval(score: ScoreFunction, runs: Runs, groups: Groups, *, level: float = 0.95) -> SeedEstimate:
@@ -197,13 +169,13 @@ def seed_interval(score: ScoreFunction, runs: Runs, groups: Groups, *, level: fl
 
     $$\nu = \frac{\hat V^2}{\frac{\hat S^2}{G - 1} + \frac{\hat I^2}{(G - 1)(P - 1)} + \frac{\hat J^2}{P - 1}}.$$
 
-    A score of exactly 0 or 1 has no variance to be estimated. It enters as `off_the_boundary` says, with the number P
-    of patients and P - 1 degrees of freedom. For scores that only some patients take part in, such as the recall of a
-    class, pass the images of these alone.
+    A score of exactly 0 or 1 has no spread to estimate a variance from. It is replaced as in `off_the_boundary`, with
+    the number P of patients, and has P - 1 degrees of freedom. For scores that only some patients take part in, such as
+    the recall of a class, pass the images of these alone.
 
     Arms of real images have no generators, and their classifier seeds take the place of these. With a single run of
     such an arm the patients alone remain, and `counts.seeds_varied` of the result is False. A single *generator* gives
-    no interval: how another training would have ended cannot be told from it.
+    no interval, because it does not show how another training would end.
 
     Args:
         score: Maps the outcome of one run and weights `(R, N)` to R values in [0, 1], such as
@@ -236,7 +208,7 @@ def seed_interval(score: ScoreFunction, runs: Runs, groups: Groups, *, level: fl
         Satterthwaite 1946, "An approximate distribution of estimates of variance components"; Newcombe 2001 (logit).
     """
     check_level(level)
-    return _seed_estimate(_leave_out(score, runs, groups), level)
+    return _seed_estimate(_jackknife(score, runs, groups), level)
 
 
 def paired_difference(
@@ -250,21 +222,22 @@ def paired_difference(
 ) -> SeedDifference:
     r"""Interval of the difference of two arms' mean scores on the same test images, a minus b.
 
-    It is made of the intervals of the arms by `seed_interval` (variance estimates recovery, see `mover_limits`), so
-    that seeds count in both arms. The arms are correlated by the sources that they share. Always these are the
-    patients, whose covariance is the jackknife's
+    It combines the intervals of the two arms by `seed_interval` (variance estimates recovery, see `mover_limits`), so
+    that the seeds of both arms count. The arms are correlated by the sources of variance that they share. These are
+    always the patients, whose covariance is that of the jackknife
 
     $$\hat J_{ab} = \frac{P - 1}{P} \sum_p d_{ap} d_{bp}.$$
 
     Interactions of patients with seeds are independent between the arms and drop out. If the arms share their
     generators, such as two amounts of images of the same ones, `shared_seeds` adds $\hat S_{ab} - \hat I_{ab}$, with
-    products of the two arms in place of squares, where neither arm's own estimate counts as 0. The correlation is
+    products of the two arms in place of squares, unless the estimate $\hat S - \hat I$ of one arm is not positive. The
+    correlation is
 
     $$r = \frac{\hat J_{ab} + (\hat S_{ab} - \hat I_{ab})}{\sqrt{\hat V_a \hat V_b}}.$$
 
     Equal seed numbers of different recipes are not shared seeds: their generators have nothing in common.
 
-    The p value is the smallest $\alpha$ whose interval of level $1 - \alpha$ leaves out 0, followed from $\alpha = 1$
+    The p value is the smallest $\alpha$ whose interval of level $1 - \alpha$ leaves out 0, searched from $\alpha = 1$
     down to 1e-15. An arm at exactly 0 or 1 enters as in `seed_interval`.
 
     Args:
@@ -272,7 +245,7 @@ def paired_difference(
         runs_a: Runs of the one arm, as in `seed_interval`.
         runs_b: Runs of the other.
         groups: The group (patient) of each image, integers.
-        shared_seeds: Whether the generator at each place is the same in both arms.
+        shared_seeds: Whether the generators are the same in both arms, in the same order.
         level: Nominal coverage of the interval.
 
     Shape:
@@ -292,7 +265,7 @@ def paired_difference(
         Zou and Donner 2008, "Construction of confidence limits about effect measures: a general approach".
     """
     check_level(level)
-    a, b = _leave_out(score, runs_a, groups), _leave_out(score, runs_b, groups)
+    a, b = _jackknife(score, runs_a, groups), _jackknife(score, runs_b, groups)
     if shared_seeds and (a.of_generators, len(a.units.means)) != (b.of_generators, len(b.units.means)):
         raise ValueError(
             f"shared_seeds needs the same generators in both arms, got {len(a.units.means)} and {len(b.units.means)} "
@@ -383,7 +356,7 @@ def mean_score(units: Units) -> MeanScore:
 
 
 def covariance(a: Units, b: Units, *, shared_seeds: bool) -> np.ndarray:
-    """Return the covariance of two arms' means by the sources that they share, see `paired_difference`."""
+    """Return the covariance of two arms' means by the sources of variance that they share, see `paired_difference`."""
     shared = _between_patients(a, b)
     if not shared_seeds:
         return shared
@@ -394,7 +367,7 @@ def covariance(a: Units, b: Units, *, shared_seeds: bool) -> np.ndarray:
 def difference_limits(
     a: MeanScore, b: MeanScore, shared: ArrayLike, *, alpha: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the limits of a minus b at level 1 - alpha; `shared` is the covariance."""
+    """Return the limits of a minus b at level 1 - alpha; `shared` is the covariance of the two."""
     return mover_limits(a.value, a.limits(alpha), b.value, b.limits(alpha), correlation=_correlation(a, b, shared))
 
 
@@ -414,7 +387,7 @@ def mover_limits(
     $$a - b - \sqrt{(a - l_a)^2 - 2 r (a - l_a)(u_b - b) + (u_b - b)^2} \quad \text{and} \quad
     a - b + \sqrt{(u_a - a)^2 - 2 r (u_a - a)(b - l_b) + (b - l_b)^2}.$$
 
-    Each side recovers the variances from the limits near which the difference would be extreme there.
+    Each side recovers the variances from those limits of the parts that make the difference extreme on that side.
 
     Args:
         a: The one estimate.
@@ -462,7 +435,7 @@ def _p_value(a: MeanScore, b: MeanScore, shared: ArrayLike) -> float:
         return 1.0
 
     def clearance(quantile: ArrayLike) -> np.ndarray:
-        """Return how far the interval at a normal quantile ends from 0 on the side of 0."""
+        """Return the distance from 0 to the near end of the interval at a normal quantile, negative if it holds 0."""
         low, high = difference_limits(a, b, shared, alpha=2 * ndtr(-np.asarray(quantile)))
         return low if center > 0 else -high
 
@@ -477,13 +450,13 @@ def _p_value(a: MeanScore, b: MeanScore, shared: ArrayLike) -> float:
 
 
 def _between_patients(a: Units, b: Units) -> np.ndarray:
-    """Return the jackknife of two arms' means, `(*)`: of their variance if they are the same, or else covariance."""
+    """Return the jackknife covariance over patients of two arms' means, `(*)`; the variance for one arm with itself."""
     product: np.ndarray = (a.deviations.mean(-1) * b.deviations.mean(-1)).sum(-1)
     return product
 
 
 def _between_seeds(a: Units, b: Units) -> tuple[np.ndarray, np.ndarray]:
-    """Return what seeds add to the (co)variance of means, interactions included, and what interactions add."""
+    """Return the part of the (co)variance of means due to seeds with interactions, and that due to interactions."""
     count = a.means.shape[-1]
     if count == 1:
         return np.zeros(a.means.shape[:-1]), np.zeros(a.means.shape[:-1])
@@ -569,33 +542,33 @@ def _seed_estimate(arm: _Arm, level: float) -> SeedEstimate:
     )
 
 
-def _leave_out(score: ScoreFunction, runs: Runs, groups: Groups) -> _Arm:
+def _jackknife(score: ScoreFunction, runs: Runs, groups: Groups) -> _Arm:
     """Return the scores of all runs, and their jackknifed deviations without each group."""
-    blocks = [_score(score, runs, weights).movedim(-1, 0) for weights in _deletions(groups)]
+    blocks = [_score_runs(score, runs, weights).movedim(-1, 0) for weights in _deletions(groups)]
     found = torch.cat(blocks).cpu().double().numpy()
     if not np.isfinite(found).all():
         raise ValueError(
             "the score must have a value with all groups and without each single one, got NaN or infinity. It is "
-            "undefined where a class lives in one group only: there are too few groups for it."
+            "undefined where all samples of a class belong to one group: there are too few groups for it."
         )
     values, without = found[0], found[1:]
     if values.min() < 0 or values.max() > 1:
         raise ValueError(
-            f"expected a score in [0, 1], got values in [{values.min()}, {values.max()}]. Intervals are made on the "
-            "logit scale: rescale the score to [0, 1] first."
+            f"expected a score in [0, 1], got values in [{values.min()}, {values.max()}]. Intervals are computed on "
+            "the logit scale: rescale the score to [0, 1] first."
         )
     return _Arm(values, (without - without.mean(0)) * math.sqrt((len(without) - 1) / len(without)))
 
 
 def _deletions(groups: Groups) -> Iterator[Tensor]:
     """Yield, block by block, weights of one for all samples, then without each group in turn."""
-    names, index = number_groups(groups)
+    names, index = group_indices(groups)
     member, left_out = torch.from_numpy(index), torch.arange(-1, names)
     for block in left_out.split(max(1, _BLOCK // len(member))):
         yield (member != block[:, None]).double()
 
 
-def _score(score: ScoreFunction, runs: Runs, weights: Tensor, depth: int = 0) -> Tensor:
+def _score_runs(score: ScoreFunction, runs: Runs, weights: Tensor, depth: int = 0) -> Tensor:
     if isinstance(runs, (Tensor, np.ndarray)):
         found = score(torch.as_tensor(runs), weights)
         if found.shape != weights.shape[:1]:
@@ -606,20 +579,16 @@ def _score(score: ScoreFunction, runs: Runs, weights: Tensor, depth: int = 0) ->
         return found
     if depth == len(_LEVELS):
         raise ValueError(f"runs must be nested in at most {depth} lists, for {' and '.join(_LEVELS)}, got more.")
-    inner = [_score(score, run, weights, depth + 1) for run in runs]
+    inner = [_score_runs(score, run, weights, depth + 1) for run in runs]
     if len({tuple(found.shape) for found in inner}) != 1:
         raise ValueError(
             f"runs must be equally many for each seed, and at least one, got {[tuple(x.shape[:-1]) for x in inner]}. "
-            "Judge as many classifiers for every generator."
+            "Give each generator the same number of classifiers."
         )
     return torch.stack(inner)
 
 
-def _interval_from_json(fields: Mapping[str, Any] | None) -> Interval | None:
-    return None if fields is None else Interval(**fields)
-
-
-def _text(value: float, interval: Interval | None) -> str:
+def _format(value: float, interval: Interval | None) -> str:
     if interval is None:
         return f"{value:.3f} [cannot tell]"
     return f"{value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from condgan.data import check_disjoint
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "chest_xray" / "source.py"
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "chest_xray" / "source.py"
 
 
 @pytest.fixture
