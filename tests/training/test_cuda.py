@@ -138,7 +138,7 @@ def test_graphs_give_the_trajectory_of_eager_updates(name):
     for trainer in (eager, graphs):
         trainer.fit(data, steps=20, batch_size=8)
     assert (eager.engine.name, graphs.engine.name) == ("eager", name)
-    assert len(graphs.engine._recordings) == 3, "as many kinds of updates as of iterations: a lazy term is due or rests"
+    assert len(graphs.engine._captured) == 3, "as many kinds of updates as of iterations: a lazy term is due or rests"
     assert_same(eager, graphs, 1e-9)
     assert eager.read_metrics() == pytest.approx(graphs.read_metrics(), rel=1e-6)
     for state in ("rng", "default_rngs"):
@@ -164,7 +164,7 @@ def test_graphs_give_the_updates_of_eager_ones_in_fast_kernels(precision, tolera
     graphs, _ = build(engine="cuda_graph", precision=precision)
     for trainer in (eager, graphs):
         trainer.fit(data, steps=5, batch_size=8)
-    assert len(graphs.engine._recordings) == 3
+    assert len(graphs.engine._captured) == 3
     assert_same(eager, graphs, tolerance)
 
 
@@ -199,7 +199,7 @@ def on_cpu_in_float64(inputs: StepInputs) -> StepInputs:
 
 
 @pytest.mark.parametrize("name", ["cuda_graph", "cuda_graph_iteration"])
-def test_graphs_are_recorded_anew_for_other_batches_and_after_resuming(tmp_path, name):
+def test_graphs_are_captured_again_for_other_batches_and_after_resuming(tmp_path, name):
     eager, data = build(engine="eager", dtype=torch.float64)
     graphs, _ = build(engine=name, dtype=torch.float64)
     for trainer in (eager, graphs):
@@ -229,7 +229,7 @@ def test_a_term_that_waits_for_the_device_falls_back_to_eager():
         engine="cuda_graph",
         device="cuda",
     )
-    with pytest.warns(UserWarning, match=r"engine='eager': a term of the update waits for the device .*test_cuda\.py"):
+    with pytest.warns(UserWarning, match=r"engine='eager': the update waits for the device .*test_cuda\.py"):
         trainer.fit(data, steps=6, batch_size=4)
     assert trainer.engine.name == "eager"
 

@@ -188,7 +188,7 @@ def test_float_images_are_scaled_from_the_range_that_they_state(image_range, mak
 @pytest.mark.parametrize(
     ("images", "image_range", "message"),
     [
-        (torch.rand(6, 1, 16, 16), None, r"must state their range, .* image_range=\(0, 1\)"),
+        (torch.rand(6, 1, 16, 16), None, r"need an image_range, .* image_range=\(0, 1\)"),
         (torch.rand(6, 1, 16, 16) * 255, (0, 1), r"must lie in image_range=\(0, 1\), got values in \[.*, 2\d\d\]"),
         (torch.rand(6, 1, 16, 16) - 1, (0, 1), "must lie in image_range"),
         (torch.full((6, 1, 16, 16), torch.nan), (-1, 1), "must lie in image_range"),
@@ -216,7 +216,7 @@ def test_what_is_known_of_the_data_is_not_stated_again(tiny_images):
     labelled = as_labelled(TensorDataset(torch.rand(6, 1, 4, 4), torch.arange(6) % 2), image_range=(0, 1))
     assert as_labelled(labelled) is labelled
     assert as_labelled(tiny_images) is tiny_images
-    with pytest.raises(ValueError, match="have their image_range"):
+    with pytest.raises(ValueError, match="image_range must be None for data from as_labelled"):
         as_labelled(labelled, image_range=(0, 1))
     for data in (labelled, tiny_images):
         with pytest.raises(ValueError, match="has class names"):
@@ -242,7 +242,7 @@ GREY = torch.zeros(1, 16, 16, dtype=torch.uint8)
         ([(GREY, torch.tensor([1]))], r"labels must be integers .*, got a Tensor of shape \(1,\)"),
         ([(GREY, -1), (GREY, 0)], r"labels must lie in \[0, 1\), got values in \[-1, 0\]"),
         ([(GREY, 0), (GREY[:, :8], 0)], r"shape \(1, 16, 16\) .* got \(1, 8, 16\) and torch.uint8 as item 1"),
-        ([(GREY, 0), (GREY.float(), 0)], "must state their range"),
+        ([(GREY, 0), (GREY.float(), 0)], "need an image_range"),
         ([(GREY[0], 0)], r"must have the shape \(C, H, W\), got \(16, 16\) as item 0"),
         ([(GREY.int(), 0)], "must be uint8"),
         ([("a path", 0)], "must be tensors, arrays or PIL images, got a str"),

@@ -79,7 +79,7 @@ def assert_same(one: cg.Trainer, other: cg.Trainer):
 
 
 @pytest.mark.parametrize("networks", NETWORKS)
-def test_recorded_updates_give_the_trajectory_of_eager_ones(networks, tiny_images, fake_cuda):
+def test_captured_updates_give_the_trajectory_of_eager_ones(networks, tiny_images, fake_cuda):
     eager, recorded = make_trainer(networks), taped(make_trainer(networks))
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=20, batch_size=4)
@@ -89,7 +89,7 @@ def test_recorded_updates_give_the_trajectory_of_eager_ones(networks, tiny_image
     assert recorded.engine.name == "cuda_graph"
 
 
-def test_batches_of_another_size_are_recorded_anew(tiny_images, fake_cuda):
+def test_batches_of_another_size_are_captured_again(tiny_images, fake_cuda):
     eager, recorded = make_trainer(), taped(make_trainer())
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=12, batch_size=4)
@@ -98,7 +98,7 @@ def test_batches_of_another_size_are_recorded_anew(tiny_images, fake_cuda):
     assert fake_cuda.recordings == 6
 
 
-def test_a_resumed_run_is_recorded_anew(tmp_path, tiny_images, fake_cuda):
+def test_a_resumed_run_is_captured_again(tmp_path, tiny_images, fake_cuda):
     whole = make_trainer()
     whole.fit(tiny_images, steps=20, batch_size=4)
     stopping = cg.Evaluate(lambda trainer: trainer.request_stop("test") or {}, every=12)
@@ -118,14 +118,14 @@ class ReadsBack(CriticRegularizer):
 
 
 @old_and_new
-def test_a_term_that_cannot_be_recorded_falls_back_with_one_warning(tiny_images, fake_cuda):
+def test_a_term_that_cannot_be_captured_falls_back_with_one_warning(tiny_images, fake_cuda):
     eager, recorded = (make_trainer(regularizers=[ReadsBack(0.1)]) for _ in range(2))
     taped(recorded)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         recorded.fit(tiny_images, steps=8, batch_size=4)
     assert [str(w.message) for w in caught] == [
-        "training goes on with engine='eager': it cannot be recorded "
+        "training goes on with engine='eager': the update cannot be captured "
         "(CUDA error: operation failed due to a previous error during capture)."
     ]
     assert recorded.engine.name == "eager"
@@ -186,9 +186,9 @@ class Fails(CriticRegularizer):
 
 
 @old_and_new
-def test_a_term_that_fails_in_a_recording_leaves_nothing_behind(tiny_images, fake_cuda):
+def test_a_term_that_fails_in_a_capture_leaves_nothing_behind(tiny_images, fake_cuda):
     trainer = taped(make_trainer(regularizers=[Fails(0.1)]))
-    with pytest.warns(UserWarning, match=r"engine='eager': it cannot be recorded \(a bug in a term\)"):
+    with pytest.warns(UserWarning, match=r"engine='eager': the update cannot be captured \(a bug in a term\)"):
         trainer.fit(tiny_images, steps=6, batch_size=4)
     assert fake_cuda.is_idle
 
@@ -261,7 +261,7 @@ def assert_all_same(one: cg.Trainer, other: cg.Trainer):
     ],
     ids=["lazy terms", "real images and noise", "other distributions"],
 )
-def test_recorded_iterations_give_the_trajectory_of_eager_ones(networks, options, steps, kinds, tiny_images, fake_cuda):
+def test_captured_iterations_give_the_trajectory_of_eager_ones(networks, options, steps, kinds, tiny_images, fake_cuda):
     eager = make_trainer(networks, **copy.deepcopy(options))
     recorded = taped(make_trainer(networks, **copy.deepcopy(options)), iterations=True)
     for trainer in (eager, recorded):
@@ -272,7 +272,7 @@ def test_recorded_iterations_give_the_trajectory_of_eager_ones(networks, options
     assert_all_same(eager, recorded)
 
 
-def test_a_run_of_recorded_iterations_resumes_exactly(tmp_path, tiny_images, fake_cuda):
+def test_a_run_of_captured_iterations_resumes_exactly(tmp_path, tiny_images, fake_cuda):
     whole = make_trainer(**lazy())
     whole.fit(tiny_images, steps=40, batch_size=4)
     stopping = cg.Evaluate(lambda trainer: trainer.request_stop("test") or {}, every=27)
@@ -287,7 +287,7 @@ def test_a_run_of_recorded_iterations_resumes_exactly(tmp_path, tiny_images, fak
     assert cut.engine.name == "cuda_graph_iteration"
 
 
-def test_recorded_iterations_of_several_trainers_take_turns(tiny_images, fake_cuda):
+def test_captured_iterations_of_several_trainers_take_turns(tiny_images, fake_cuda):
     eager = make_trainer()
     eager.fit(tiny_images, steps=15, batch_size=4)
     together = [taped(make_trainer(), iterations=True) for _ in range(2)]
@@ -297,7 +297,7 @@ def test_recorded_iterations_of_several_trainers_take_turns(tiny_images, fake_cu
         assert_all_same(eager, recorded)
 
 
-def test_iterations_are_recorded_anew_for_each_call_of_fit(tiny_images, fake_cuda):
+def test_iterations_are_captured_again_for_each_call_of_fit(tiny_images, fake_cuda):
     """They hold on to the places of the images and of the distributions that they draw from."""
     eager, recorded = make_trainer(), taped(make_trainer(), iterations=True)
     for trainer in (eager, recorded):
@@ -308,7 +308,7 @@ def test_iterations_are_recorded_anew_for_each_call_of_fit(tiny_images, fake_cud
     assert fake_cuda.recordings == 6
 
 
-def test_recorded_iterations_find_the_first_bad_step(tiny_images, fake_cuda):
+def test_captured_iterations_find_the_first_bad_step(tiny_images, fake_cuda):
     class Explode(cg.Callback):
         def on_step_end(self, trainer):
             if trainer.state.step == 21:
@@ -328,7 +328,7 @@ class BetweenUpdates(cg.Callback):
 @pytest.mark.parametrize(
     ("options", "fit_options", "reason"),
     [
-        ({"callbacks": [cg.Callback(), BetweenUpdates()]}, {}, "BetweenUpdates wants to be called between the updates"),
+        ({"callbacks": [cg.Callback(), BetweenUpdates()]}, {}, "BetweenUpdates is called between the updates"),
         ({}, {"max_resident_bytes": 0}, r"images that are not on the device .* \(see max_resident_bytes\)"),
     ],
 )
@@ -346,7 +346,7 @@ def test_what_stands_against_whole_iterations_leaves_graphs_of_updates(
 
 
 @old_and_new
-def test_an_iteration_that_cannot_be_recorded_falls_back_step_by_step(tiny_images, fake_cuda):
+def test_an_iteration_that_cannot_be_captured_falls_back_step_by_step(tiny_images, fake_cuda):
     eager, recorded = make_trainer(regularizers=[ReadsBack(0.1)]), make_trainer(regularizers=[ReadsBack(0.1)])
     taped(recorded, iterations=True)
     with pytest.warns(UserWarning, match="goes on with engine=") as caught:
@@ -362,7 +362,7 @@ def test_a_source_of_draws_that_a_recording_does_not_know_is_left_usable(tiny_im
     eager, recorded = make_trainer(), make_trainer()
     recorded.engine = CudaGraphEngine(torch.device("cuda", 0), iterations=True)
     eager.fit(tiny_images, steps=12, batch_size=4)
-    with pytest.warns(UserWarning, match=r"'cuda_graph': it cannot be recorded \(Attempt to increase offset"):
+    with pytest.warns(UserWarning, match=r"'cuda_graph': the update cannot be captured \(Attempt to increase offset"):
         recorded.fit(tiny_images, steps=12, batch_size=4)
     assert recorded.engine.name == "cuda_graph"
     assert_all_same(eager, recorded)
@@ -380,10 +380,10 @@ def test_cuda_graphs_without_cuda_fall_back(name):
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda_graph", "cuda_graph_iteration"])
-def test_an_optimizer_that_cannot_be_recorded_runs_eagerly_and_says_so_once(name):
+def test_an_optimizer_that_cannot_be_captured_runs_eagerly_and_says_so_once(name):
     weight = torch.nn.Linear(2, 1)
     plain = Updater("critic", weight, lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
-    with pytest.warns(UserWarning, match="'eager': steps of SGD cannot be recorded, it has no option") as caught:
+    with pytest.warns(UserWarning, match="'eager': steps of SGD cannot be captured: it has no option") as caught:
         engine = make_engine(name, torch.device("cuda"), obstacle=plain.obstacle_to_graphs)
     assert len(caught) == 1
     assert engine.name == "eager"
@@ -393,7 +393,7 @@ def test_an_optimizer_that_cannot_be_recorded_runs_eagerly_and_says_so_once(name
 
 
 def test_an_unknown_engine_is_refused():
-    with pytest.raises(ValueError, match=r"must be one of 'auto', .*'cuda_graph_iteration', got 'fast'"):
+    with pytest.raises(ValueError, match=r"engine must be among auto, .*cuda_graph_iteration, .*got 'fast'"):
         make_trainer(engine="fast")
 
 

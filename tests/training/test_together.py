@@ -184,7 +184,7 @@ def test_an_interrupt_ends_all_between_steps_and_each_resumes_exactly(make, tiny
     ("how", "note"),
     [
         ("Ctrl-C", "failed before: TrainingDivergedError"),
-        ("a callback", "the trainer with seed 1 could not end as it should: TrainingDivergedError"),
+        ("a callback", "the trainer with seed 1 could not end normally: TrainingDivergedError"),
     ],
 )
 def test_an_interrupt_is_raised_even_if_a_trainer_has_failed(make, tiny_images, how, note):
@@ -214,6 +214,6 @@ def test_what_does_not_fit_is_refused_before_any_training(make, tiny_images):
     with pytest.raises(ValueError, match="other data"):
         fit_all([first, second], tiny_images)
     assert first.state.step == 0
-    with pytest.raises(ValueError, match="trainers must be different ones, got one of 2 twice"):
+    with pytest.raises(ValueError, match="trainers must differ from each other, got one of 2 twice"):
         fit_all([first, first], tiny_images)
     assert fit_all([], tiny_images) == []

@@ -315,7 +315,7 @@ def test_a_torn_checkpoint_is_passed_over(make_trainer, tiny_images, tmp_path):
     newest = tmp_path / "checkpoint-000000004.pt"
     newest.write_bytes(newest.read_bytes()[:5000])
     resumed = make_trainer(callbacks=[cg.Checkpoint(tmp_path, every=1, keep=1)])
-    with pytest.warns(UserWarning, match=r"passing over .*000000004\.pt"):
+    with pytest.warns(UserWarning, match=r"skipping .*000000004\.pt"):
         assert resumed.resume(tmp_path)
     assert resumed.state.step == 2
     resumed.fit(tiny_images, steps=4, batch_size=6)
@@ -339,7 +339,7 @@ def test_resume_without_checkpoints_is_false(make_trainer, tmp_path):
         ),
         (
             {"label_distribution": cg.Tempered(0.5), "precision": "bf16"},
-            "label_distribution was 'uniform' and is 'Tempered(exponent=0.5)'; precision was 'fp32' and is 'bf16'.",
+            "label_distribution was 'balanced' and is 'Tempered(exponent=0.5)'; precision was 'fp32' and is 'bf16'.",
         ),
         ({"regularizers": [FakeMagnitude(1.0)]}, "regularizers was [] and is"),
     ],
@@ -386,7 +386,7 @@ def test_save_within_a_step_is_refused(make_trainer, tiny_images, tmp_path):
         def on_critic_step_end(self, trainer):
             trainer.save(tmp_path)
 
-    with pytest.raises(RuntimeError, match="between steps"):
+    with pytest.raises(RuntimeError, match="within a step"):
         make_trainer(callbacks=[Impatient()]).fit(tiny_images, steps=1, batch_size=6)
 
 
