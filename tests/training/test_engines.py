@@ -6,7 +6,6 @@ import warnings
 
 import pytest
 import torch
-from torch.utils._pytree import tree_flatten
 
 import condgan as cg
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
@@ -14,6 +13,7 @@ from condgan.training import engines, fit_together
 from condgan.training.engines import CudaGraphEngine, Engine, fastest_convolutions, make_engine
 from condgan.training.optimizer import Updater
 from fake_cuda import FakeCuda
+from saved import assert_same, assert_same_networks, saved
 
 
 @pytest.fixture(autouse=True)
@@ -70,20 +70,12 @@ def taped(trainer: cg.Trainer, *, iterations: bool = False) -> cg.Trainer:
     return trainer
 
 
-def assert_same(one: cg.Trainer, other: cg.Trainer):
-    for part in ("generator", "critic", "ema"):
-        for (name, a), b in zip(
-            one._modules()[part].state_dict().items(), other._modules()[part].state_dict().values(), strict=True
-        ):
-            assert torch.equal(a, b), f"{part} {name}"
-
-
 @pytest.mark.parametrize("networks", NETWORKS)
 def test_captured_updates_give_the_trajectory_of_eager_ones(networks, tiny_images, fake_cuda):
     eager, recorded = make_trainer(networks), taped(make_trainer(networks))
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=20, batch_size=4)
-    assert_same(eager, recorded)
+    assert_same_networks(eager, recorded)
     assert eager.read_metrics() == recorded.read_metrics()
     assert fake_cuda.recordings == 3, "critic, critic with the lazy term, generator"
     assert recorded.engine.name == "cuda_graph"
@@ -94,7 +86,7 @@ def test_batches_of_another_size_are_captured_again(tiny_images, fake_cuda):
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=12, batch_size=4)
         trainer.fit(tiny_images, steps=24, batch_size=6, generator_batch_size=8)
-    assert_same(eager, recorded)
+    assert_same_networks(eager, recorded)
     assert fake_cuda.recordings == 6
 
 
@@ -109,7 +101,7 @@ def test_a_resumed_run_is_captured_again(tmp_path, tiny_images, fake_cuda):
         assert resumed.resume(tmp_path)
         resumed.callbacks = ()
         resumed.fit(tiny_images, steps=20, batch_size=4)
-        assert_same(whole, resumed)
+        assert_same_networks(whole, resumed)
 
 
 class ReadsBack(CriticRegularizer):
@@ -131,7 +123,7 @@ def test_a_term_that_cannot_be_captured_falls_back_with_one_warning(tiny_images,
     assert recorded.engine.name == "eager"
     assert fake_cuda.is_idle, "stream, allocator and generators are out of the recording"
     eager.fit(tiny_images, steps=8, batch_size=4)
-    assert_same(eager, recorded)
+    assert_same_networks(eager, recorded)
 
 
 @pytest.mark.parametrize("lazy", [True, False])
@@ -170,7 +162,7 @@ def test_recording_goes_on_after_a_resume(critic_steps, tmp_path, tiny_images, f
         trainer.fit(tiny_images, steps=12, batch_size=4)
     assert recorded.engine.name == "cuda_graph"
     assert fake_cuda.is_idle
-    assert_same(whole, recorded)
+    assert_same_networks(whole, recorded)
 
 
 class Fails(CriticRegularizer):
@@ -208,7 +200,7 @@ def test_what_python_computes_stays_as_it_was(tiny_images, fake_cuda):
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=8, batch_size=4)
     with pytest.raises(AssertionError):
-        assert_same(eager, recorded)
+        assert_same_networks(eager, recorded)
 
 
 class RunningMeanScore(CriticRegularizer):
@@ -232,13 +224,6 @@ def lazy(**options) -> dict:
     """Terms that are due at different times: every third update of the critic, every second of the generator."""
     terms = [cg.GradientPenalty(10.0), cg.R1(1.0, every=3), RunningMeanScore(0.1), FakeMagnitude(0.1, every=2)]
     return {"regularizers": terms, **options}
-
-
-def assert_all_same(one: cg.Trainer, other: cg.Trainer):
-    first, second = tree_flatten(one._state_dict()), tree_flatten(other._state_dict())
-    assert first[1] == second[1]
-    for a, b in zip(first[0], second[0], strict=True):
-        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 @pytest.mark.parametrize("networks", NETWORKS)
@@ -269,7 +254,7 @@ def test_captured_iterations_give_the_trajectory_of_eager_ones(networks, options
     assert recorded.engine.name == "cuda_graph_iteration"
     assert fake_cuda.recordings == kinds
     assert eager.read_metrics() == recorded.read_metrics()
-    assert_all_same(eager, recorded)
+    assert_same(saved(eager), saved(recorded))
 
 
 def test_a_run_of_captured_iterations_resumes_exactly(tmp_path, tiny_images, fake_cuda):
@@ -283,7 +268,7 @@ def test_a_run_of_captured_iterations_resumes_exactly(tmp_path, tiny_images, fak
         assert resumed.resume(tmp_path)
         resumed.callbacks = ()
         resumed.fit(tiny_images, steps=40, batch_size=4)
-        assert_all_same(whole, resumed)
+        assert_same(saved(whole), saved(resumed))
     assert cut.engine.name == "cuda_graph_iteration"
 
 
@@ -294,7 +279,7 @@ def test_captured_iterations_of_several_trainers_take_turns(tiny_images, fake_cu
     fit_together(together, tiny_images, steps=15, batch_size=4)
     for recorded in together:
         assert recorded.engine.name == "cuda_graph_iteration"
-        assert_all_same(eager, recorded)
+        assert_same(saved(eager), saved(recorded))
 
 
 def test_iterations_are_captured_again_for_each_call_of_fit(tiny_images, fake_cuda):
@@ -303,7 +288,7 @@ def test_iterations_are_captured_again_for_each_call_of_fit(tiny_images, fake_cu
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=15, batch_size=4)
         trainer.fit(tiny_images, steps=30, batch_size=6, generator_batch_size=8)
-    assert_all_same(eager, recorded)
+    assert_same(saved(eager), saved(recorded))
     assert recorded.engine.name == "cuda_graph_iteration"
     assert fake_cuda.recordings == 6
 
@@ -342,7 +327,7 @@ def test_what_stands_against_whole_iterations_leaves_graphs_of_updates(
     assert len(caught) == 1
     assert fake_cuda.recordings == 3
     assert recorded.engine.name == "cuda_graph"
-    assert_same(eager, recorded)
+    assert_same_networks(eager, recorded)
 
 
 @old_and_new
@@ -354,7 +339,7 @@ def test_an_iteration_that_cannot_be_captured_falls_back_step_by_step(tiny_image
     assert [str(w.message).split("'")[1] for w in caught] == ["cuda_graph", "eager"]
     assert fake_cuda.is_idle
     eager.fit(tiny_images, steps=12, batch_size=4)
-    assert_all_same(eager, recorded)
+    assert_same(saved(eager), saved(recorded))
 
 
 def test_a_source_of_draws_that_a_recording_does_not_know_is_left_usable(tiny_images, fake_cuda):
@@ -365,7 +350,7 @@ def test_a_source_of_draws_that_a_recording_does_not_know_is_left_usable(tiny_im
     with pytest.warns(UserWarning, match=r"'cuda_graph': the update cannot be captured \(Attempt to increase offset"):
         recorded.fit(tiny_images, steps=12, batch_size=4)
     assert recorded.engine.name == "cuda_graph"
-    assert_all_same(eager, recorded)
+    assert_same(saved(eager), saved(recorded))
 
 
 def test_auto_is_eager_on_the_cpu():
