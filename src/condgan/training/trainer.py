@@ -416,7 +416,7 @@ class Trainer:
         if self._data_fingerprint not in (None, data.fingerprint):
             raise ValueError(
                 f"training began on other data (fingerprint {self._data_fingerprint}, got {data.fingerprint}). "
-                "Resume with the same data, or make a new Trainer from the networks to go on with other data."
+                "Resume with the same data, or make a new Trainer from the networks to train on other data."
             )
         self._data_fingerprint = data.fingerprint
         self.state.total_steps = steps
@@ -568,6 +568,13 @@ class Trainer:
         self.state.metrics |= self._guard.read()
         return self.state.metrics
 
+    def record_evaluation(self, metrics: dict[str, float]) -> None:
+        """Put the results of an evaluation into `state.metrics` and call `on_evaluate_end`."""
+        self.last_evaluation = metrics
+        self.state.metrics |= metrics
+        for callback in self._observers():
+            callback.on_evaluate_end(self)
+
     def sample(self, y: Tensor | Sequence[int] | int, *, seed: int | None = None) -> Tensor:
         """Generate one image per label with the averaged generator.
 
@@ -678,13 +685,6 @@ class Trainer:
     def _observers(self) -> tuple[Callback, ...]:
         """Return the callbacks and the progress bar of `fit` itself."""
         return self.callbacks if self._bar is None else (self._bar, *self.callbacks)
-
-    def record_evaluation(self, metrics: dict[str, float]) -> None:
-        """Put the results of an evaluation into `state.metrics` and call `on_evaluate_end`."""
-        self.last_evaluation = metrics
-        self.state.metrics |= metrics
-        for callback in self._observers():
-            callback.on_evaluate_end(self)
 
 
 @contextmanager
