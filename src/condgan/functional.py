@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from condgan.files import check_not_negative
 from condgan.types import CriticOutput
 
 CriticFunction = Callable[[Tensor, Tensor | None], CriticOutput]
@@ -285,7 +284,8 @@ def class_cross_entropy(
 def _norm_penalty(
     critic: CriticFunction, x: Tensor, y: Tensor | None, *, target: float, one_sided: bool = False
 ) -> Tensor:
-    check_not_negative("target", target)
+    if not target >= 0:
+        raise ValueError(f"target must be at least 0, got {target}.")
     gradient = _input_gradient(critic, x, y)
     # Unlike square().sum().sqrt(), vector_norm has the subgradient 0 at 0; the square root's infinite one makes NaN.
     excess = torch.linalg.vector_norm(precise(gradient), dim=1) - target
