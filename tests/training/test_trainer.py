@@ -206,8 +206,10 @@ class Rates(Callback):
         self.rates = []
 
     def on_step_end(self, trainer):
-        optimizers = [updater.optimizer for updater in trainer._updaters.values()]
-        self.rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in optimizers))
+        content = saved(trainer)
+        self.rates.append(
+            tuple(content[f"{role}_optimizer"]["param_groups"][0]["lr"] for role in ("generator", "critic"))
+        )
 
 
 @pytest.mark.parametrize(
@@ -573,7 +575,7 @@ def test_a_run_with_an_optimizer_of_the_users_resumes_exactly(name, make_trainer
 def test_a_schedule_scales_the_rate_of_each_group(make_trainer, tiny_images):
     trainer = make_trainer(critic_optimizer=OPTIMIZERS["groups"], schedule="linear")
     trainer.fit(tiny_images, steps=4, batch_size=6)
-    rates = [group["lr"] for group in trainer._updaters["critic"].optimizer.param_groups]
+    rates = [group["lr"] for group in saved(trainer)["critic_optimizer"]["param_groups"]]
     assert rates == [pytest.approx(1e-3 / 4), pytest.approx(1e-4 / 4)]
 
 
