@@ -188,14 +188,14 @@ def test_translation_there_and_back():
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ("brightnes,contrast", "got 'brightnes' in 'brightnes,contrast'. Did you mean 'brightness'?"),
-        ("flip", "policy must name operations out of brightness, saturation, contrast, translation, cutout"),
-        ("", "got '' in ''"),
-        ("cutout,cutout", "policy must name each operation once"),
+        ("brightnes,contrast", "got 'brightnes'. Did you mean 'brightness'?"),
+        ("flip", "must be among brightness, contrast, cutout, saturation, translation, got 'flip'"),
+        ("", "got ''"),
+        ("cutout,cutout", "must differ from each other, got cutout, cutout"),
     ],
 )
 def test_bad_policies_are_refused(policy, message):
-    with pytest.raises(ValueError, match="policy must") as error:
+    with pytest.raises(ValueError, match="the operations in policy must") as error:
         DiffAugment(policy=policy)
     assert message in str(error.value)
 

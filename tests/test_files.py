@@ -7,7 +7,16 @@ from enum import Enum
 
 import pytest
 
-from condgan.files import NOT_IN_JSON, from_json, to_json, write_json, write_whole
+from condgan.files import (
+    NOT_IN_JSON,
+    check_count,
+    check_names,
+    check_not_negative,
+    from_json,
+    to_json,
+    write_json,
+    write_whole,
+)
 
 
 class Color(Enum):
@@ -93,3 +102,28 @@ def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "file.json", {"value": math.nan})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["fid", "kit"], "metrics must be among fid, kid, got 'kit'. Did you mean 'kid'?"),
+        (["x"], "metrics must be among fid, kid, got 'x'."),
+        (["kid", "kid"], "metrics must differ from each other, got kid, kid."),
+    ],
+)
+def test_unknown_and_repeated_names_are_refused(names, message):
+    with pytest.raises(ValueError, match="metrics must") as raised:
+        check_names("metrics", names, ("kid", "fid"))
+    assert str(raised.value) == message
+    check_names("metrics", ["kid", "fid"], ("kid", "fid"))
+
+
+def test_numbers_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        check_count("steps", 0)
+    for value in (-0.1, math.nan):
+        with pytest.raises(ValueError, match=f"weight must be at least 0, got {value}"):
+            check_not_negative("weight", value)
+    check_count("steps", 1)
+    check_not_negative("weight", 0.0)

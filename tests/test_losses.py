@@ -324,7 +324,7 @@ def test_terms_of_weight_zero_are_not_computed():
     loss = AuxiliaryClassifierLoss(real_weight=0, fake_weight=0, generator_weight=0)
     assert loss.critic(nothing, None, nothing, None) == 0
     assert loss.generator(nothing, None) == 0
-    # The generated images' logits are not looked at without a weight.
+    # Without a weight the logits of generated images are not read.
     assert AuxiliaryClassifierLoss().critic(REAL, Y, nothing, None).item() == pytest.approx(REAL_TERM)
 
 

@@ -7,8 +7,8 @@ import torch
 import condgan as cg
 from condgan import recipes
 from condgan.nn import ConditionalBatchNorm2d
+from condgan.nn.layers import batch_norms
 from condgan.recipes import CONDITIONAL, RECIPES
-from condgan.training.step import has_batch_statistics
 
 
 def make_data(shape=(1, 28, 28), classes=2, count=10) -> cg.data.ArrayDataset:
@@ -71,9 +71,9 @@ def test_every_recipe_trains_on_either_family_of_networks(name, networks):
     assert critic.score_needs_labels == own.score_needs_labels
     assert ("class_head" in dict(critic.named_children())) == ("class_head" in dict(own.named_children()))
     if trainer.terms.critic_regularizers or networks == "resnet":
-        assert not has_batch_statistics(critic)
+        assert not any(batch_norms(critic))
     else:
-        assert has_batch_statistics(critic)
+        assert any(batch_norms(critic))
 
 
 def test_networks_of_the_other_family_are_those_that_one_would_make_by_hand():
@@ -125,7 +125,7 @@ def test_small_data_is_what_its_documentation_says(side, weight):
     norms = [module for module in modules if isinstance(module, torch.nn.BatchNorm2d)]
     assert norms
     assert all(isinstance(norm, ConditionalBatchNorm2d) and norm.num_classes == 2 for norm in norms)
-    assert not has_batch_statistics(trainer.networks.critic)
+    assert not any(batch_norms(trainer.networks.critic))
     given = recipes.small_data(make_data(), base_channels=2, penalty_weight=0.7, device="cpu")
     assert given.settings["regularizers"] == [repr(cg.R1(0.7)), repr(cg.R2(0.7))]
 

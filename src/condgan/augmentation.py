@@ -1,14 +1,14 @@
-"""Differentiable augmentation of the images that a critic sees."""
+"""Differentiable augmentation of the images in front of the critic."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
+from condgan.files import check_names
 from condgan.types import AugmentationDraws
 
 
@@ -24,21 +24,21 @@ class DiffAugment:
       are left as they are;
     - `contrast`: $c (x - \bar x) + \bar x$ around the mean of the image, $c$ uniform in [0.5, 1.5);
     - `translation`: a shift by up to `translation_ratio` of the height and width, filled with zeros;
-    - `cutout`: a zero rectangle of `cutout_ratio` of the height and width, anywhere, also partly outside.
+    - `cutout`: a rectangle of `cutout_ratio` of the height and width set to zero, anywhere, possibly partly outside.
 
     The first three may leave [-1, 1], as in the authors' code, whose policy "color" is
     `"brightness,saturation,contrast"`. There are no flips: a mirrored chest is another diagnosis.
 
     Args:
         policy: Names of operations, separated by commas.
-        translation_ratio: Largest shift, as a part of the size.
-        cutout_ratio: Side of the rectangle, as a part of the size.
+        translation_ratio: Largest shift, as a fraction of the size.
+        cutout_ratio: Side of the rectangle, as a fraction of the size.
 
     Shape:
         - `x`: `(N, C, H, W)`, floating point; the result has the same shape and type.
 
     Raises:
-        ValueError: If `policy` is empty, repeats a name or holds an unknown one, or a ratio is outside [0, 1].
+        ValueError: If `policy` is empty, repeats a name or has an unknown one, or a ratio is outside [0, 1].
 
     Examples:
         >>> augment = DiffAugment("brightness,translation")
@@ -58,20 +58,10 @@ class DiffAugment:
     cutout_ratio: float = 0.5
 
     def __post_init__(self) -> None:
-        names = self.names
-        for name in names:
-            if name not in _OPERATIONS:
-                near = difflib.get_close_matches(name, _OPERATIONS, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ValueError(
-                    f"policy must name operations out of {', '.join(_OPERATIONS)}, separated by commas, got "
-                    f"{name!r} in {self.policy!r}.{hint}"
-                )
-        if len(set(names)) != len(names):
-            raise ValueError(f"policy must name each operation once, got {self.policy!r}.")
+        check_names("the operations in policy", self.names, _OPERATIONS)
         for field in ("translation_ratio", "cutout_ratio"):
             if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field} must be in [0, 1], a part of the size, got {getattr(self, field)}.")
+                raise ValueError(f"{field} must be in [0, 1], a fraction of the size, got {getattr(self, field)}.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,7 +81,7 @@ class DiffAugment:
             device: Where the parameters are needed.
 
         Returns:
-            One tensor for each operation, by name.
+            One tensor per operation, by name.
 
         Shape:
             - Returns: `brightness`, `saturation`, `contrast`: `(N,)`, float32; `translation`, `cutout`: `(N, 2)`,

@@ -1,4 +1,4 @@
-"""The device on which the library works unless another is named."""
+"""The default device of the library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and checks of what a user gives."""
+"""Files that are written whole or not at all, records as JSON, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 Record = TypeVar("Record")
 
 NOT_IN_JSON: Mapping[str, bool] = MappingProxyType({"json": False})
-"""Metadata of a dataclass field that `to_json` leaves out: it needs a default, which `from_json` gives it."""
+"""Metadata of a dataclass field that `to_json` leaves out; `from_json` uses its default, which it must have."""
 
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is complete and on disk.
 
-    A process that is killed, or an exception, leaves what was there before. Folders are made if missing.
+    If the process is killed or an exception is raised, the earlier file stays. Missing folders are made.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -56,7 +56,7 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all.
 
     Raises:
-        ValueError: If a number is not finite, see `as_json`.
+        ValueError: If a number is not finite; `as_json` makes such numbers None.
     """
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with write_whole(path) as file:
@@ -70,7 +70,7 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
 
 def as_json(content: Any) -> Any:
-    """Return plain values as they are after writing and reading them; numbers that are not finite become None."""
+    """Return plain values as JSON holds them: keys as text, tuples as lists, numbers that are not finite as None."""
     if isinstance(content, Mapping):
         return {str(name): as_json(value) for name, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -94,7 +94,7 @@ def to_json(record: object) -> Any:
 
 
 def from_json(cls: type[Record], content: Any) -> Record:
-    """Return the record of class `cls` that `to_json` made plain values of.
+    """Return a record of class `cls` from the plain values that `to_json` made of it.
 
     Raises:
         ValueError: If a key is unknown or missing, or a value has the wrong type or is out of range; the message says
@@ -116,7 +116,7 @@ def from_json(cls: type[Record], content: Any) -> Record:
 
 
 def _reasons(error: BaseException, place: str = "") -> Iterator[str]:
-    """Say what is wrong, and where, in each of the errors that cattrs found."""
+    """Yield what is wrong, and where, for each error that cattrs found."""
     from cattrs import BaseValidationError, ForbiddenExtraKeysError
     from cattrs.errors import AttributeValidationNote, IterableValidationNote
 
@@ -150,28 +150,28 @@ def _converter() -> Converter:
 
     converter = make_converter(forbid_extra_keys=True)
     converter.register_structure_hook_func(lambda cls: cls is object, lambda value, _: value)  # settings of any kind
-    # what is not finite is written as None
+    # to_json writes numbers that are not finite as None
     converter.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))
 
-    def hidden(cls: Any) -> dict[str, Any]:
+    def omitted(cls: Any) -> dict[str, Any]:
         entries = fields(cls) if is_dataclass(cls) else ()
         return {entry.name: override(omit=True) for entry in entries if not entry.metadata.get("json", True)}
 
     converter.register_unstructure_hook_factory(
-        lambda cls: bool(hidden(cls)), lambda cls: make_dict_unstructure_fn(cls, converter, **hidden(cls))
+        lambda cls: bool(omitted(cls)), lambda cls: make_dict_unstructure_fn(cls, converter, **omitted(cls))
     )
     converter.register_structure_hook_factory(
-        lambda cls: bool(hidden(cls)),
-        lambda cls: make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **hidden(cls)),
+        lambda cls: bool(omitted(cls)),
+        lambda cls: make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **omitted(cls)),
     )
     return converter
 
 
 def check_names(role: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Make sure that names are known and differ.
+    """Check that names are known and differ from each other.
 
     Raises:
-        ValueError: If not; the message has near names.
+        ValueError: If not; the message suggests a near name.
     """
     given, choices = list(names), sorted(known)
     for name in given:
@@ -184,10 +184,20 @@ def check_names(role: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def check_count(name: str, value: int) -> None:
-    """Make sure that a number is at least 1.
+    """Check that a number is at least 1.
 
     Raises:
         ValueError: If not.
     """
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Check that a number is at least 0, and not NaN.
+
+    Raises:
+        ValueError: If not.
+    """
+    if not value >= 0:
+        raise ValueError(f"{name} must be at least 0, got {value}.")

@@ -33,14 +33,14 @@ def precise(x: Tensor) -> Tensor:
 
 
 def interpolate(x: Tensor, x_fake: Tensor, epsilon: Tensor) -> Tensor:
-    r"""Return points on the segments between paired samples, each at its own place.
+    r"""Return one point on the segment between each pair of samples.
 
     $$\hat x_i = \epsilon_i x_i + (1 - \epsilon_i) \tilde x_i$$
 
     Args:
         x: Samples reached at `epsilon` 1.
         x_fake: Samples reached at `epsilon` 0.
-        epsilon: One place per sample. One for the whole batch would sample far fewer directions.
+        epsilon: Position on the segment, one per sample. One for the whole batch would cover far fewer points.
 
     Shape:
         - `x`, `x_fake`: `(N, *)`, any sample shape.
@@ -89,7 +89,7 @@ def gradient_penalty(
         x: Real samples.
         x_fake: Generated samples, row by row of the same class.
         y: Labels of the pairs; None without classes.
-        epsilon: Places of the interpolates, one per sample, uniform in [0, 1).
+        epsilon: Positions of the interpolates, one per sample, uniform in [0, 1).
         target: Norm $k$ to attain, at least 0.
         one_sided: Penalize norms above the target only.
 
@@ -223,9 +223,9 @@ def class_cross_entropy(
     \ell_i = -\log \mathrm{softmax}(f(x_i) + \tau \log \pi)_{y_i}$$
 
     Class weights $w$ are normalized as PyTorch's weighted cross entropy does it: by the sum of the weights of the
-    labels in the batch. So only their ratios matter, and in a batch of a single class they do nothing. The adjustment
-    by the label prior $\pi$ is for training on labels that follow it; the logits without it, which a critic returns,
-    then estimate the posterior under balanced classes.
+    labels in the batch. So only their ratios matter, and in a batch of a single class they have no effect. The
+    adjustment by the label prior $\pi$ is for training on labels that follow this prior; the unadjusted logits, which a
+    critic returns, then estimate the posterior under balanced classes.
 
     Args:
         class_logits: Unnormalized log probabilities; no softmax before.
@@ -281,20 +281,11 @@ def class_cross_entropy(
         ) from error
 
 
-def check_target(target: float) -> None:
-    """Check that the norm that a gradient should have is at least 0.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if not target >= 0:
-        raise ValueError(f"target must be at least 0, the smallest norm there is, got {target}.")
-
-
 def _norm_penalty(
     critic: CriticFunction, x: Tensor, y: Tensor | None, *, target: float, one_sided: bool = False
 ) -> Tensor:
-    check_target(target)
+    if not target >= 0:
+        raise ValueError(f"target must be at least 0, got {target}.")
     gradient = _input_gradient(critic, x, y)
     # Unlike square().sum().sqrt(), vector_norm has the subgradient 0 at 0; the square root's infinite one makes NaN.
     excess = torch.linalg.vector_norm(precise(gradient), dim=1) - target

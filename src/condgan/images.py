@@ -1,4 +1,4 @@
-"""Between uint8 in [0, 255] and floats in [-1, 1], and many images on one sheet."""
+"""Conversion of images between uint8 in [0, 255] and floats in [-1, 1]; sheets of images, and PNG files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def to_float(images: Tensor) -> Tensor:
-    r"""Return $x = u / 127.5 - 1$ for uint8 images $u$; floating-point samples are returned as they are.
+    r"""Return $x = u / 127.5 - 1$ for uint8 images $u$; floating-point samples are returned unchanged.
 
     Shape:
         - `images`: `(N, *)`, uint8 in [0, 255] or floating point. Output: `(N, *)`, float32 in [-1, 1] for uint8.
@@ -49,7 +49,7 @@ def image_grid(images: Tensor, *, columns: int, padding: int = 2, background: in
 
     Args:
         images: The images.
-        columns: Images in a row.
+        columns: Images per row.
         padding: Pixels between and around the images.
         background: Grey level between the images.
 
@@ -68,19 +68,21 @@ def image_grid(images: Tensor, *, columns: int, padding: int = 2, background: in
 
 
 def save_sheet(images: Tensor, path: Path, *, columns: int) -> None:
-    """Save uint8 images on one sheet, row by row.
+    """Save uint8 images on one sheet, row by row, as `save_picture` saves one.
 
     Shape:
-        - `images`: `(N, C, H, W)`, uint8, with 1 or 3 channels.
+        - `images`: `(N, C, H, W)`, uint8.
     """
     save_picture(image_grid(images, columns=columns), path)
 
 
 def save_picture(image: Tensor, path: Path) -> None:
-    """Save one uint8 image as PNG; the folder is made if missing.
+    """Save one uint8 image as PNG: 3 channels as RGB, of any other number the first as greyscale.
+
+    A missing folder is made.
 
     Shape:
-        - `image`: `(C, H, W)`, uint8, with 1 or 3 channels.
+        - `image`: `(C, H, W)`, uint8, on the CPU.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((image.permute(1, 2, 0) if len(image) == 3 else image[0]).numpy()).save(path)

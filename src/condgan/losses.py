@@ -1,6 +1,6 @@
-"""Losses, as weighted terms that a trainer adds up: adversarial ones on scores, auxiliary ones on class logits.
+"""Weighted losses that a trainer adds up: adversarial losses on scores, auxiliary losses on class logits.
 
-Each loss is a value with two methods, `critic` and `generator`, one for each side of the game.
+Each loss is a frozen dataclass with two methods, `critic` and `generator`, which return the losses of the two networks.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from condgan.files import check_not_negative
 from condgan.functional import class_cross_entropy, precise
 from condgan.types import CriticOutput
 
@@ -30,7 +31,7 @@ class _AdversarialLoss:
     """Whether `generator` reads `real_score`, which must then be paired with `fake_score` within each class."""
 
     def __post_init__(self) -> None:
-        _check_not_negative(weight=self.weight)
+        check_not_negative("weight", self.weight)
 
     def critic(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
         """Return the critic's weighted loss.
@@ -69,7 +70,7 @@ class _AdversarialLoss:
 
 @dataclass(frozen=True)
 class MinimaxLoss(_AdversarialLoss):
-    r"""The original GAN game on logits, non-saturating unless asked otherwise.
+    r"""The original GAN loss on logits, by default in its non-saturating form.
 
     Critic $-\mathbb{E}\log\sigma(D(x)) - \mathbb{E}\log(1 - \sigma(D(\tilde x)))$; generator
     $-\mathbb{E}\log\sigma(D(\tilde x))$, or $\mathbb{E}\log(1 - \sigma(D(\tilde x)))$ if saturating.
@@ -77,7 +78,7 @@ class MinimaxLoss(_AdversarialLoss):
     Args:
         weight: Coefficient of both sides, at least 0.
         saturating: Let the generator minimize exactly what the critic maximizes. Its gradient vanishes where the
-            critic wins.
+            critic recognizes generated samples with confidence.
 
     Raises:
         ValueError: If `weight` is negative.
@@ -109,7 +110,7 @@ class MinimaxLoss(_AdversarialLoss):
 
 @dataclass(frozen=True)
 class HingeLoss(_AdversarialLoss):
-    r"""The hinge game, whose critic ignores samples with a score past the margin of 1.
+    r"""The hinge loss, under which the critic ignores samples whose score is beyond the margin of 1.
 
     Critic $\mathbb{E}\max(0, 1 - D(x)) + \mathbb{E}\max(0, 1 + D(\tilde x))$; generator $-\mathbb{E} D(\tilde x)$.
 
@@ -140,7 +141,7 @@ class HingeLoss(_AdversarialLoss):
 
 @dataclass(frozen=True)
 class WassersteinLoss(_AdversarialLoss):
-    r"""The Wasserstein game, for a critic that something else keeps Lipschitz.
+    r"""The Wasserstein loss, for a critic that a regularizer keeps Lipschitz.
 
     Critic $\mathbb{E} D(\tilde x) - \mathbb{E} D(x)$; generator $-\mathbb{E} D(\tilde x)$. The critic's loss, negated,
     estimates the Wasserstein-1 distance if the critic is 1-Lipschitz, which the loss does not enforce: add a
@@ -173,7 +174,7 @@ class WassersteinLoss(_AdversarialLoss):
 
 @dataclass(frozen=True)
 class LeastSquaresLoss(_AdversarialLoss):
-    r"""The least-squares game with targets 1 for real and 0 for generated samples.
+    r"""The least-squares loss with targets 1 for real and 0 for generated samples.
 
     Critic $\tfrac12\mathbb{E}(D(x) - 1)^2 + \tfrac12\mathbb{E} D(\tilde x)^2$; generator
     $\tfrac12\mathbb{E}(D(\tilde x) - 1)^2$.
@@ -205,10 +206,10 @@ class LeastSquaresLoss(_AdversarialLoss):
 
 @dataclass(frozen=True)
 class RelativisticLoss(_AdversarialLoss):
-    r"""The relativistic pairing game: a real sample should score above the generated one of its row, and vice versa.
+    r"""The relativistic pairing loss: each real sample is compared with the generated sample of its row.
 
     Critic $\mathbb{E}\,\mathrm{softplus}(-(D(x) - D(\tilde x)))$; generator
-    $\mathbb{E}\,\mathrm{softplus}(-(D(\tilde x) - D(x)))$. Rows must pair samples of the same class, and both sides
+    $\mathbb{E}\,\mathrm{softplus}(-(D(\tilde x) - D(x)))$. Rows must pair samples of the same class, and both losses
     need the scores of real samples.
 
     Args:
@@ -245,7 +246,7 @@ class RelativisticLoss(_AdversarialLoss):
 
 @dataclass(frozen=True)
 class AuxiliaryClassifierLoss:
-    r"""The class term of ACGAN and ACWGAN-GP: the critic classifies, the generator wants its images recognized.
+    r"""The class term of ACGAN and ACWGAN-GP: both networks minimize the cross entropy of the critic's class logits.
 
     Critic $\lambda_r\,\mathrm{CE}(c(x), y) + \lambda_f\,\mathrm{CE}(c(\tilde x), \tilde y)$; generator
     $\lambda_g\,\mathrm{CE}(c(\tilde x), \tilde y)$, with the class logits $c$. The defaults are those of the code of
@@ -254,9 +255,10 @@ class AuxiliaryClassifierLoss:
     `class_weights` and `class_prior` are two ways to undo an imbalance of the **real labels as they are sampled**,
     so both act on the critic's real term only. The labels of generated images follow the label distribution,
     which is known and usually balanced: correcting their terms too would unbalance them. After training with
-    `class_prior` the plain logits estimate the posterior under balanced classes, which is the right teacher for a
-    generator with balanced labels. Hence: give the prior of the sampled labels (none, if real sampling is balanced),
-    and with a `fake_weight` above 0 ask for balanced fake labels, or the critic's two terms pull the logits apart.
+    `class_prior` the plain logits estimate the posterior under balanced classes, which is the right target for a
+    generator with balanced labels. So pass the prior of the sampled labels (None if real sampling is balanced). With
+    a `fake_weight` above 0 also choose balanced labels for generated images, because otherwise the critic's two terms
+    assume different priors.
 
     Args:
         real_weight: Coefficient $\lambda_r$ of the critic's term on real images.
@@ -293,12 +295,8 @@ class AuxiliaryClassifierLoss:
     prior_strength: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_not_negative(
-            real_weight=self.real_weight,
-            fake_weight=self.fake_weight,
-            generator_weight=self.generator_weight,
-            prior_strength=self.prior_strength,
-        )
+        for name in ("real_weight", "fake_weight", "generator_weight", "prior_strength"):
+            check_not_negative(name, getattr(self, name))
         for name in ("class_weights", "class_prior"):
             if getattr(self, name) is not None:
                 self._freeze_per_class(name)
@@ -376,12 +374,6 @@ class AuxiliaryClassifierLoss:
         if not self.generator_weight:
             return _zero(fake)
         return self.generator_weight * class_cross_entropy(*_require(fake, y_fake, "y_fake"))
-
-
-def _check_not_negative(**weights: float) -> None:
-    for name, weight in weights.items():
-        if not weight >= 0:
-            raise ValueError(f"{name} must be at least 0, got {weight}.")
 
 
 def _scores(**scores: Tensor) -> list[Tensor]:

@@ -1,9 +1,8 @@
 """One function for each published method: networks, terms and optimizers, put together as a `Trainer`.
 
-Every recipe takes the data set that will be fitted, which gives shape and classes, and
+Every recipe takes the data set that will be fitted, which determines shape and classes, and
 
-- `networks`: the family of its networks, `"dcgan"` or `"resnet"`; by default that of the paper. Two recipes on the same
-  family differ in their losses only;
+- `networks`: the family of its networks, `"dcgan"` or `"resnet"`; by default the one closest to the paper;
 - `base_channels`: the width of these networks;
 - `generator`, `critic`: your own networks instead (both of the data's shape and classes), so that a recipe also runs on
   vectors;
@@ -14,13 +13,13 @@ The initial weights depend on `seed` only, and making them does not advance PyTo
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
 from condgan.augmentation import DiffAugment
+from condgan.files import check_names
 from condgan.losses import AuxiliaryClassifierLoss, MinimaxLoss, RelativisticLoss, WassersteinLoss
 from condgan.networks import (
     ACDCGANCritic,
@@ -59,7 +58,7 @@ def dcgan(
 ) -> Trainer:
     """Unconditional DCGAN: non-saturating minimax loss, batch norm in both networks, Adam(2e-4, 0.5, 0.999).
 
-    Deviations: resize-convolutions for transposed ones (no checkerboard), an averaged generator on the side.
+    Deviations: resize-convolutions in place of transposed ones (no checkerboard); an averaged generator in addition.
 
     References:
         Radford et al. 2016, arXiv:1511.06434.
@@ -84,10 +83,10 @@ def cgan(
     critic: Critic | None = None,
     **trainer_options: Any,
 ) -> Trainer:
-    """Conditional GAN: the label is an input of both networks, joined with `z` and with the critic's features.
+    """Conditional GAN: the label is an input of both networks, concatenated with `z` and with the critic's features.
 
-    Deviations: the networks and the optimizer are DCGAN's, which came later than the paper's perceptrons; the labels
-    of generated images are those of the real batch.
+    Deviations: the networks and the optimizer are DCGAN's, which came later than the paper's perceptrons; generated
+    images have the labels of the real batch.
 
     References:
         Mirza and Osindero 2014, arXiv:1411.1784.
@@ -125,13 +124,13 @@ def acgan(
     $$ L_S = \mathbb{E}\log\sigma(D(x)) + \mathbb{E}\log(1 - \sigma(D(\tilde x))), \qquad
        L_C = \mathbb{E}\log p(y \mid x) + \mathbb{E}\log p(\tilde y \mid \tilde x) $$
 
-    The class loss is taken on real and generated images in the critic; a class embedding joins `z`; the critic has
+    The critic's class loss is on real and generated images; a class embedding is concatenated with `z`; the critic has
     batch norm; Adam(2e-4, 0.5, 0.999); uniform labels.
 
     Deviations: the generator maximizes $\log\sigma(D(\tilde x))$, as is usual, instead of
-    minimizing $L_S$ (pass `loss=MinimaxLoss(saturating=True)` for the letter of the paper); resize-convolutions for
-    transposed ones; an averaged generator on the side; no dropout in the critic, where the paper has 0.5: on chest
-    X-rays at 32 pixels a critic of this width with it let the generator collapse to one image per class.
+    minimizing $L_S$ (pass `loss=MinimaxLoss(saturating=True)` for the paper's loss); resize-convolutions in place of
+    transposed ones; an averaged generator in addition; no dropout in the critic, where the paper has 0.5: on chest
+    X-rays at 32 pixels, with dropout in a critic of this width, the generator collapsed to one image per class.
 
     References:
         Odena et al. 2017, arXiv:1610.09585.
@@ -160,12 +159,12 @@ def wgan_gp(
     critic: Critic | None = None,
     **trainer_options: Any,
 ) -> Trainer:
-    r"""Unconditional WGAN-GP on residual networks: gradient penalty of weight 10, five critic steps for each step.
+    r"""Unconditional WGAN-GP on residual networks: gradient penalty of weight 10, five critic steps per generator step.
 
     Adam(2e-4, 0, 0.9) with linear decay to 0; real images are dequantized. The reference's batches are 64 for the
     critic and 128 for the generator: `fit(data, steps=..., batch_size=64, generator_batch_size=128)`.
 
-    Deviation: an averaged generator on the side.
+    Deviation: an averaged generator in addition.
 
     References:
         Gulrajani et al. 2017, arXiv:1704.00028.
@@ -199,7 +198,7 @@ def acwgan_gp(
     the critic and 128 for the generator: `fit(data, steps=..., batch_size=64, generator_batch_size=128)`.
 
     Deviations: blocks and widths are those of `ResNetGenerator` and `ResNetCritic` (the reference's CIFAR-10 networks
-    have 128 channels throughout and pool by mean); an averaged generator on the side.
+    have 128 channels throughout and pool by mean); an averaged generator in addition.
 
     References:
         Gulrajani et al. 2017, arXiv:1704.00028, section 5.3 and the authors' code.
@@ -225,7 +224,7 @@ def small_data(
     critic: Critic | None = None,
     **trainer_options: Any,
 ) -> Trainer:
-    r"""A few hundred to a few thousand images of imbalanced classes: a relativistic loss under R1 and R2.
+    r"""For a few hundred to a few thousand images of imbalanced classes: a relativistic loss with R1 and R2.
 
     $$ \min_D \; \mathbb{E}\, f\big(D(\tilde x, y) - D(x, y)\big) + \tfrac{\gamma}{2}\, \mathbb{E}
        \big(\lVert\nabla_x D(x, y)\rVert^2 + \lVert\nabla_{\tilde x} D(\tilde x, y)\rVert^2\big), \qquad
@@ -233,9 +232,9 @@ def small_data(
 
     Each generated image is compared with a real one of its class. The critic has a projection head and no norm, the
     generator conditional batch norm. Real images are drawn class by class in equal numbers, whatever their counts.
-    Real and generated images pass `DiffAugment("translation,cutout")` in front of the critic, without changes
-    of brightness and contrast, which carry the class of a radiograph. Adam(2e-4, 0, 0.9); an averaged generator of
-    decay 0.99, for trainings of some thousand steps; bfloat16. Batches of 32 suffice:
+    In front of the critic real and generated images are augmented by `DiffAugment("translation,cutout")`, without
+    changes of brightness and contrast, which carry the class of a radiograph. Adam(2e-4, 0, 0.9); an averaged generator
+    with decay 0.99, for a few thousand steps of training; bfloat16. Batches of 32 suffice:
     `fit(data, steps=4_500, batch_size=32)`.
 
     The parts are those of R3GAN on DCGAN's small networks; the combination is our own. Samples that are not
@@ -246,11 +245,11 @@ def small_data(
         networks: Family of the networks.
         base_channels: Width of the networks.
         penalty_weight: Coefficient $\gamma$ of both penalties. By default 0.05 for 32 x 32 pixels, and in proportion
-            to the number of pixels: at twice the height and width the gradient is a quarter in each of four times as
-            many pixels.
-        generator: In place of the recipe's own.
-        critic: In place of the recipe's own.
-        trainer_options: Of the `Trainer`, in place of the recipe's.
+            to the number of pixels: at twice the height and width there are four times as many pixels, each with a
+            quarter of the gradient.
+        generator: Used instead of the recipe's own.
+        critic: Used instead of the recipe's own.
+        trainer_options: Keywords of the `Trainer`, which override the recipe's.
 
     References:
         Huang et al. 2024, arXiv:2501.05441 (R3GAN); Jolicoeur-Martineau 2018, arXiv:1807.00734 (relativistic loss);
@@ -305,13 +304,13 @@ class _OwnNetworks:
     """The networks of a recipe, in either family.
 
     Args:
-        family: The family that is asked for.
+        family: The requested family.
         base_channels: Width of both networks.
         num_classes: Classes K, or None without classes.
         dcgan: The critic in the family "dcgan".
         resnet: The critic in the family "resnet".
-        batch_norm: Make the DCGANs as their paper does: batch norm in the critic, a class embedding joined with `z`.
-            Otherwise, as under a gradient penalty, the critic has no norm, and the generator conditional batch norms.
+        batch_norm: Make DCGANs as in their paper: batch norm in the critic, a class embedding concatenated with `z`.
+            Otherwise, for gradient penalties, the critic has no norm and the generator conditional batch norms.
     """
 
     family: NetworkFamily
@@ -323,11 +322,7 @@ class _OwnNetworks:
     batch_norm: bool = False
 
     def __post_init__(self) -> None:
-        known = get_args(NetworkFamily)
-        if self.family not in known:
-            near = difflib.get_close_matches(self.family, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"networks must be one of {', '.join(known)}, got {self.family!r}.{hint}")
+        check_names("networks", [self.family], get_args(NetworkFamily))
 
     def make(self, shape: tuple[int, ...], seed: int) -> tuple[Generator, Critic]:
         if len(shape) != 3:

@@ -1,4 +1,4 @@
-"""Weighted penalties on a critic or a generator: what they all are, and those on the critic's input gradient."""
+"""Weighted penalties: base classes for critics and generators, and penalties on the critic's input gradient."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from condgan import functional
+from condgan.files import check_count, check_not_negative
 from condgan.nn.layers import batch_norms
 from condgan.types import CriticBatch, CriticOutput, GeneratorBatch
 
@@ -15,13 +17,12 @@ from condgan.types import CriticBatch, CriticOutput, GeneratorBatch
 class _Regularizer(nn.Module):
     def __init__(self, weight: float, *, every: int = 1) -> None:
         super().__init__()
-        if not weight >= 0:
-            raise ValueError(f"weight must be at least 0, got {weight}.")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}.")
+        check_not_negative("weight", weight)
+        check_count("every", every)
         self.weight = weight
         self.every = every
 
+    @override
     def extra_repr(self) -> str:
         return f"weight={self.weight}, every={self.every}"
 
@@ -33,7 +34,7 @@ class CriticRegularizer(_Regularizer):
 
     Args:
         weight: Coefficient of the penalty, at least 0.
-        every: Apply it every `every` critic steps only (lazy regularization); the weight is multiplied by it.
+        every: Apply it only every `every` critic steps (lazy regularization); the weight is multiplied by `every`.
 
     Raises:
         ValueError: If `weight` is negative or `every` less than 1; when called, if the penalty is `per_sample` and
@@ -41,9 +42,9 @@ class CriticRegularizer(_Regularizer):
     """
 
     needs_pairs: ClassVar[bool] = False
-    """Whether it mixes each real image with the fake one of the same row, which must then share its class."""
+    """Whether it combines each real image with the generated image of its row, which must then be of the same class."""
     per_sample: ClassVar[bool] = False
-    """Whether it takes gradients of each score with respect to its own image, which batch norm in a critic forbids."""
+    """Whether it is defined for each sample alone, which batch norm in a critic rules out."""
     needs_noise: ClassVar[bool] = False
     """Whether it reads `batch.inputs.noise`."""
 
@@ -51,13 +52,13 @@ class CriticRegularizer(_Regularizer):
         """Return the unweighted penalty, a scalar."""
         raise NotImplementedError
 
+    @override
     def forward(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
-        """Return the weighted penalty, a scalar."""
         self.check_critic(critic)
         return self.weight * self.every * self.penalty(critic, batch)
 
     def check_critic(self, critic: Callable[..., CriticOutput]) -> None:
-        """Check that the penalty is defined for a critic; the `Trainer` does so before training.
+        """Check that the penalty is defined for this critic, as a `Trainer` does before training.
 
         Raises:
             ValueError: If the penalty is `per_sample` and the critic has batch normalization in training mode.
@@ -68,8 +69,8 @@ class CriticRegularizer(_Regularizer):
             if norm.training:
                 raise ValueError(
                     f"{type(self).__name__} is defined for each sample alone, but {type(critic).__name__} normalizes "
-                    f"over the batch: {name or 'it'} is a {type(norm).__name__} in training mode. Use a critic without "
-                    "batch norm (batch_norm=False), or one with nn.GroupNorm or spectral normalization."
+                    f"over the batch: {name or 'the critic'} is a {type(norm).__name__} in training mode. Use a critic "
+                    "without batch norm (batch_norm=False), or one with nn.GroupNorm or spectral normalization."
                 )
 
 
@@ -78,7 +79,7 @@ class GeneratorRegularizer(_Regularizer):
 
     Args:
         weight: Coefficient of the penalty, at least 0.
-        every: Apply it every `every` generator steps only; the weight is multiplied by it.
+        every: Apply it only every `every` generator steps; the weight is multiplied by `every`.
 
     Raises:
         ValueError: If `weight` is negative or `every` less than 1.
@@ -88,8 +89,8 @@ class GeneratorRegularizer(_Regularizer):
         """Return the unweighted penalty, a scalar."""
         raise NotImplementedError
 
+    @override
     def forward(self, generator: Callable[..., Tensor], batch: GeneratorBatch) -> Tensor:
-        """Return the weighted penalty, a scalar."""
         return self.weight * self.every * self.penalty(generator, batch)
 
 
@@ -105,7 +106,7 @@ class GradientPenalty(CriticRegularizer):
         weight: Coefficient $\lambda$ of the penalty, at least 0.
         target: Norm $k$ to attain, at least 0.
         one_sided: Penalize norms above the target only.
-        every: Apply it every `every` critic steps only; the weight is multiplied by it.
+        every: Apply it only every `every` critic steps; the weight is multiplied by `every`.
 
     Raises:
         ValueError: If `weight` or `target` is negative or `every` less than 1; when called, if the critic has batch
@@ -124,12 +125,12 @@ class GradientPenalty(CriticRegularizer):
 
     def __init__(self, weight: float = 10.0, *, target: float = 1.0, one_sided: bool = False, every: int = 1) -> None:
         super().__init__(weight, every=every)
-        functional.check_target(target)
+        check_not_negative("target", target)
         self.target = target
         self.one_sided = one_sided
 
+    @override
     def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
-        """Return the unweighted penalty, a scalar."""
         return functional.gradient_penalty(
             critic,
             batch.x,
@@ -140,8 +141,8 @@ class GradientPenalty(CriticRegularizer):
             one_sided=self.one_sided,
         )
 
+    @override
     def extra_repr(self) -> str:
-        """Return the settings, for `repr`."""
         return f"{super().extra_repr()}, target={self.target}, one_sided={self.one_sided}"
 
 
@@ -158,7 +159,7 @@ class DraganPenalty(CriticRegularizer):
         weight: Coefficient $\lambda$ of the penalty, at least 0.
         scale: Coefficient $c$ of the perturbation.
         target: Norm $k$ to attain, at least 0.
-        every: Apply it every `every` critic steps only; the weight is multiplied by it.
+        every: Apply it only every `every` critic steps; the weight is multiplied by `every`.
 
     Raises:
         ValueError: If `weight` or `target` is negative or `every` less than 1; when called, if the batch has no noise
@@ -178,15 +179,15 @@ class DraganPenalty(CriticRegularizer):
     def __init__(self, weight: float = 10.0, *, scale: float = 0.5, target: float = 1.0, every: int = 1) -> None:
         super().__init__(weight, every=every)
         self.scale = scale
-        functional.check_target(target)
+        check_not_negative("target", target)
         self.target = target
 
+    @override
     def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
-        """Return the unweighted penalty, a scalar."""
         if batch.inputs.noise is None:
             raise ValueError(
-                f"DraganPenalty needs batch.inputs.noise of shape {tuple(batch.x.shape)}, got None. Draw standard "
-                "normal noise in the sampler; terms with needs_noise=True ask for it."
+                f"DraganPenalty needs batch.inputs.noise of shape {tuple(batch.x.shape)}, got None. Pass "
+                "StepInputs(noise=torch.randn(x.shape)); a Trainer draws it for terms with needs_noise=True."
             )
         return functional.dragan_penalty(
             critic,
@@ -198,8 +199,8 @@ class DraganPenalty(CriticRegularizer):
             target=self.target,
         )
 
+    @override
     def extra_repr(self) -> str:
-        """Return the settings, for `repr`."""
         return f"{super().extra_repr()}, scale={self.scale}, target={self.target}"
 
 
@@ -210,7 +211,7 @@ class R1(CriticRegularizer):
 
     Args:
         weight: Coefficient $\gamma$; the half is part of the penalty.
-        every: Apply it every `every` critic steps only; the weight is multiplied by it.
+        every: Apply it only every `every` critic steps; the weight is multiplied by `every`.
 
     Raises:
         ValueError: If `weight` is negative or `every` less than 1; when called, if the critic has batch normalization
@@ -226,8 +227,8 @@ class R1(CriticRegularizer):
 
     per_sample: ClassVar[bool] = True
 
+    @override
     def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
-        """Return the unweighted penalty, a scalar."""
         return functional.r1(critic, batch.x, batch.y)
 
 
@@ -238,7 +239,7 @@ class R2(CriticRegularizer):
 
     Args:
         weight: Coefficient $\gamma$; the half is part of the penalty.
-        every: Apply it every `every` critic steps only; the weight is multiplied by it.
+        every: Apply it only every `every` critic steps; the weight is multiplied by `every`.
 
     Raises:
         ValueError: If `weight` is negative or `every` less than 1; when called, if the critic has batch normalization
@@ -254,6 +255,6 @@ class R2(CriticRegularizer):
 
     per_sample: ClassVar[bool] = True
 
+    @override
     def penalty(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
-        """Return the unweighted penalty, a scalar."""
         return functional.r1(critic, batch.x_fake, batch.y_fake)

@@ -1,4 +1,4 @@
-"""Latents, distributions of labels, and samples from a generator."""
+"""Latents, distributions of classes and labels, and samples from a generator."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ClassDistribution = Literal["balanced", "empirical", "natural"] | Callable[[Sequ
 
 LabelDistribution = Literal["paired"] | ClassDistribution
 """How the labels of generated images are drawn in training. `"paired"` gives them the labels of the real batch; in a
-generator step that has no real batch they are balanced."""
+generator step without a real batch they are balanced."""
 
 _NAMED = {"balanced": Tempered(0), "empirical": Tempered(1), "natural": Tempered(1)}
 
@@ -55,8 +55,7 @@ def class_probabilities(distribution: ClassDistribution, class_counts: Sequence[
         if distribution not in _NAMED:
             raise ValueError(
                 f"a distribution of the classes must be one of {sorted(_NAMED)}, Tempered(t) or a callable, got "
-                f"{distribution!r}. "
-                '("paired" is for the labels of generated images only.)'
+                f'{distribution!r}. ("paired" is for the labels of generated images only.)'
             )
         distribution = _NAMED[distribution]
     weights = torch.as_tensor(distribution(class_counts), dtype=torch.float64)
@@ -69,19 +68,8 @@ def class_probabilities(distribution: ClassDistribution, class_counts: Sequence[
     return weights / weights.sum()
 
 
-def sample_classes(
-    probabilities: Tensor, count: int, *, rng: torch.Generator | None = None, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Draw labels by inversion, without reading anything back from the device.
-
-    Shape:
-        - `probabilities`: `(K,)`, summing to 1. Output: `(count,)`, int64 in `[0, K)`.
-    """
-    return classes_between(class_edges(probabilities.to(device=device, dtype=torch.float32)), count, rng=rng)
-
-
 def class_edges(probabilities: Tensor) -> Tensor:
-    """Return the boundaries of the classes in the cumulative distribution, by which a number in [0, 1) chooses a class.
+    """Return the boundaries of the classes in the cumulative distribution, for `sample_classes`.
 
     Shape:
         - `probabilities`: `(K,)`. Output: `(K - 1,)`, from 0 to 1.
@@ -91,11 +79,16 @@ def class_edges(probabilities: Tensor) -> Tensor:
         tensor([0.5000, 0.7500])
     """
     sums = probabilities.cumsum(0)
-    return sums[:-1] / sums[-1]  # exactly 1 where only classes of probability 0 follow, in spite of rounding
+    return sums[:-1] / sums[-1]  # exactly 1, despite rounding, where only classes of probability 0 follow
 
 
-def classes_between(edges: Tensor, count: int, *, rng: torch.Generator | None = None) -> Tensor:
-    """Draw labels with what `class_edges` returned, as `sample_classes` does.
+def sample_classes(edges: Tensor, count: int, *, rng: torch.Generator | None = None) -> Tensor:
+    """Draw labels by inverting the cumulative distribution, without reading anything back from the device.
+
+    Args:
+        edges: Boundaries of the classes, from `class_edges`.
+        count: Number of labels.
+        rng: Source of randomness, on the device of `edges`; None for the default one.
 
     Shape:
         - `edges`: `(K - 1,)`. Output: `(count,)`, int64 in `[0, K)`, on the device of `edges`.
@@ -158,13 +151,13 @@ def sample(
     rng: torch.Generator | None = None,
     batch_size: int = 256,
 ) -> Tensor:
-    """Generate one image for each label, in evaluation mode, a batch at a time.
+    """Generate one image per label, in evaluation mode, batch by batch.
 
     Args:
         generator: Any generator; its mode is left as it was.
         y: Labels, or for an unconditional generator the number of images.
         rng: Source of the latents, on the generator's device.
-        batch_size: Images in one forward pass.
+        batch_size: Images per forward pass.
 
     Shape:
         - `y`: `(N,)`, integers in `[0, K)`. Output: `(N, C, H, W)`, float in [-1, 1], on the generator's device.

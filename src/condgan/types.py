@@ -1,4 +1,4 @@
-"""The shapes of what travels between the parts of the library, and the Protocols of parts that users plug in."""
+"""Types that the parts of the library exchange, and Protocols of the parts that users can supply."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class CriticOutput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
-    """Every random draw of one step, made before it: a step is a pure function of the networks and of this.
+    """All random draws of one step, made before it, so that a step is a pure function of the networks and its inputs.
 
     Shape:
         - `x`: `(N, *image_shape)`, real images in [-1, 1]; None in a generator step whose loss needs no real scores.
         - `y`: `(N,)`, int64, labels of `x`; None without classes.
         - `z`: `(N, Z)`, standard normal latents.
-        - `y_fake`: `(N,)`, int64, labels asked of the generator; None without classes.
-        - `epsilon`: `(N,)`, uniform in [0, 1), the places of the interpolates of a gradient penalty.
+        - `y_fake`: `(N,)`, int64, labels given to the generator; None without classes.
+        - `epsilon`: `(N,)`, uniform in [0, 1), where a gradient penalty interpolates between real and generated images.
         - `noise`: `(N, *image_shape)`, standard normal, for penalties around the data; None if no term needs it.
         - `augmentation`: parameters for the real and the fake images, as `Augmentation.draw` makes them.
     """
@@ -69,7 +69,7 @@ AugmentationDraws = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class CriticBatch:
-    """What a `CriticRegularizer` may read: images as the critic saw them, labels, outputs and draws.
+    """What a `CriticRegularizer` is given: images as the critic saw them, labels, outputs and draws.
 
     Shape:
         - `x`, `x_fake`: `(N, *image_shape)`, real and generated images after augmentation, detached.
@@ -89,7 +89,7 @@ class CriticBatch:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorBatch:
-    """What a `GeneratorRegularizer` may read.
+    """What a `GeneratorRegularizer` is given.
 
     Shape:
         - `x_fake`: `(N, *image_shape)`, generated images before augmentation, with their graph.
@@ -106,7 +106,7 @@ class GeneratorBatch:
 class AdversarialLoss(Protocol):
     """A pair of losses on scores. `needs_real_scores` is True if the generator's side reads `real_score`.
 
-    A loss that does compares real and generated samples row by row, within a class.
+    Such a loss compares real and generated samples row by row, within a class.
 
     Shape:
         - `real_score`, `fake_score`: `(N,)`. Output: a scalar.
@@ -157,16 +157,16 @@ class Augmentation(Protocol):
         ...
 
     def __call__(self, x: Tensor, draws: AugmentationDraws) -> Tensor:
-        """Apply them: `(N, C, H, W)` in, the same out."""
+        """Apply the drawn parameters to `x`."""
         ...
 
 
 class LabelledData(Protocol):
-    """What a `Trainer` asks of its data. `condgan.data.ArrayDataset` and its relatives have it."""
+    """The data of a `Trainer`, such as a `condgan.data.ArrayDataset`."""
 
     @property
     def images(self) -> Tensor:
-        """`(N, C, H, W)` uint8, or `(N, *)` floats that are used as they are."""
+        """`(N, C, H, W)` uint8, or `(N, *)` floats, which are used unchanged."""
 
     @property
     def labels(self) -> Tensor:
@@ -190,11 +190,11 @@ class LabelledData(Protocol):
 
 
 class JudgedImages(LabelledData, Protocol):
-    """Labelled images that can be judged. `condgan.data.ArrayDataset` and its relatives are such."""
+    """Labelled images for evaluation, such as a `condgan.data.ArrayDataset`."""
 
     @property
     def groups(self) -> Tensor | None:
-        """`(N,)` int64, the group (patient) of each image; None makes each image its own."""
+        """`(N,)` int64, the group (patient) of each image; None if each image is a group of its own."""
 
     @property
     def group_names(self) -> tuple[str, ...]:

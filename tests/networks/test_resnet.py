@@ -116,7 +116,7 @@ def test_features_are_summed_over_places() -> None:
     assert last.min() == 0
 
 
-def test_the_critic_sees_dark_pixels_unrectified() -> None:
+def test_the_critic_gets_dark_pixels_unrectified() -> None:
     """The first block's main path takes the image as it is; a ReLU would cut all of it below mid-grey."""
     critic = ResNetCritic(num_classes=None, image_shape=(1, 16, 16), base_channels=8)
     torch.nn.init.zeros_(critic.blocks[0].shortcut.weight)

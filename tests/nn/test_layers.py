@@ -129,7 +129,7 @@ def test_global_statistics_are_those_of_the_joined_batch(
 
 
 def test_global_statistics_survive_a_large_mean(two_processes: Callable[..., list[Tensor]]) -> None:
-    """The mean of squares less the square of the mean would lose all digits of a small variance."""
+    """The mean of squares minus the square of the mean would lose all digits of a small variance."""
     halves = [torch.randn(16, 2, 8, 8) * 0.1 + 1000 for _ in range(2)]
     out = torch.cat(two_processes([ConditionalBatchNorm2d(2) for _ in range(2)], halves))
     torch.testing.assert_close(out, F.batch_norm(torch.cat(halves), None, None, training=True), rtol=1e-2, atol=1e-2)

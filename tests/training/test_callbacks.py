@@ -121,7 +121,7 @@ def test_early_stopping_counts_only_evaluations_of_its_metric(make_trainer, tiny
     other = cg.Evaluate(lambda trainer: {"other": 0.0}, every=1)
     own = cg.Evaluate(scripted([3.0, 2.0, 1.0]), every=4)
     trainer = make_trainer(callbacks=[own, other, stopping := cg.EarlyStopping("score", patience=2)])
-    with pytest.raises(KeyError, match=r"watches 'score', but the metrics are .*'other'"):
+    with pytest.raises(KeyError, match=r"needs the metric 'score', got .*'other'"):
         trainer.fit(tiny_images, steps=12, batch_size=6)
     trainer = make_trainer(callbacks=[cg.Evaluate(scripted([4.0, 3.0, 2.0, 1.0]), every=4), other, stopping])
     trainer.state.metrics["score"] = 9.0
@@ -183,7 +183,7 @@ def test_a_run_does_not_overwrite_another(make_trainer, tiny_images, tmp_path):
     assert names(tmp_path) == ["checkpoint-000000003.pt", "checkpoint-000000004.pt", "log.csv"]
 
 
-def test_checkpoint_refuses_to_keep_none(tmp_path):
+def test_checkpoint_needs_to_keep_at_least_one(tmp_path):
     with pytest.raises(ValueError, match="keep must be at least 1"):
         cg.Checkpoint(tmp_path, keep=0)
 

@@ -59,7 +59,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.warns(UserWarning, match=r"000000002\.pt, which cannot be read"):
         assert read_newest_checkpoint(tmp_path) == {"step": 1}
     (tmp_path / "checkpoint-000000001.pt").write_bytes(b"torn")
-    with pytest.raises(ValueError, match="none of the 2 checkpoints"), pytest.warns(UserWarning, match="passing over"):
+    with pytest.raises(ValueError, match="none of the 2 checkpoints"), pytest.warns(UserWarning, match="skipping"):
         read_newest_checkpoint(tmp_path)
 
 
@@ -70,7 +70,7 @@ class Dangerous:
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     torch.save({"step": Dangerous()}, tmp_path / "checkpoint-000000001.pt")
-    with pytest.raises(ValueError, match="can be read"), pytest.warns(UserWarning, match="passing over"):
+    with pytest.raises(ValueError, match="can be read"), pytest.warns(UserWarning, match="skipping"):
         read_newest_checkpoint(tmp_path)
 
 

@@ -10,6 +10,7 @@ from condgan.regularizers import CriticRegularizer
 from condgan.training import Callback, Networks, critic_step, fit_together, generator_step
 from condgan.training.inputs import Request
 from condgan.types import StepInputs
+from saved import saved
 
 pytestmark = pytest.mark.cuda
 
@@ -81,13 +82,13 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
     assert resumed.resume(tmp_path)
     resumed.fit(data, steps=4, batch_size=8)
     for part in ("generator", "critic", "ema"):
-        one, other = (trainer._state_dict()[part] for trainer in (whole, resumed))
+        one, other = (saved(trainer)[part] for trainer in (whole, resumed))
         for name in one:
             torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4, msg=f"{part} {name}")
     for name in ("rng", "sample_rng"):
-        assert torch.equal(whole._state_dict()[name], resumed._state_dict()[name])
+        assert torch.equal(saved(whole)[name], saved(resumed)[name])
     for kind in ("cpu", "cuda"):
-        one, other = (trainer._state_dict()["default_rngs"][kind] for trainer in (whole, resumed))
+        one, other = (saved(trainer)["default_rngs"][kind] for trainer in (whole, resumed))
         assert torch.equal(one, other)
 
 
@@ -126,7 +127,7 @@ def test_steps_do_not_wait_for_the_device(precision, engine):
 
 def assert_same(one: cg.Trainer, other: cg.Trainer, tolerance: float):
     for part in ("generator", "critic", "ema"):
-        expected, values = (trainer._modules()[part].state_dict() for trainer in (one, other))
+        expected, values = (saved(trainer)[part] for trainer in (one, other))
         for name in expected:
             torch.testing.assert_close(values[name], expected[name], atol=tolerance, rtol=tolerance, msg=name)
 
@@ -138,11 +139,11 @@ def test_graphs_give_the_trajectory_of_eager_updates(name):
     for trainer in (eager, graphs):
         trainer.fit(data, steps=20, batch_size=8)
     assert (eager.engine.name, graphs.engine.name) == ("eager", name)
-    assert len(graphs.engine._recordings) == 3, "as many kinds of updates as of iterations: a lazy term is due or rests"
+    assert len(graphs.engine._captured) == 3, "as many kinds of updates as of iterations: a lazy term is due or rests"
     assert_same(eager, graphs, 1e-9)
     assert eager.read_metrics() == pytest.approx(graphs.read_metrics(), rel=1e-6)
     for state in ("rng", "default_rngs"):
-        one, other = (tree_leaves(trainer._state_dict()[state]) for trainer in (eager, graphs))
+        one, other = (tree_leaves(saved(trainer)[state]) for trainer in (eager, graphs))
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -164,7 +165,7 @@ def test_graphs_give_the_updates_of_eager_ones_in_fast_kernels(precision, tolera
     graphs, _ = build(engine="cuda_graph", precision=precision)
     for trainer in (eager, graphs):
         trainer.fit(data, steps=5, batch_size=8)
-    assert len(graphs.engine._recordings) == 3
+    assert len(graphs.engine._captured) == 3
     assert_same(eager, graphs, tolerance)
 
 
@@ -199,7 +200,7 @@ def on_cpu_in_float64(inputs: StepInputs) -> StepInputs:
 
 
 @pytest.mark.parametrize("name", ["cuda_graph", "cuda_graph_iteration"])
-def test_graphs_are_recorded_anew_for_other_batches_and_after_resuming(tmp_path, name):
+def test_graphs_are_captured_again_for_other_batches_and_after_resuming(tmp_path, name):
     eager, data = build(engine="eager", dtype=torch.float64)
     graphs, _ = build(engine=name, dtype=torch.float64)
     for trainer in (eager, graphs):
@@ -229,7 +230,7 @@ def test_a_term_that_waits_for_the_device_falls_back_to_eager():
         engine="cuda_graph",
         device="cuda",
     )
-    with pytest.warns(UserWarning, match=r"engine='eager': a term of the update waits for the device .*test_cuda\.py"):
+    with pytest.warns(UserWarning, match=r"engine='eager': the update waits for the device .*test_cuda\.py"):
         trainer.fit(data, steps=6, batch_size=4)
     assert trainer.engine.name == "eager"
 
@@ -243,7 +244,7 @@ def test_trainers_side_by_side_end_as_if_they_were_alone(engine):
     for trainer in together:
         assert trainer.engine.name == engine
         assert_same(alone, trainer, 1e-9)
-        assert torch.equal(alone._state_dict()["rng"], trainer._state_dict()["rng"])
+        assert torch.equal(saved(alone)["rng"], saved(trainer)["rng"])
 
 
 def test_streamed_images_are_the_resident_ones():
@@ -252,4 +253,4 @@ def test_streamed_images_are_the_resident_ones():
     resident.fit(data, steps=8, batch_size=8)
     streamed.fit(data, steps=8, batch_size=8, max_resident_bytes=0)
     assert_same(resident, streamed, 1e-9)
-    assert torch.equal(resident._state_dict()["rng"], streamed._state_dict()["rng"])
+    assert torch.equal(saved(resident)["rng"], saved(streamed)["rng"])

@@ -20,6 +20,7 @@ from torch.utils.data import (
 
 import condgan as cg
 from condgan.training import as_labelled, fit_together
+from saved import assert_same_networks
 
 
 class Items(Dataset):
@@ -66,15 +67,9 @@ def trained(make_trainer, data, *, steps=4, **options):
     return trainer
 
 
-def assert_same(one, other):
-    for network in ("generator", "critic"):
-        a, b = (getattr(trainer.networks, network).state_dict() for trainer in (one, other))
-        assert all(torch.equal(a[name], b[name]) for name in a)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_data_set_of_the_images_gives_the_samples_of_an_array_data_set(kind, make_trainer, tiny_images):
-    assert_same(trained(make_trainer, tiny_images), trained(make_trainer, KINDS[kind](tiny_images)))
+    assert_same_networks(trained(make_trainer, tiny_images), trained(make_trainer, KINDS[kind](tiny_images)))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -85,7 +80,7 @@ def test_items_larger_than_memory_are_streamed_with_the_same_samples(num_workers
     assert (data.streamed, held.streamed) == (True, False)
     assert data.fingerprint == held.fingerprint
     assert torch.equal(held.images, tiny_images.images)
-    assert_same(trained(make_trainer, tiny_images), trained(make_trainer, data))
+    assert_same_networks(trained(make_trainer, tiny_images), trained(make_trainer, data))
     with pytest.raises(ValueError, match="no tensor holds all of them"):
         _ = data.images
 
@@ -111,7 +106,7 @@ def test_random_transforms_follow_the_seed_and_not_the_workers(make_trainer, tin
         return DataLoader(items, batch_size=3, num_workers=num_workers)
 
     whole = trained(make_trainer, data(0))
-    assert_same(whole, trained(make_trainer, data(2)))
+    assert_same_networks(whole, trained(make_trainer, data(2)))
     cut = make_trainer(dequantize=True, label_distribution="paired", callbacks=[cg.Evaluate(stop_at(2), every=1)])
     cut.fit(data(2), steps=4, batch_size=6)
     cut.save(tmp_path)
@@ -119,7 +114,7 @@ def test_random_transforms_follow_the_seed_and_not_the_workers(make_trainer, tin
     assert resumed.resume(tmp_path)
     assert resumed.state.step == 2
     resumed.fit(data(0), steps=4, batch_size=6)
-    assert_same(whole, resumed)
+    assert_same_networks(whole, resumed)
 
 
 def stop_at(step):
@@ -139,7 +134,7 @@ def test_trainers_together_draw_from_streamed_data_as_if_alone(make_trainer, tin
     together = [make_trainer(seed=seed) for seed in (0, 1)]
     fit_together(together, data, steps=3, batch_size=6)
     for one, other in zip(alone, together, strict=True):
-        assert_same(one, other)
+        assert_same_networks(one, other)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
@@ -188,7 +183,7 @@ def test_float_images_are_scaled_from_the_range_that_they_state(image_range, mak
 @pytest.mark.parametrize(
     ("images", "image_range", "message"),
     [
-        (torch.rand(6, 1, 16, 16), None, r"must state their range, .* image_range=\(0, 1\)"),
+        (torch.rand(6, 1, 16, 16), None, r"need an image_range, .* image_range=\(0, 1\)"),
         (torch.rand(6, 1, 16, 16) * 255, (0, 1), r"must lie in image_range=\(0, 1\), got values in \[.*, 2\d\d\]"),
         (torch.rand(6, 1, 16, 16) - 1, (0, 1), "must lie in image_range"),
         (torch.full((6, 1, 16, 16), torch.nan), (-1, 1), "must lie in image_range"),
@@ -216,7 +211,7 @@ def test_what_is_known_of_the_data_is_not_stated_again(tiny_images):
     labelled = as_labelled(TensorDataset(torch.rand(6, 1, 4, 4), torch.arange(6) % 2), image_range=(0, 1))
     assert as_labelled(labelled) is labelled
     assert as_labelled(tiny_images) is tiny_images
-    with pytest.raises(ValueError, match="have their image_range"):
+    with pytest.raises(ValueError, match="image_range must be None for data from as_labelled"):
         as_labelled(labelled, image_range=(0, 1))
     for data in (labelled, tiny_images):
         with pytest.raises(ValueError, match="has class names"):
@@ -242,7 +237,7 @@ GREY = torch.zeros(1, 16, 16, dtype=torch.uint8)
         ([(GREY, torch.tensor([1]))], r"labels must be integers .*, got a Tensor of shape \(1,\)"),
         ([(GREY, -1), (GREY, 0)], r"labels must lie in \[0, 1\), got values in \[-1, 0\]"),
         ([(GREY, 0), (GREY[:, :8], 0)], r"shape \(1, 16, 16\) .* got \(1, 8, 16\) and torch.uint8 as item 1"),
-        ([(GREY, 0), (GREY.float(), 0)], "must state their range"),
+        ([(GREY, 0), (GREY.float(), 0)], "need an image_range"),
         ([(GREY[0], 0)], r"must have the shape \(C, H, W\), got \(16, 16\) as item 0"),
         ([(GREY.int(), 0)], "must be uint8"),
         ([("a path", 0)], "must be tensors, arrays or PIL images, got a str"),

@@ -6,7 +6,6 @@ import warnings
 
 import pytest
 import torch
-from torch.utils._pytree import tree_flatten
 
 import condgan as cg
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
@@ -14,6 +13,7 @@ from condgan.training import engines, fit_together
 from condgan.training.engines import CudaGraphEngine, Engine, fastest_convolutions, make_engine
 from condgan.training.optimizer import Updater
 from fake_cuda import FakeCuda
+from saved import assert_same, assert_same_networks, saved
 
 
 @pytest.fixture(autouse=True)
@@ -70,35 +70,27 @@ def taped(trainer: cg.Trainer, *, iterations: bool = False) -> cg.Trainer:
     return trainer
 
 
-def assert_same(one: cg.Trainer, other: cg.Trainer):
-    for part in ("generator", "critic", "ema"):
-        for (name, a), b in zip(
-            one._modules()[part].state_dict().items(), other._modules()[part].state_dict().values(), strict=True
-        ):
-            assert torch.equal(a, b), f"{part} {name}"
-
-
 @pytest.mark.parametrize("networks", NETWORKS)
-def test_recorded_updates_give_the_trajectory_of_eager_ones(networks, tiny_images, fake_cuda):
+def test_captured_updates_give_the_trajectory_of_eager_ones(networks, tiny_images, fake_cuda):
     eager, recorded = make_trainer(networks), taped(make_trainer(networks))
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=20, batch_size=4)
-    assert_same(eager, recorded)
+    assert_same_networks(eager, recorded)
     assert eager.read_metrics() == recorded.read_metrics()
     assert fake_cuda.recordings == 3, "critic, critic with the lazy term, generator"
     assert recorded.engine.name == "cuda_graph"
 
 
-def test_batches_of_another_size_are_recorded_anew(tiny_images, fake_cuda):
+def test_batches_of_another_size_are_captured_again(tiny_images, fake_cuda):
     eager, recorded = make_trainer(), taped(make_trainer())
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=12, batch_size=4)
         trainer.fit(tiny_images, steps=24, batch_size=6, generator_batch_size=8)
-    assert_same(eager, recorded)
+    assert_same_networks(eager, recorded)
     assert fake_cuda.recordings == 6
 
 
-def test_a_resumed_run_is_recorded_anew(tmp_path, tiny_images, fake_cuda):
+def test_a_resumed_run_is_captured_again(tmp_path, tiny_images, fake_cuda):
     whole = make_trainer()
     whole.fit(tiny_images, steps=20, batch_size=4)
     stopping = cg.Evaluate(lambda trainer: trainer.request_stop("test") or {}, every=12)
@@ -109,7 +101,7 @@ def test_a_resumed_run_is_recorded_anew(tmp_path, tiny_images, fake_cuda):
         assert resumed.resume(tmp_path)
         resumed.callbacks = ()
         resumed.fit(tiny_images, steps=20, batch_size=4)
-        assert_same(whole, resumed)
+        assert_same_networks(whole, resumed)
 
 
 class ReadsBack(CriticRegularizer):
@@ -118,20 +110,20 @@ class ReadsBack(CriticRegularizer):
 
 
 @old_and_new
-def test_a_term_that_cannot_be_recorded_falls_back_with_one_warning(tiny_images, fake_cuda):
+def test_a_term_that_cannot_be_captured_falls_back_with_one_warning(tiny_images, fake_cuda):
     eager, recorded = (make_trainer(regularizers=[ReadsBack(0.1)]) for _ in range(2))
     taped(recorded)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         recorded.fit(tiny_images, steps=8, batch_size=4)
     assert [str(w.message) for w in caught] == [
-        "training goes on with engine='eager': it cannot be recorded "
+        "training goes on with engine='eager': the update cannot be captured "
         "(CUDA error: operation failed due to a previous error during capture)."
     ]
     assert recorded.engine.name == "eager"
     assert fake_cuda.is_idle, "stream, allocator and generators are out of the recording"
     eager.fit(tiny_images, steps=8, batch_size=4)
-    assert_same(eager, recorded)
+    assert_same_networks(eager, recorded)
 
 
 @pytest.mark.parametrize("lazy", [True, False])
@@ -170,7 +162,7 @@ def test_recording_goes_on_after_a_resume(critic_steps, tmp_path, tiny_images, f
         trainer.fit(tiny_images, steps=12, batch_size=4)
     assert recorded.engine.name == "cuda_graph"
     assert fake_cuda.is_idle
-    assert_same(whole, recorded)
+    assert_same_networks(whole, recorded)
 
 
 class Fails(CriticRegularizer):
@@ -186,9 +178,9 @@ class Fails(CriticRegularizer):
 
 
 @old_and_new
-def test_a_term_that_fails_in_a_recording_leaves_nothing_behind(tiny_images, fake_cuda):
+def test_a_term_that_fails_in_a_capture_leaves_nothing_behind(tiny_images, fake_cuda):
     trainer = taped(make_trainer(regularizers=[Fails(0.1)]))
-    with pytest.warns(UserWarning, match=r"engine='eager': it cannot be recorded \(a bug in a term\)"):
+    with pytest.warns(UserWarning, match=r"engine='eager': the update cannot be captured \(a bug in a term\)"):
         trainer.fit(tiny_images, steps=6, batch_size=4)
     assert fake_cuda.is_idle
 
@@ -208,7 +200,7 @@ def test_what_python_computes_stays_as_it_was(tiny_images, fake_cuda):
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=8, batch_size=4)
     with pytest.raises(AssertionError):
-        assert_same(eager, recorded)
+        assert_same_networks(eager, recorded)
 
 
 class RunningMeanScore(CriticRegularizer):
@@ -234,13 +226,6 @@ def lazy(**options) -> dict:
     return {"regularizers": terms, **options}
 
 
-def assert_all_same(one: cg.Trainer, other: cg.Trainer):
-    first, second = tree_flatten(one._state_dict()), tree_flatten(other._state_dict())
-    assert first[1] == second[1]
-    for a, b in zip(first[0], second[0], strict=True):
-        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
 @pytest.mark.parametrize("networks", NETWORKS)
 @pytest.mark.parametrize(
     ("options", "steps", "kinds"),
@@ -261,7 +246,7 @@ def assert_all_same(one: cg.Trainer, other: cg.Trainer):
     ],
     ids=["lazy terms", "real images and noise", "other distributions"],
 )
-def test_recorded_iterations_give_the_trajectory_of_eager_ones(networks, options, steps, kinds, tiny_images, fake_cuda):
+def test_captured_iterations_give_the_trajectory_of_eager_ones(networks, options, steps, kinds, tiny_images, fake_cuda):
     eager = make_trainer(networks, **copy.deepcopy(options))
     recorded = taped(make_trainer(networks, **copy.deepcopy(options)), iterations=True)
     for trainer in (eager, recorded):
@@ -269,10 +254,10 @@ def test_recorded_iterations_give_the_trajectory_of_eager_ones(networks, options
     assert recorded.engine.name == "cuda_graph_iteration"
     assert fake_cuda.recordings == kinds
     assert eager.read_metrics() == recorded.read_metrics()
-    assert_all_same(eager, recorded)
+    assert_same(saved(eager), saved(recorded))
 
 
-def test_a_run_of_recorded_iterations_resumes_exactly(tmp_path, tiny_images, fake_cuda):
+def test_a_run_of_captured_iterations_resumes_exactly(tmp_path, tiny_images, fake_cuda):
     whole = make_trainer(**lazy())
     whole.fit(tiny_images, steps=40, batch_size=4)
     stopping = cg.Evaluate(lambda trainer: trainer.request_stop("test") or {}, every=27)
@@ -283,32 +268,32 @@ def test_a_run_of_recorded_iterations_resumes_exactly(tmp_path, tiny_images, fak
         assert resumed.resume(tmp_path)
         resumed.callbacks = ()
         resumed.fit(tiny_images, steps=40, batch_size=4)
-        assert_all_same(whole, resumed)
+        assert_same(saved(whole), saved(resumed))
     assert cut.engine.name == "cuda_graph_iteration"
 
 
-def test_recorded_iterations_of_several_trainers_take_turns(tiny_images, fake_cuda):
+def test_captured_iterations_of_several_trainers_take_turns(tiny_images, fake_cuda):
     eager = make_trainer()
     eager.fit(tiny_images, steps=15, batch_size=4)
     together = [taped(make_trainer(), iterations=True) for _ in range(2)]
     fit_together(together, tiny_images, steps=15, batch_size=4)
     for recorded in together:
         assert recorded.engine.name == "cuda_graph_iteration"
-        assert_all_same(eager, recorded)
+        assert_same(saved(eager), saved(recorded))
 
 
-def test_iterations_are_recorded_anew_for_each_call_of_fit(tiny_images, fake_cuda):
+def test_iterations_are_captured_again_for_each_call_of_fit(tiny_images, fake_cuda):
     """They hold on to the places of the images and of the distributions that they draw from."""
     eager, recorded = make_trainer(), taped(make_trainer(), iterations=True)
     for trainer in (eager, recorded):
         trainer.fit(tiny_images, steps=15, batch_size=4)
         trainer.fit(tiny_images, steps=30, batch_size=6, generator_batch_size=8)
-    assert_all_same(eager, recorded)
+    assert_same(saved(eager), saved(recorded))
     assert recorded.engine.name == "cuda_graph_iteration"
     assert fake_cuda.recordings == 6
 
 
-def test_recorded_iterations_find_the_first_bad_step(tiny_images, fake_cuda):
+def test_captured_iterations_find_the_first_bad_step(tiny_images, fake_cuda):
     class Explode(cg.Callback):
         def on_step_end(self, trainer):
             if trainer.state.step == 21:
@@ -328,7 +313,7 @@ class BetweenUpdates(cg.Callback):
 @pytest.mark.parametrize(
     ("options", "fit_options", "reason"),
     [
-        ({"callbacks": [cg.Callback(), BetweenUpdates()]}, {}, "BetweenUpdates wants to be called between the updates"),
+        ({"callbacks": [cg.Callback(), BetweenUpdates()]}, {}, "BetweenUpdates is called between the updates"),
         ({}, {"max_resident_bytes": 0}, r"images that are not on the device .* \(see max_resident_bytes\)"),
     ],
 )
@@ -342,11 +327,11 @@ def test_what_stands_against_whole_iterations_leaves_graphs_of_updates(
     assert len(caught) == 1
     assert fake_cuda.recordings == 3
     assert recorded.engine.name == "cuda_graph"
-    assert_same(eager, recorded)
+    assert_same_networks(eager, recorded)
 
 
 @old_and_new
-def test_an_iteration_that_cannot_be_recorded_falls_back_step_by_step(tiny_images, fake_cuda):
+def test_an_iteration_that_cannot_be_captured_falls_back_step_by_step(tiny_images, fake_cuda):
     eager, recorded = make_trainer(regularizers=[ReadsBack(0.1)]), make_trainer(regularizers=[ReadsBack(0.1)])
     taped(recorded, iterations=True)
     with pytest.warns(UserWarning, match="goes on with engine=") as caught:
@@ -354,7 +339,7 @@ def test_an_iteration_that_cannot_be_recorded_falls_back_step_by_step(tiny_image
     assert [str(w.message).split("'")[1] for w in caught] == ["cuda_graph", "eager"]
     assert fake_cuda.is_idle
     eager.fit(tiny_images, steps=12, batch_size=4)
-    assert_all_same(eager, recorded)
+    assert_same(saved(eager), saved(recorded))
 
 
 def test_a_source_of_draws_that_a_recording_does_not_know_is_left_usable(tiny_images, fake_cuda):
@@ -362,10 +347,10 @@ def test_a_source_of_draws_that_a_recording_does_not_know_is_left_usable(tiny_im
     eager, recorded = make_trainer(), make_trainer()
     recorded.engine = CudaGraphEngine(torch.device("cuda", 0), iterations=True)
     eager.fit(tiny_images, steps=12, batch_size=4)
-    with pytest.warns(UserWarning, match=r"'cuda_graph': it cannot be recorded \(Attempt to increase offset"):
+    with pytest.warns(UserWarning, match=r"'cuda_graph': the update cannot be captured \(Attempt to increase offset"):
         recorded.fit(tiny_images, steps=12, batch_size=4)
     assert recorded.engine.name == "cuda_graph"
-    assert_all_same(eager, recorded)
+    assert_same(saved(eager), saved(recorded))
 
 
 def test_auto_is_eager_on_the_cpu():
@@ -380,10 +365,10 @@ def test_cuda_graphs_without_cuda_fall_back(name):
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda_graph", "cuda_graph_iteration"])
-def test_an_optimizer_that_cannot_be_recorded_runs_eagerly_and_says_so_once(name):
+def test_an_optimizer_that_cannot_be_captured_runs_eagerly_and_says_so_once(name):
     weight = torch.nn.Linear(2, 1)
     plain = Updater("critic", weight, lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
-    with pytest.warns(UserWarning, match="'eager': steps of SGD cannot be recorded, it has no option") as caught:
+    with pytest.warns(UserWarning, match="'eager': steps of SGD cannot be captured: it has no option") as caught:
         engine = make_engine(name, torch.device("cuda"), obstacle=plain.obstacle_to_graphs)
     assert len(caught) == 1
     assert engine.name == "eager"
@@ -393,7 +378,7 @@ def test_an_optimizer_that_cannot_be_recorded_runs_eagerly_and_says_so_once(name
 
 
 def test_an_unknown_engine_is_refused():
-    with pytest.raises(ValueError, match=r"must be one of 'auto', .*'cuda_graph_iteration', got 'fast'"):
+    with pytest.raises(ValueError, match=r"engine must be among auto, .*cuda_graph_iteration, .*got 'fast'"):
         make_trainer(engine="fast")
 
 

@@ -11,6 +11,7 @@ from torch import nn
 import condgan as cg
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.training import Callback, fit_together
+from saved import assert_same, saved
 
 
 class Recorder(Callback):
@@ -55,27 +56,6 @@ class FakeMagnitude(GeneratorRegularizer):
         return batch.x_fake.square().mean()
 
 
-def assert_same(one, other, path="state"):
-    """Equal bit for bit: tensors, numbers and whatever holds them."""
-    assert type(one) is type(other), path
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert list(one) == list(other), path
-        for key in one:
-            assert_same(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for i, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f"{path}[{i}]")
-    else:
-        assert one == other or (one != one and other != other), path
-
-
-def everything(trainer: cg.Trainer) -> dict:
-    return trainer._state_dict()
-
-
 RICH = {
     "critic_steps": 2,
     "schedule": "linear",
@@ -95,9 +75,9 @@ def test_the_same_seed_twice_is_bit_equal(make_trainer, tiny_images):
     for trainer in (first, again, other):
         torch.rand(3)
         trainer.fit(tiny_images, steps=4, batch_size=6)
-    assert_same(everything(first), everything(again))
+    assert_same(saved(first), saved(again))
     with pytest.raises(AssertionError):
-        assert_same(everything(first)["generator"], everything(other)["generator"])
+        assert_same(saved(first)["generator"], saved(other)["generator"])
 
 
 def test_dropout_draws_from_states_of_the_trainer(make_trainer, tiny_images):
@@ -135,7 +115,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(make_trainer, tiny_images, t
     assert resumed.resume(tmp_path / "run")
     torch.rand(7)
     resumed.fit(tiny_images, steps=6, batch_size=6, max_resident_bytes=max_resident_bytes)
-    assert_same(everything(whole), everything(resumed))
+    assert_same(saved(whole), saved(resumed))
     assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "cut.csv").read_bytes()
     assert (tmp_path / "whole.jsonl").read_bytes() == (tmp_path / "cut.jsonl").read_bytes()
     assert torch.equal(whole.sample([0, 1, 2]), resumed.sample([0, 1, 2]))
@@ -199,9 +179,9 @@ def test_steps_are_the_total(make_trainer, tiny_images):
     trainer = make_trainer(callbacks=[recorder], critic_steps=2)
     state = trainer.fit(tiny_images, steps=3, batch_size=6)
     assert (state.step, state.images_seen, state.total_steps) == (3, 36, 3)
-    weights = everything(trainer)
+    weights = saved(trainer)
     assert trainer.fit(tiny_images, steps=3, batch_size=6).step == 3
-    assert_same(everything(trainer), weights)
+    assert_same(saved(trainer), weights)
     assert trainer.fit(tiny_images, steps=4, batch_size=6).step == 4
     assert recorder.calls[:5] == [
         ("on_fit_start", 0),
@@ -226,8 +206,10 @@ class Rates(Callback):
         self.rates = []
 
     def on_step_end(self, trainer):
-        optimizers = [updater.optimizer for updater in trainer._updaters.values()]
-        self.rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in optimizers))
+        content = saved(trainer)
+        self.rates.append(
+            tuple(content[f"{role}_optimizer"]["param_groups"][0]["lr"] for role in ("generator", "critic"))
+        )
 
 
 @pytest.mark.parametrize(
@@ -315,11 +297,11 @@ def test_a_torn_checkpoint_is_passed_over(make_trainer, tiny_images, tmp_path):
     newest = tmp_path / "checkpoint-000000004.pt"
     newest.write_bytes(newest.read_bytes()[:5000])
     resumed = make_trainer(callbacks=[cg.Checkpoint(tmp_path, every=1, keep=1)])
-    with pytest.warns(UserWarning, match=r"passing over .*000000004\.pt"):
+    with pytest.warns(UserWarning, match=r"skipping .*000000004\.pt"):
         assert resumed.resume(tmp_path)
     assert resumed.state.step == 2
     resumed.fit(tiny_images, steps=4, batch_size=6)
-    assert_same(everything(trainer)["ema"], everything(resumed)["ema"])
+    assert_same(saved(trainer)["ema"], saved(resumed)["ema"])
     assert make_trainer().resume(tmp_path)
 
 
@@ -339,7 +321,7 @@ def test_resume_without_checkpoints_is_false(make_trainer, tmp_path):
         ),
         (
             {"label_distribution": cg.Tempered(0.5), "precision": "bf16"},
-            "label_distribution was 'uniform' and is 'Tempered(exponent=0.5)'; precision was 'fp32' and is 'bf16'.",
+            "label_distribution was 'balanced' and is 'Tempered(exponent=0.5)'; precision was 'fp32' and is 'bf16'.",
         ),
         ({"regularizers": [FakeMagnitude(1.0)]}, "regularizers was [] and is"),
     ],
@@ -386,7 +368,7 @@ def test_save_within_a_step_is_refused(make_trainer, tiny_images, tmp_path):
         def on_critic_step_end(self, trainer):
             trainer.save(tmp_path)
 
-    with pytest.raises(RuntimeError, match="between steps"):
+    with pytest.raises(RuntimeError, match="within a step"):
         make_trainer(callbacks=[Impatient()]).fit(tiny_images, steps=1, batch_size=6)
 
 
@@ -405,7 +387,7 @@ def test_an_interrupt_within_a_step_leaves_the_checkpoints_as_they_were(make_tra
     resumed.resume(tmp_path)
     assert resumed.state.step == 2
     resumed.fit(tiny_images, steps=4, batch_size=6)
-    assert_same(everything(whole)["critic"], everything(resumed)["critic"])
+    assert_same(saved(whole)["critic"], saved(resumed)["critic"])
 
 
 def test_samples_depend_on_their_seed_alone_and_disturb_nothing(make_trainer, tiny_images):
@@ -417,7 +399,7 @@ def test_samples_depend_on_their_seed_alone_and_disturb_nothing(make_trainer, ti
     for trainer in (quiet, sampled):
         trainer.fit(tiny_images, steps=4, batch_size=6)
     for part in ("generator", "critic", "ema", "rng", "generator_optimizer"):
-        assert_same(everything(quiet)[part], everything(sampled)[part])
+        assert_same(saved(quiet)[part], saved(sampled)[part])
     x = quiet.sample(torch.tensor([2, 0]), seed=3)
     assert x.shape == (2, 1, 16, 16)
     assert torch.equal(x, sampled.sample([2, 0], seed=3))
@@ -559,7 +541,7 @@ def test_a_bar_changes_nothing_that_is_saved(make_trainer, tiny_images, terminal
     shown, silent = make_trainer(), make_trainer()
     shown.fit(tiny_images, steps=3, batch_size=6)
     silent.fit(tiny_images, steps=3, batch_size=6, progress=False)
-    assert_same(everything(shown), everything(silent))
+    assert_same(saved(shown), saved(silent))
 
 
 OPTIMIZERS = {
@@ -583,7 +565,7 @@ def test_a_run_with_an_optimizer_of_the_users_resumes_exactly(name, make_trainer
     cut.save(tmp_path)
     assert resumed.resume(tmp_path)
     resumed.fit(tiny_images, steps=6, batch_size=6)
-    assert_same(everything(whole), everything(resumed))
+    assert_same(saved(whole), saved(resumed))
     start = make_trainer().networks
     for network in ("generator", "critic"):
         pairs = zip(getattr(start, network).parameters(), getattr(whole.networks, network).parameters(), strict=True)
@@ -593,7 +575,7 @@ def test_a_run_with_an_optimizer_of_the_users_resumes_exactly(name, make_trainer
 def test_a_schedule_scales_the_rate_of_each_group(make_trainer, tiny_images):
     trainer = make_trainer(critic_optimizer=OPTIMIZERS["groups"], schedule="linear")
     trainer.fit(tiny_images, steps=4, batch_size=6)
-    rates = [group["lr"] for group in trainer._updaters["critic"].optimizer.param_groups]
+    rates = [group["lr"] for group in saved(trainer)["critic_optimizer"]["param_groups"]]
     assert rates == [pytest.approx(1e-3 / 4), pytest.approx(1e-4 / 4)]
 
 

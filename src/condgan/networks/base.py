@@ -1,4 +1,4 @@
-"""What every generator and critic is: constructor arguments on record, and the contract of its call."""
+"""Base classes of generators and critics: how they are called, saved and rebuilt."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typing_extensions import override
 
+from condgan.files import check_count, check_names
 from condgan.types import CriticOutput, ImageShape
 
 Conditioning = Literal["concatenation", "batch_norm"]
-"""How a generator takes its labels: a class embedding joins the latents, or batch norms have gains by class."""
+"""How a generator uses its labels: by a class embedding concatenated with the latents, or by class-conditional batch
+norms."""
 
 
 class Network(nn.Module):
-    """A module that remembers how it was constructed, so that a folder of weights and JSON can rebuild it."""
+    """A module that records its constructor arguments, so that it can be rebuilt from JSON and weights."""
 
     config: dict[str, Any]
     """Arguments of the outermost constructor, defaults included."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Record the arguments before any `__init__` runs: only the outermost constructor passes here."""
+        """Record the arguments; unlike `__init__`, this is called once, for the outermost class."""
         self = super().__new__(cls)
         self.__dict__["config"] = _bound_arguments(cls, args, kwargs)
         return self
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `model.safetensors` and `config.json` to `folder`, made if missing.
+        """Write `model.safetensors` and `config.json` to `folder`, which is made if missing.
 
         Returns:
             The folder.
@@ -68,7 +70,7 @@ class Network(nn.Module):
     def from_pretrained(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> Self:
         """Rebuild a network from a folder that `save_pretrained` wrote, in evaluation mode and the default dtype.
 
-        The class is the one this method is called on; the file's record of it is compared, never imported.
+        The class is the one that this method is called on; the name in the file is compared with it, never imported.
 
         Raises:
             FileNotFoundError: If the folder lacks `config.json` or `model.safetensors`.
@@ -112,7 +114,7 @@ class Generator(Network):
     def __init__(self, *, latent_dim: int, num_classes: int | None, image_shape: tuple[int, ...]) -> None:
         super().__init__()
         _check_classes_and_shape(num_classes, image_shape)
-        check_positive(latent_dim=latent_dim)
+        check_count("latent_dim", latent_dim)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.image_shape = tuple(image_shape)
@@ -127,7 +129,7 @@ class Generator(Network):
 
 
 class Critic(Network):
-    r"""Base of critics: features once, heads on top. Subclass it and define `features`, not `forward`.
+    r"""Base of critics: shared features with heads on top. Subclass it and define `features`, not `forward`.
 
     The score head is linear, $D(x) = w^\top h(x) + b$; mixins add to the score or to the output with
     `super().heads(h, y)._replace(...)`, and make their parameters in `make_heads`.
@@ -165,7 +167,7 @@ class Critic(Network):
     def __init__(self, *, feature_dim: int, num_classes: int | None, image_shape: tuple[int, ...]) -> None:
         super().__init__()
         _check_classes_and_shape(num_classes, image_shape)
-        check_positive(feature_dim=feature_dim)
+        check_count("feature_dim", feature_dim)
         self.feature_dim = feature_dim
         self.num_classes = num_classes
         self.image_shape = tuple(image_shape)
@@ -194,7 +196,7 @@ class Critic(Network):
 
 @contextmanager
 def seeded_weights(seed: int = 0) -> Iterator[None]:
-    """Draw the weights of networks that are made inside from a seed, and leave the default generator as it was.
+    """Draw the initial weights of networks made inside from a seed, without advancing the default generator.
 
     Args:
         seed: Seed of the CPU's default generator; accelerators are not touched, unlike by `torch.manual_seed`.
@@ -212,22 +214,11 @@ def seeded_weights(seed: int = 0) -> Iterator[None]:
         yield
 
 
-def check_positive(**sizes: int) -> None:
-    """Check that sizes are positive.
-
-    Raises:
-        ValueError: If one is not; the message has its name.
-    """
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}.")
-
-
 def channels_and_sides(image_shape: ImageShape) -> ImageShape:
     """Return channels, height and width.
 
     Raises:
-        ValueError: If the shape has not three entries.
+        ValueError: If the shape does not have three entries.
     """
     if len(image_shape) != 3:
         raise ValueError(f"image_shape must be (C, H, W), got {tuple(image_shape)}. Greyscale images have C = 1.")
@@ -235,25 +226,20 @@ def channels_and_sides(image_shape: ImageShape) -> ImageShape:
 
 
 def conditional_classes(conditioning: Conditioning, num_classes: int | None) -> tuple[int | None, int | None]:
-    """Return the classes of the concatenated embedding and those of the batch norms: one has them, one has None.
+    """Return `num_classes` of the concatenated embedding and of the batch norms; it is None for one of them.
 
     Raises:
-        ValueError: If `conditioning` is neither of the two.
+        ValueError: If `conditioning` is unknown.
     """
-    ways: dict[str, tuple[int | None, int | None]] = {
-        "concatenation": (num_classes, None),
-        "batch_norm": (None, num_classes),
-    }
-    if conditioning not in ways:
-        raise ValueError(f"conditioning must be one of {sorted(ways)}, got {conditioning!r}.")
-    return ways[conditioning]
+    check_names("conditioning", [conditioning], get_args(Conditioning))
+    return (num_classes, None) if conditioning == "concatenation" else (None, num_classes)
 
 
 def _bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     try:
         bound = inspect.signature(cls).bind(*args, **kwargs)
     except TypeError:
-        return {}  # a copy, whose state follows; or the constructor is about to raise a better error itself
+        return {}  # copy.copy passes no arguments, and sets the state later; otherwise __init__ raises a better error
     bound.apply_defaults()
     arguments = dict(bound.arguments)
     for name, parameter in bound.signature.parameters.items():

@@ -1,4 +1,4 @@
-"""DCGAN-style networks: the small and fast ones."""
+"""Small and fast networks in the style of DCGAN."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import override
 
+from condgan.files import check_count
 from condgan.networks.base import (
     Conditioning,
     Critic,
     Generator,
     channels_and_sides,
-    check_positive,
     conditional_classes,
 )
 from condgan.networks.heads import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
@@ -30,14 +30,14 @@ class DCGANGenerator(Generator):
     """A stack of up-sampling blocks with batch norm and ReLU, tanh at the end.
 
     Deviation from the paper: nearest-neighbour resizing and 3x3 convolutions instead of transposed ones, which leave
-    a checkerboard; so any height and width from 16 up is reached.
+    a checkerboard. So the image may have any height and width of at least 16.
 
     Args:
         latent_dim: Latent features Z.
         num_classes: Classes K, or None for an unconditional generator.
         image_shape: `(C, H, W)`; any C, H and W at least 16.
         base_channels: Channels of the last hidden map; they double towards the smallest map, eightfold at most.
-        conditioning: `"concatenation"` of a class embedding with `z`, or `"batch_norm"` with gains by class.
+        conditioning: `"concatenation"` of a class embedding with `z`, or class-conditional `"batch_norm"`.
         embed_dim: Features of the concatenated class embedding.
 
     Shape:
@@ -66,7 +66,8 @@ class DCGANGenerator(Generator):
         embed_dim: int = 32,
     ) -> None:
         super().__init__(latent_dim=latent_dim, num_classes=num_classes, image_shape=image_shape)
-        check_positive(base_channels=base_channels, embed_dim=embed_dim)
+        check_count("base_channels", base_channels)
+        check_count("embed_dim", embed_dim)
         concatenated, normed = conditional_classes(conditioning, num_classes)
         norm = partial(ConditionalBatchNorm2d, num_classes=normed)
         channels, height, width = channels_and_sides(image_shape)
@@ -100,8 +101,8 @@ class DCGANCritic(Critic):
         num_classes: Classes K, or None without classes.
         image_shape: `(C, H, W)`; any C, H and W at least 16.
         base_channels: Channels of the first map; they double to the smallest map, eightfold at most.
-        batch_norm: Normalize over the batch, as DCGAN and ACGAN do. Never under a gradient penalty, which is defined
-            for each sample alone; penalties refuse it.
+        batch_norm: Normalize over the batch, as DCGAN and ACGAN do. Gradient penalties refuse it, because they are
+            defined for each sample alone.
         spectral_norm: Divide each weight by its largest singular value.
         dropout: Probability of dropping a feature after each block.
 
@@ -130,7 +131,7 @@ class DCGANCritic(Critic):
         spectral_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
-        check_positive(base_channels=base_channels)
+        check_count("base_channels", base_channels)
         channels, height, width = channels_and_sides(image_shape)
         stages = len(pyramid(height, width)) - 1
         widths = [base_channels * min(8, 2**i) for i in range(stages)]
@@ -159,7 +160,7 @@ class ProjectionDCGANCritic(ProjectionMixin, DCGANCritic):
 
 
 class ConcatenationDCGANCritic(ConcatenationMixin, DCGANCritic):
-    """A `DCGANCritic` that joins features and label in one layer (Mirza and Osindero 2014, arXiv:1411.1784)."""
+    """A `DCGANCritic` that combines features and label in one layer (Mirza and Osindero 2014, arXiv:1411.1784)."""
 
 
 def init_normal(module: nn.Module) -> None:

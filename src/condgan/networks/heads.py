@@ -63,10 +63,10 @@ class ProjectionMixin(Critic):
 
 
 class ConcatenationMixin(Critic):
-    r"""Scores features and label jointly: $D(x, y) \mathrel{+}= u^\top \max(0, V [h(x); e_y])$.
+    r"""Adds a joint score of features and label: $D(x, y) \mathrel{+}= u^\top \max(0, V [h(x); e_y])$.
 
-    Mirza and Osindero join the hidden representations of image and label in one further layer; theirs are maxout
-    units, here ReLU.
+    Mirza and Osindero combine the hidden representations of image and label in one further layer. They use maxout
+    units, here it is ReLU.
 
     Raises:
         ValueError: If the critic has no classes, or is called without labels.

@@ -1,4 +1,4 @@
-"""Residual networks in the style of WGAN-GP, SNGAN and BigGAN: the ones for quality."""
+"""Residual networks in the style of WGAN-GP, SNGAN and BigGAN: larger and slower than those of DCGAN."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from typing_extensions import override
 
+from condgan.files import check_count
 from condgan.networks.base import (
     Conditioning,
     Critic,
     Generator,
     channels_and_sides,
-    check_positive,
     conditional_classes,
 )
 from condgan.networks.heads import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
@@ -35,7 +35,7 @@ class ResNetGenerator(Generator):
         num_classes: Classes K, or None for an unconditional generator.
         image_shape: `(C, H, W)`; any C, H and W at least 16.
         base_channels: Channels of the largest map; they double towards the smallest, eightfold at most.
-        conditioning: `"batch_norm"` with gains by class, or `"concatenation"` of a class embedding with `z`.
+        conditioning: Class-conditional `"batch_norm"`, or `"concatenation"` of a class embedding with `z`.
         embed_dim: Features of the concatenated class embedding.
         attention_at: Shorter side of the feature map after which self-attention is put, or None for none.
 
@@ -66,7 +66,8 @@ class ResNetGenerator(Generator):
         attention_at: int | None = None,
     ) -> None:
         super().__init__(latent_dim=latent_dim, num_classes=num_classes, image_shape=image_shape)
-        check_positive(base_channels=base_channels, embed_dim=embed_dim)
+        check_count("base_channels", base_channels)
+        check_count("embed_dim", embed_dim)
         concatenated, normed = conditional_classes(conditioning, num_classes)
         norm = partial(ConditionalBatchNorm2d, num_classes=normed)
         channels, height, width = channels_and_sides(image_shape)
@@ -97,9 +98,9 @@ class ResNetGenerator(Generator):
 
 
 class ResNetCritic(Critic):
-    """Residual blocks with average pooling, without normalization over the batch; the last map is summed over places.
+    """Residual blocks with average pooling, without normalization over the batch; the last map is summed over pixels.
 
-    Sum pooling, not mean: under spectral norm or a gradient penalty the mean leaves the heads too small a range to
+    A sum, not a mean: under spectral norm or a gradient penalty the range of the mean is too small for the heads to
     learn from.
 
     Args:
@@ -133,7 +134,7 @@ class ResNetCritic(Critic):
         spectral_norm: bool = False,
         attention_at: int | None = None,
     ) -> None:
-        check_positive(base_channels=base_channels)
+        check_count("base_channels", base_channels)
         channels, height, width = channels_and_sides(image_shape)
         sizes = pyramid(height, width)
         widths = [channels] + [base_channels * min(8, 2**i) for i in range(len(sizes) - 1)]
@@ -164,11 +165,11 @@ class ProjectionResNetCritic(ProjectionMixin, ResNetCritic):
 
 
 class ConcatenationResNetCritic(ConcatenationMixin, ResNetCritic):
-    """A `ResNetCritic` that joins features and label in one layer (Mirza and Osindero 2014, arXiv:1411.1784)."""
+    """A `ResNetCritic` that combines features and label in one layer (Mirza and Osindero 2014, arXiv:1411.1784)."""
 
 
 def attention_index(side: int | None, sizes: list[Size]) -> int | None:
-    """Return the place in `sizes` whose shorter side is `side`, or None for none.
+    """Return the index in `sizes` of the map whose shorter side is `side`; None if `side` is None.
 
     Raises:
         ValueError: If no size has that side.

@@ -1,11 +1,11 @@
-"""Piecewise-linear layers without the zero half of their second derivative.
+"""Piecewise-linear layers whose second derivative is absent instead of a tensor of zeros.
 
 The second derivative of a leaky ReLU or an average pool with respect to its input is zero, and PyTorch returns it as a
-tensor of zeros. A gradient penalty then sends these zeros back through every convolution below: about a third of its
-cost is multiplication by zero. The functions here pass nothing on instead of zeros, which autograd prunes, and give
-exactly the same gradients of every order.
+tensor of zeros. A gradient penalty then propagates these zeros back through every earlier convolution: about a third of
+its cost is multiplication by zero. The functions here return None instead of zeros, so that autograd skips these paths.
+The gradients of every order are exactly the same.
 
-Under a compiler, an export, a trace or a functorch transform the plain formula takes over.
+Under a compiler, an export, a trace or a functorch transform the plain formula is used.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def avg_pool2d(x: Tensor) -> Tensor:
         - `x`: `(N, C, H, W)`. Output: `(N, C, ceil(H / 2), ceil(W / 2))`.
     """
     if is_transformed():
-        # Compiled second derivatives of ceil_mode are wrong at odd edges (torch 2.15); an edge met twice has its mean.
+        # Compiled second derivatives of ceil_mode are wrong at odd edges (torch 2.15). A repeated edge keeps the mean.
         height, width = x.shape[-2:]
         x = torch.cat([x, x[..., -1:, :]], -2) if height % 2 else x
         x = torch.cat([x, x[..., -1:]], -1) if width % 2 else x

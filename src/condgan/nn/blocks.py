@@ -17,9 +17,9 @@ NormFactory = Callable[[int], ConditionalBatchNorm2d]
 
 
 def pyramid(height: int, width: int, *, base: int = 4) -> list[Size]:
-    """Return the sizes of feature maps from the smallest to the image, each about twice the one before.
+    """Return the sizes of feature maps from the smallest to the image, each about twice the previous one.
 
-    Halving (rounded up) goes on while the shorter side stays at least `base`.
+    Sides are halved (rounded up) as long as the shorter one stays at least `base`.
 
     Raises:
         ValueError: If a side is shorter than 16.
@@ -41,8 +41,8 @@ def pyramid(height: int, width: int, *, base: int = 4) -> list[Size]:
 class UpBlock(nn.Module):
     """Nearest-neighbour up-sampling, 3x3 convolution, (conditional) batch norm, ReLU.
 
-    Resizing before an ordinary convolution leaves no checkerboard, which transposed convolutions do (Odena et al.
-    2016, distill.pub/2016/deconv-checkerboard), and reaches any size.
+    Resizing before an ordinary convolution works for any size, and leaves no checkerboard, unlike transposed
+    convolutions (Odena et al. 2016, distill.pub/2016/deconv-checkerboard).
 
     Args:
         in_channels: Channels of the input.
@@ -96,7 +96,7 @@ class DownBlock(nn.Module):
 class UpResidualBlock(nn.Module):
     """Pre-activation residual block that enlarges: norm, ReLU, up-sample, conv, norm, ReLU, conv, plus the shortcut.
 
-    The convolutions have no bias: the norms after them, and the one after the last block, would remove it.
+    The convolutions have no bias: the norm after each, or the one after the last block, would cancel it.
 
     Args:
         in_channels: Channels of the input.
@@ -134,7 +134,7 @@ class DownResidualBlock(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        first: Whether the input is the image itself, which no activation may cut.
+        first: Whether the input is the image itself, which no activation may clip.
 
     Shape:
         - `x`: `(N, in_channels, H, W)`. Output: `(N, out_channels, ceil(H / 2), ceil(W / 2))`.

@@ -2,20 +2,20 @@ r"""Convolutions whose second derivative computes weight gradients as weight gra
 
 A gradient penalty differentiates the input gradient $X(g, w)$ of each convolution, and for $\partial L / \partial w$
 PyTorch then runs a forward convolution whose kernel is a whole feature map, which kernel libraries are not optimized
-for. It is a weight gradient like any other. With the bilinear convolution $F(x, w)$ and its derivatives
+for. But it is a weight gradient like any other. With the bilinear convolution $F(x, w)$ and its derivatives
 
 $$ \langle F(x, w), g \rangle = \langle x, X(g, w) \rangle = \langle w, W(g, x) \rangle, $$
 
-the derivatives of each of the three are the other two, so that derivatives of every order are made of three kernels
-that are tuned: forward, input gradient, weight gradient. They are exact.
+the derivatives of each of the three are the other two, so that derivatives of every order consist of three optimized
+kernels: forward, input gradient, weight gradient. They are exact.
 
-`torch.compile`, `torch.export`, tracing and functorch transforms get PyTorch's own convolution.
+Under `torch.compile`, `torch.export`, tracing and functorch transforms PyTorch's own convolution is used.
 
 Up-sampling and pooling are fused with a convolution. Both resizings are linear and work on blocks of two by two
-positions, so that they can be done to the weights instead of the maps: a 3x3 convolution becomes a 4x4 one of stride
-two, which computes the same function with 16 multiplications where there were 36, and the large map in between is
-never made. Progressive growing has this as "fused scale" (Karras et al. 2018, arXiv:1710.10196, in the code). Maps
-that are pooled at odd sides, or not exactly doubled, are resized and convolved one after the other.
+positions, so that they can be applied to the weights instead of the maps: a 3x3 convolution becomes a 4x4 one of stride
+two, which computes the same function with 16 multiplications instead of 36 and never makes the large map in between.
+Progressive growing calls this "fused scale" (Karras et al. 2018, arXiv:1710.10196, in the code). Where sides are odd or
+not exactly doubled, resizing and convolution are separate.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ Size = tuple[int, int]
 class Conv2d(nn.Conv2d):
     r"""A `torch.nn.Conv2d` for critics under a second-order penalty: see `conv2d`.
 
-    Arguments, parameters and state are those of `torch.nn.Conv2d`. Any other padding than a number of
-    zeros falls back to PyTorch's convolution.
+    Arguments, parameters and state are those of `torch.nn.Conv2d`. With padding other than a number of
+    zeros it is PyTorch's convolution.
 
     Shape:
         - `input`: `(N, C, H, W)`. Output: `(N, out_channels, *, *)`.
@@ -68,17 +68,17 @@ def conv2d(
 
     $$ \mathrm{out}_{n, o} = b_o + \sum_c w_{o, c} \star x_{n, c} $$
 
-    The same function as `torch.nn.functional.conv2d`, with the same derivatives of every order. Where it would not pay
-    it is PyTorch's own: see `pays`.
+    The same function as `torch.nn.functional.conv2d`, with the same derivatives of every order. PyTorch's own is used
+    where it is faster: see `pays`.
 
     Args:
         x: Feature maps.
         weight: Kernels.
-        bias: One number an output channel, or None.
+        bias: One number per output channel, or None.
         stride: Step of the kernels.
         padding: Zeros at each border; as a string, see `torch.nn.functional.conv2d`.
         dilation: Distance between the kernels' elements.
-        groups: Groups of channels that do not see each other.
+        groups: Groups of channels, each convolved on its own.
 
     Shape:
         - `x`: `(N, C, H, W)`; `weight`: `(O, C / groups, h, w)`; `bias`: `(O,)`. Returns: `(N, O, *, *)`.
@@ -90,18 +90,18 @@ def conv2d(
         >>> conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))
         tensor([[[[9.]]]])
     """
-    if isinstance(padding, str) or not _takes_over(x, weight, bias, stride):
+    if isinstance(padding, str) or not _has_own_derivatives(x, weight, bias, stride):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     geometry = _Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
     return _convolve(_autocast(x), _autocast(weight), None if bias is None else _autocast(bias), geometry)
 
 
 def pays(x: Tensor, weight: Tensor, stride: Pair = 1) -> bool:
-    """Return whether the weight-gradient kernel is taken: a fixed rule, nothing is timed at run time.
+    """Return whether the weight-gradient kernel is used: a fixed rule, nothing is timed at run time.
 
-    On the CPU it is taken if the output map has at least four times as many positions as the kernel: in smaller maps
-    PyTorch's convolution with a kernel of the map's size is an ordinary one. Elsewhere it is taken to be always: on
-    CUDA nothing has been measured yet.
+    On the CPU it is used if the output map has at least four times as many positions as the kernel: for smaller maps
+    PyTorch's convolution with a kernel of the map's size is an ordinary one. Elsewhere it is always used: on CUDA
+    nothing has been measured yet.
 
     Shape:
         - `x`: `(N, C, H, W)`; `weight`: `(O, *, h, w)`.
@@ -113,7 +113,7 @@ def pays(x: Tensor, weight: Tensor, stride: Pair = 1) -> bool:
 def upsample(x: Tensor, size: Size) -> Tensor:
     """Enlarge feature maps to `size` by nearest-neighbour interpolation, in their own type.
 
-    Autocast on the CPU would do it in float32, and copying from one type to the other costs more than the enlarging.
+    Autocast on the CPU would use float32, and the conversion costs more than the interpolation.
 
     Shape:
         - `x`: `(N, C, *, *)`. Output: `(N, C, *size)`.
@@ -125,9 +125,9 @@ def upsample(x: Tensor, size: Size) -> Tensor:
 class UpsampleConv2d(nn.Conv2d):
     r"""Nearest-neighbour up-sampling to `size`, then a 3x3 convolution.
 
-    For twice the sides it is the transposed convolution of stride two with the flipped kernel
-    $\tilde w = w * \begin{pmatrix} 1 & 1 \\ 1 & 1 \end{pmatrix}$. Unlike one whose weights are free, it leaves no
-    checkerboard.
+    Where the sides are doubled this is the transposed convolution of stride two with the flipped kernel
+    $\tilde w = w * \begin{pmatrix} 1 & 1 \\ 1 & 1 \end{pmatrix}$. Unlike a transposed convolution with free weights
+    it leaves no checkerboard.
 
     Args:
         in_channels: Channels of the input.
@@ -155,7 +155,7 @@ class UpsampleConv2d(nn.Conv2d):
 class ConvPool2d(Conv2d):
     r"""A 3x3 convolution, then 2x2 average pooling (smaller windows at odd edges), for critics under a penalty.
 
-    For even sides it is the convolution of stride two with the kernel
+    For even sides this is the convolution of stride two with the kernel
     $\tilde w = \tfrac14 w * \begin{pmatrix} 1 & 1 \\ 1 & 1 \end{pmatrix}$.
 
     Args:
@@ -193,7 +193,7 @@ class _Geometry(NamedTuple):
         return torch.convolution(x, weight, bias, self.stride, self.padding, self.dilation, False, [0, 0], self.groups)
 
     def backward(self, gradient: Tensor, x: Tensor, weight: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of input, weight and bias, as far as `mask` wants them."""
+        """Return the gradients of input, weight and bias where `mask` is True."""
         gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward.default(
             gradient,
             x,
@@ -215,16 +215,16 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometr
         out = geometry.forward(x, weight, bias)
     if not _is_differentiated(x, weight, bias):
         return out
-    # Weight and bias have a node of their own, which autograd runs only if somebody asks for their gradients: the first
-    # gradient of a penalty, and a generator's step, do not. Tensors in tuples are hidden from autograd: an edge from
-    # that node to `x` would have it run for the gradient of `x`.
+    # Weight and bias have a node of their own, which autograd runs only if their gradients are requested: the first
+    # gradient of a penalty, and a generator step, do not need them. Tensors in tuples are hidden from autograd: with an
+    # edge from that node to `x`, it would also run for the gradient of `x`.
     deferred = _Parameters.apply(weight, bias, (x, out), geometry)
     convolved: Tensor = _Convolution.apply(x, deferred, (weight, out), geometry)
     return convolved
 
 
 class _Parameters(torch.autograd.Function):
-    """Stands for weight and bias in the graph of a convolution: takes its output's gradient, returns theirs."""
+    """Represents weight and bias in the graph of a convolution: maps the output's gradient to theirs."""
 
     @staticmethod
     def forward(
@@ -252,7 +252,7 @@ class _Parameters(torch.autograd.Function):
 
 
 class _Convolution(torch.autograd.Function):
-    """$F(x, w)$, computed before; the gradient that it passes on for weight and bias is its output's."""
+    """$F(x, w)$, computed beforehand; it passes its output's gradient on to `_Parameters`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, deferred: Tensor, hidden: tuple[Tensor, Tensor], geometry: _Geometry) -> Tensor:
@@ -322,7 +322,7 @@ class _WeightGradient(torch.autograd.Function):
         return to_gradient, to_x, None, None
 
 
-def _takes_over(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> bool:
+def _has_own_derivatives(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> bool:
     return (
         not is_transformed()
         and _is_differentiated(x, weight, bias)
@@ -337,7 +337,7 @@ def _is_differentiated(*tensors: Tensor | None) -> bool:
 
 
 def _autocast(tensor: Tensor) -> Tensor:
-    """Convert as autocast does for a convolution, which it cannot see inside a custom function."""
+    """Convert as autocast does for a convolution: it does not act inside a custom function."""
     device = tensor.device.type
     if tensor.is_meta or tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
         return tensor
@@ -349,8 +349,8 @@ def _pair(value: Pair) -> list[int]:
 
 
 def _doubling_kernel(weight: Tensor) -> Tensor:
-    # The channels of the output are made the last in memory: from any other layout libraries convert a transposed
-    # kernel slowly, at small maps for longer than the convolution takes.
+    # The output channels come last in memory: from any other layout libraries convert a transposed kernel slowly, for
+    # small maps in more time than the convolution itself takes.
     rows = weight.permute(0, 2, 3, 1).flatten(1).t().contiguous().unflatten(0, (3, 3, weight.shape[1]))
     first, middle, last = rows.unbind(0)
     columns = torch.stack([last, middle + last, first + middle, first])

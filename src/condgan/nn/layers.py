@@ -26,7 +26,7 @@ _synchronize = ContextVar("synchronize", default=True)
 
 @contextmanager
 def without_synchronization() -> Iterator[None]:
-    """Let batch norms use the batch of this process only, so that one process can run a network without the others."""
+    """Let batch norms use the batch of this process alone, so that one process can run a network without the others."""
     token = _synchronize.set(False)
     try:
         yield
@@ -81,7 +81,7 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
         if self.num_classes is None or y is None:
             return normalized
         y = check_labels(y, input)
-        # An embedding refuses negative labels; an index would take them for the last classes.
+        # An embedding raises on negative labels; with indexing they would mean the last classes.
         gain, shift = (F.embedding(y, table).to(normalized.dtype) for table in (self.gain, self.shift))
         return torch.addcmul(shift[:, :, None, None], gain[:, :, None, None], normalized)
 
@@ -89,7 +89,7 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
         wide = precise(x)
         rank, world = dist.get_rank(), dist.get_world_size()
         moments = torch.stack(torch.var_mean(wide, (0, 2, 3), correction=0))
-        # Each process fills its own slot: the variances are joined about the means, where E[x²] - E[x]² would cancel.
+        # Each process fills its own slot, so that variances are combined around the means: E[x²] - E[x]² would cancel.
         filled = torch.stack([moments if r == rank else torch.zeros_like(moments) for r in range(world)])
         slots: Tensor = _AllReduce.apply(filled)
         variances, means = slots.unbind(1)
@@ -109,7 +109,7 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum over all processes, with its derivative: the sum of all processes' gradients."""
+    """The sum over all processes, whose derivative is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -123,12 +123,12 @@ class _AllReduce(torch.autograd.Function):
 
 
 class SelfAttention2d(nn.Module):
-    r"""Self-attention over the places of a feature map, added to it with a learned gain that starts at zero.
+    r"""Self-attention over the positions of a feature map, added to it with a learned gain that starts at zero.
 
     $$ \mathrm{out} = x + \gamma\, W_o\, M(W_v x)\, \mathrm{softmax}\big(M(W_k x)^\top W_q x\big) $$
 
-    $M$ max-pools by two where the map is at least two places high and wide. It is written with plain matrix
-    products because fused attention has no second derivative on every device, and gradient penalties need one.
+    $M$ max-pools by two where the map is at least two pixels high and wide. Attention is written with plain matrix
+    products because the fused one lacks second derivatives on some devices, and gradient penalties need them.
 
     Args:
         channels: Channels C, at least 8.
@@ -169,7 +169,7 @@ class SelfAttention2d(nn.Module):
 
 
 class ConcatenatedEmbedding(nn.Module):
-    r"""Conditioning by concatenation: $[z; e_y]$ with one learned embedding $e_y$ a class.
+    r"""Conditioning by concatenation: $[z; e_y]$ with one learned embedding $e_y$ per class.
 
     Args:
         num_classes: Classes K, or None to return `z` unchanged.
@@ -203,9 +203,9 @@ class ConcatenatedEmbedding(nn.Module):
 def spectral_normalize(module: nn.Module) -> nn.Module:
     r"""Divide every weight matrix of `module` by its largest singular value, in place: $\bar W = W / \sigma(W)$.
 
-    Applies to convolutions, linear layers and embeddings, once each. $\sigma$ is followed by one power iteration
-    each time a weight is read in training mode (inside `torch.nn.utils.parametrize.cached()` once for all reads, as
-    the trainer's steps do).
+    Applies to convolutions, linear layers and embeddings, once each. $\sigma$ is estimated by one power iteration
+    each time a weight is read in training mode (inside `torch.nn.utils.parametrize.cached()`, as in a trainer's steps,
+    once for all reads).
 
     Returns:
         The same module.
@@ -226,7 +226,7 @@ def spectral_normalize(module: nn.Module) -> nn.Module:
 
 
 class _FullPrecisionSpectralNorm(_SpectralNorm):
-    """PyTorch's spectral norm, in the precision of the weight: autocast on CUDA casts products of matrix and vector."""
+    """PyTorch's spectral norm, in the precision of the weight: on CUDA autocast would cast matrix-vector products."""
 
     @override
     def forward(self, weight: Tensor) -> Tensor:
@@ -238,21 +238,21 @@ class _FullPrecisionSpectralNorm(_SpectralNorm):
 def batch_norms(module: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
     """Yield the parts of a module that normalize over the batch, with their names.
 
-    A network that has one computes each output from the whole batch.
+    If there are any, each output depends on the whole batch.
     """
     return ((name, part) for name, part in module.named_modules() if isinstance(part, _BatchNorm))
 
 
 def check_labels(y: Tensor, samples: Tensor) -> Tensor:
-    """Return `y` if it holds one label for each of `samples`.
+    """Return `y` if it has one label per sample.
 
     Raises:
-        ValueError: If its shape is another, which broadcasting would turn into wrong outputs of the right shape.
+        ValueError: If it has another shape, which broadcasting would turn into wrong outputs of the right shape.
     """
-    count = samples.shape[0]  # not `len`, which would tie an exported network to one batch size
+    count = samples.shape[0]  # `len` would fix the batch size of an exported network
     if y.ndim != 1 or y.shape[0] != count:
         hint = " Flatten them: y.squeeze(1)." if tuple(y.shape) == (count, 1) else ""
-        raise ValueError(f"labels must have shape ({count},), one for each sample, got {tuple(y.shape)}.{hint}")
+        raise ValueError(f"labels must have shape ({count},), one per sample, got {tuple(y.shape)}.{hint}")
     return y
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
 from typing_extensions import override
 
-from condgan.images import image_grid, to_uint8
+from condgan.files import check_count, check_names
+from condgan.images import save_sheet, to_uint8
 from condgan.sampling import class_grid
 from condgan.training.checkpoint import newest_step
 from condgan.training.trainer import Callback, Trainer
@@ -21,7 +21,7 @@ class Evaluate(Callback):
     """Calls `fn(trainer)` and puts the numbers it returns into `trainer.state.metrics`.
 
     Args:
-        fn: Returns metrics by name, for instance from `trainer.sample`.
+        fn: Returns metrics by name, for instance of images from `trainer.sample`.
         every: Steps between evaluations.
     """
 
@@ -31,7 +31,7 @@ class Evaluate(Callback):
 
     @override
     def on_step_end(self, trainer: Trainer) -> None:
-        trainer.evaluated({name: float(value) for name, value in self.fn(trainer).items()})
+        trainer.record_evaluation({name: float(value) for name, value in self.fn(trainer).items()})
 
 
 class EarlyStopping(Callback):
@@ -49,10 +49,8 @@ class EarlyStopping(Callback):
 
     def __init__(self, metric: str, *, patience: int = 5, mode: Literal["min", "max"] = "min") -> None:
         super().__init__()
-        if mode not in ("min", "max"):
-            raise ValueError(f'mode must be "min" or "max", got {mode!r}.')
-        if patience < 1:
-            raise ValueError(f"patience must be at least 1, got {patience}.")
+        check_names("mode", [mode], ["min", "max"])
+        check_count("patience", patience)
         self.metric = metric
         self.patience = patience
         self.sign = 1.0 if mode == "min" else -1.0
@@ -63,9 +61,11 @@ class EarlyStopping(Callback):
     def on_evaluate_end(self, trainer: Trainer) -> None:
         metrics = trainer.state.metrics
         if self.metric not in metrics:
-            raise KeyError(f"EarlyStopping watches {self.metric!r}, but the metrics are {sorted(metrics)}.")
+            raise KeyError(
+                f"EarlyStopping needs the metric {self.metric!r}, got {sorted(metrics)}. Let Evaluate return it."
+            )
         if self.metric not in trainer.last_evaluation:
-            return  # this evaluation measured other metrics
+            return  # another Evaluate, with other metrics
         value = self.sign * metrics[self.metric]
         self.misses = 0 if value < self.best else self.misses + 1
         self.best = min(self.best, value)
@@ -98,8 +98,7 @@ class Checkpoint(Callback):
 
     def __init__(self, folder: str | Path, *, every: int = 1000, keep: int = 2) -> None:
         super().__init__(every)
-        if keep < 1:
-            raise ValueError(f"keep must be at least 1, got {keep}.")
+        check_count("keep", keep)
         self.folder = Path(folder)
         self.keep = keep
 
@@ -109,7 +108,7 @@ class Checkpoint(Callback):
         if trainer.state.step == 0 and newest:
             raise ValueError(
                 f"{self.folder} holds a run of {newest} steps, got a trainer that is at step 0. Call "
-                "trainer.resume(folder) before fit to go on with it, or choose another folder."
+                "trainer.resume(folder) before fit to continue it, or choose another folder."
             )
 
     @override
@@ -129,7 +128,7 @@ class Checkpoint(Callback):
 class SampleGrid(Callback):
     """Writes `samples-<step>.png`: one row per class, the same latents each time, from the averaged generator.
 
-    Of images that are neither grey nor RGB the first channel is shown.
+    Of images that are neither greyscale nor RGB the first channel is shown.
 
     Args:
         folder: Where the pictures go.
@@ -151,7 +150,7 @@ class SampleGrid(Callback):
     def on_fit_start(self, trainer: Trainer) -> None:
         shape = trainer.networks.generator.image_shape
         if len(shape) != 3:
-            raise ValueError(f"SampleGrid shows images of shape (C, H, W), got samples of shape {shape}. Leave it out.")
+            raise ValueError(f"SampleGrid needs images of shape (C, H, W), got samples of shape {shape}. Leave it out.")
 
     @override
     def on_step_end(self, trainer: Trainer) -> None:
@@ -159,14 +158,12 @@ class SampleGrid(Callback):
             return
         classes = trainer.networks.generator.num_classes
         y = class_grid(classes, self.columns) if classes is not None else self.columns**2
-        sheet = image_grid(to_uint8(trainer.sample(y, seed=self.seed)).cpu(), columns=self.columns)
-        pixels = sheet.permute(1, 2, 0) if len(sheet) == 3 else sheet[0]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.numpy()).save(self.folder / f"samples-{trainer.state.step:09d}.png")
+        images = to_uint8(trainer.sample(y, seed=self.seed)).cpu()
+        save_sheet(images, self.folder / f"samples-{trainer.state.step:09d}.png", columns=self.columns)
 
 
 class _RowLogger(Callback):
-    """Writes one row of metrics every `every` steps; after a resume, rows of steps that are redone are dropped."""
+    """Writes one row of metrics every `every` steps; after a resume, rows of steps that are repeated are dropped."""
 
     def __init__(self, path: str | Path, *, every: int = 50) -> None:
         super().__init__(every)
@@ -191,18 +188,18 @@ class _RowLogger(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer) -> None:
-        self._begun_at: int | None = trainer.state.step
+        self._resumed_at: int | None = trainer.state.step
 
     @override
     def on_step_end(self, trainer: Trainer) -> None:
         metrics = trainer.read_metrics()
         if trainer.is_main_process:
             state = trainer.state
-            if self._begun_at is not None:  # only now is it certain that this run continues the file
+            if self._resumed_at is not None:  # the file is not touched before a step has succeeded
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 rows = self.read_rows() if self.path.exists() else []
-                self.write_rows([row for row in rows if row["step"] <= self._begun_at])
-                self._begun_at = None
+                self.write_rows([row for row in rows if row["step"] <= self._resumed_at])
+                self._resumed_at = None
             self.append_row({"step": state.step, "images_seen": state.images_seen, **metrics})
 
 
@@ -229,7 +226,7 @@ class JSONLLogger(_RowLogger):
 
 
 class CSVLogger(_RowLogger):
-    """Writes the metrics as a CSV table with `step` and `images_seen`; a metric that comes later adds a column.
+    """Writes the metrics as a CSV table with `step` and `images_seen`; a metric that appears later adds a column.
 
     Args:
         path: The file; its folder is made if missing.
@@ -239,7 +236,7 @@ class CSVLogger(_RowLogger):
     @override
     def read_rows(self) -> list[dict[str, float]]:
         rows = csv.DictReader(self.read_lines())
-        return [{name: _number(value) for name, value in row.items() if value} for row in rows]
+        return [{name: _parse_number(value) for name, value in row.items() if value} for row in rows]
 
     @override
     def write_rows(self, rows: list[dict[str, float]]) -> None:
@@ -258,5 +255,5 @@ class CSVLogger(_RowLogger):
             csv.DictWriter(file, self._columns).writerow(row)
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     return int(text) if text.isdigit() else float(text)

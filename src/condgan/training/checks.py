@@ -1,12 +1,14 @@
-"""What must fit together before training begins."""
+"""Checks of networks, terms and data before training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
+from condgan.files import check_count, check_names
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.sampling import LabelDistribution
-from condgan.training.step import Networks, Terms
+from condgan.training.step import Networks, Precision, Terms
 from condgan.types import LabelledData
 
 
@@ -20,7 +22,7 @@ def check_regularizers(regularizers: Sequence[object]) -> None:
         if not isinstance(regularizer, (CriticRegularizer, GeneratorRegularizer)):
             raise TypeError(
                 "regularizers must be CriticRegularizers or GeneratorRegularizers, got a "
-                f"{type(regularizer).__name__}. Losses on labels belong into auxiliary."
+                f"{type(regularizer).__name__}. Pass losses on labels as auxiliary."
             )
 
 
@@ -37,22 +39,20 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
             f"{generator.image_shape} and {generator.num_classes} for the generator, "
             f"{critic.image_shape} and {critic.num_classes} for the critic."
         )
-    if critic_steps < 1:
-        raise ValueError(f"critic_steps must be at least 1, got {critic_steps}.")
-    if terms.precision not in ("fp32", "bf16"):
-        raise ValueError(f'precision must be "fp32" or "bf16", got {terms.precision!r}.')
+    check_count("critic_steps", critic_steps)
+    check_names("precision", [terms.precision], get_args(Precision))
     for regularizer in terms.critic_regularizers:
         regularizer.check_critic(critic)
     if generator.num_classes is None and terms.auxiliary:
         raise ValueError("auxiliary losses need classes, got networks with num_classes=None.")
     if generator.num_classes is not None and label_distribution != "paired":
-        mixing = [type(r).__name__ for r in terms.critic_regularizers if r.needs_pairs and critic.score_needs_labels]
+        paired = [type(r).__name__ for r in terms.critic_regularizers if r.needs_pairs and critic.score_needs_labels]
         if terms.loss.needs_real_scores:
-            mixing.append(type(terms.loss).__name__)
-        if mixing:
+            paired.append(type(terms.loss).__name__)
+        if paired:
             raise ValueError(
-                f"{' and '.join(mixing)} compares each real image with a generated one of the same class here, got "
-                f'label_distribution={label_distribution!r}. Pass label_distribution="paired".'
+                'label_distribution must be "paired" for terms that compare each real image with a generated one of '
+                f'the same class ({", ".join(paired)}), got {label_distribution!r}. Pass label_distribution="paired".'
             )
 
 
@@ -75,8 +75,7 @@ def check_data(
             f"the data must have the networks' {generator.num_classes} classes, got {data.num_classes}. "
             "Build the networks with num_classes=data.num_classes."
         )
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}.")
+    check_count("steps", steps)
     if min(batch_size, generator_batch_size) < 2:
         raise ValueError(
             f"batch_size and generator_batch_size must be at least 2, got {batch_size} and {generator_batch_size}."

@@ -1,4 +1,4 @@
-"""Map-style data sets of PyTorch as the data of a trainer: read once into memory, or anew for each batch."""
+"""Map-style PyTorch data sets as the data of a trainer: read into memory once, or read again for each batch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from condgan.types import LabelledData
 ImageRange = tuple[float, float]
 """Range of floating-point images: `(0, 1)` or `(-1, 1)`."""
 
-_PROBED = 32  # items that are read twice: a transform applied to one item in ten is seen with 99.8 %
+_PROBED = 32  # items that are read twice: a flip with probability 0.1 is found with probability 0.998
 _CHUNK = 64
 
 
@@ -71,12 +71,12 @@ class _Reader:
         """Do nothing: nothing is open."""
 
 
-_reader: _Reader  # what a worker process reads from
+_reader: _Reader  # set in worker processes only
 
 
-def _begin_worker(reader: _Reader) -> None:
+def _start_worker(reader: _Reader) -> None:
     global _reader
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends training after the current step, which needs its images
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the step during which Ctrl-C is pressed still needs its images
     torch.set_num_threads(1)
     _reader = reader
 
@@ -89,15 +89,15 @@ class _Workers:
     """Reads items as a `_Reader` does, in worker processes."""
 
     def __init__(self, reader: _Reader, count: int) -> None:
-        self._pool = ProcessPoolExecutor(count, initializer=_begin_worker, initargs=(reader,))
-        self._pool.submit(_read_in_worker, [0], 0).result()  # start them now, and not from another thread
+        self._pool = ProcessPoolExecutor(count, initializer=_start_worker, initargs=(reader,))
+        self._pool.submit(_read_in_worker, [0], 0).result()  # start the processes now, in this thread
 
     def read_many(self, indices: Sequence[int], seed: int) -> tuple[np.ndarray, list[int]]:
         """Read items; may be called from several threads."""
         return self._pool.submit(_read_in_worker, indices, seed).result()
 
     def close(self) -> None:
-        """End the processes after what they are reading."""
+        """Stop the processes after their current items."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -109,8 +109,8 @@ class DatasetImages:
         class_names: Names of the classes in label order.
         image_shape: Shape of one sample.
         dtype: Type of the images: uint8, or floats in [-1, 1].
-        fingerprint: A digest of images and labels. Of images that differ from read to read only shape and type count.
-        streamed: Whether items are read anew for each batch.
+        fingerprint: A digest of images and labels; of images that differ from read to read, of shape and type only.
+        streamed: Whether items are read again for each batch.
         num_workers: Processes that read streamed items.
 
     Shape:
@@ -151,8 +151,8 @@ class DatasetImages:
         """
         if self._images is None:
             raise ValueError(
-                "the images of a streamed data set are read batch by batch: no tensor holds all of them. Train "
-                "on it, and evaluate on data without random transforms that fit into memory."
+                "the images of a streamed data set are read batch by batch: no tensor holds all of them. Evaluate on "
+                "data without random transforms that fit into memory."
             )
         return self._images
 
@@ -167,13 +167,13 @@ class DatasetImages:
         return tuple(torch.bincount(self.labels, minlength=self.num_classes).tolist())
 
     def open(self) -> _Reader | _Workers:
-        """Return what reads the items of a streamed data set; it must be closed.
+        """Return a reader of the items of a streamed data set; it must be closed.
 
         Raises:
             ValueError: If the images are held in memory.
         """
         if self._reader is None:
-            raise ValueError("these images are held in memory, nothing must be opened: use data.images.")
+            raise ValueError("these images are held in memory, there is nothing to open: use data.images.")
         return _Workers(self._reader, self.num_workers) if self.num_workers else self._reader
 
 
@@ -187,24 +187,24 @@ def as_labelled(
 ) -> LabelledData:
     """Return a data set of `(image, label)` as data that trainers and recipes take.
 
-    The items are read once into memory. They are read anew for each batch, by `num_workers` processes, where they take
-    more than `max_host_bytes`, or where two reads of an item differ, as random transforms make them (32 items are read
-    twice at the start). The samples are the same either way, and those of an `ArrayDataset` of the same images; random
-    transforms draw from generators that the trainer's seed determines.
+    The items are read into memory once. They are read again for each batch, by `num_workers` processes, if they take
+    more than `max_host_bytes`, or if two reads of an item differ because of random transforms (32 items are read twice
+    at the start). Either way the samples are the same as of an `ArrayDataset` of the same images. The trainer's seed
+    determines what random transforms draw.
 
-    Of a `DataLoader` its `dataset` and `num_workers` are used. Batch size, order and sampler are the trainer's.
+    The `dataset` and `num_workers` of a `DataLoader` are used, not its batch size, order and sampler.
 
     Args:
         data: A map-style data set, or a `DataLoader` of one. An image is a uint8 tensor or array `(C, H, W)`, a PIL
             image of mode L or RGB, or a floating-point tensor or array of any shape; a label is an integer or a tensor
             of one, in `[0, K)`. Data such as an `ArrayDataset` are returned as they are.
-        image_range: Range of floating-point images, `(0, 1)` or `(-1, 1)`; images must state it. uint8 images have
-            the range [0, 255].
+        image_range: Range of floating-point images, `(0, 1)` or `(-1, 1)`; images need it. uint8 images have the
+            range [0, 255].
         class_names: Names of the classes in label order; by default the data set's `classes`, as in torchvision, or
-            the labels that occur.
-        num_workers: Worker processes, 0 for reading in this process; by default those of the `DataLoader`, or 0.
-            As with a `DataLoader` the data set must be picklable where processes are not forked.
-        max_host_bytes: Images up to this size are kept in the memory of the host.
+            the numbers of the labels.
+        num_workers: Worker processes, 0 to read in this process; by default those of the `DataLoader`, or 0.
+            As with a `DataLoader`, the data set must be picklable where processes are not forked.
+        max_host_bytes: Images up to this size are kept in host memory.
 
     Raises:
         TypeError: If the data are not a map-style data set.
@@ -231,7 +231,10 @@ def as_labelled(
         )
     if isinstance(data, DatasetImages):
         if image_range is not None:
-            raise ValueError("these data have their image_range from as_labelled, got another one. Leave it out here.")
+            raise ValueError(
+                f"image_range must be None for data from as_labelled, which has applied it, got {image_range}. "
+                "Leave it out."
+            )
         return data
     if _is_labelled(data):
         return _in_range(data, image_range)
@@ -300,7 +303,7 @@ def _chunks(source: _Reader | _Workers, count: int, ahead: int) -> Iterator[tupl
             yield start, *source.read_many(range(start, min(start + _CHUNK, count)), start)
         return
     with ThreadPoolExecutor(ahead) as threads:
-        for first in range(0, len(starts), 4 * ahead):  # a few at a time, for data larger than memory
+        for first in range(0, len(starts), 4 * ahead):  # a few at a time: the data may be larger than memory
             some = starts[first : first + 4 * ahead]
             read = threads.map(lambda s: source.read_many(range(s, min(s + _CHUNK, count)), s), some)
             for start, (images, labels) in zip(some, read, strict=True):
@@ -317,18 +320,18 @@ def _names(dataset: Dataset[Any], labels: Tensor, class_names: Sequence[str] | N
     if low < 0 or high >= len(names):
         raise ValueError(
             f"labels must lie in [0, {len(names)}), got values in [{low}, {high}]. Labels start at 0, and class_names "
-            "needs one name for each class."
+            "needs one name per class."
         )
     return names
 
 
 def _check_loader(loader: DataLoader[Any]) -> None:
     if isinstance(loader.dataset, IterableDataset):
-        return  # refused with all others
+        return  # as_labelled refuses it
     if loader.batch_size is None:
         raise ValueError(
-            "a DataLoader with a batch_sampler or batch_size=None makes its batches itself, but those of training are "
-            "the trainer's. Pass loader.dataset, and choose fit(batch_size=...) and Trainer(sampling=...)."
+            "a DataLoader must not have a batch_sampler or batch_size=None, because the trainer makes the batches. "
+            "Pass loader.dataset, and choose fit(batch_size=...) and Trainer(sampling=...)."
         )
     ignored = []
     if not isinstance(loader.sampler, (SequentialSampler, RandomSampler)):
@@ -336,7 +339,7 @@ def _check_loader(loader: DataLoader[Any]) -> None:
     if loader.collate_fn is not default_collate:
         ignored.append("collate_fn (transform images in the data set)")
     if ignored:
-        warnings.warn(f"training uses the DataLoader's data set, and not its {', '.join(ignored)}.", stacklevel=4)
+        warnings.warn(f"training uses the DataLoader's data set, but not its {', '.join(ignored)}.", stacklevel=4)
 
 
 def _is_labelled(data: object) -> TypeGuard[LabelledData]:
@@ -349,7 +352,7 @@ def _is_map_style(data: object) -> TypeGuard[Dataset[Any]]:
 
 
 def _in_range(data: LabelledData, image_range: ImageRange | None) -> LabelledData:
-    """Return data that hold a tensor of images, with float images in [-1, 1]."""
+    """Return labelled data with float images in [-1, 1]."""
     images = data.images
     are_floats = images.dtype != torch.uint8 and images.ndim == 4
     if image_range is None:
@@ -414,9 +417,9 @@ def _as_tensor(image: Any, index: int) -> Tensor:
 
 def _missing_range(images: Tensor) -> str:
     return (
-        f"floating-point images must state their range, got values in [{float(images.min()):.3g}, "
-        f"{float(images.max()):.3g}] and no image_range. Pass image_range=(0, 1), as torchvision's ToTensor makes "
-        "them, or image_range=(-1, 1)."
+        f"floating-point images need an image_range, got values in [{float(images.min()):.3g}, "
+        f"{float(images.max()):.3g}] and no image_range. Pass image_range=(0, 1), the range of torchvision's ToTensor, "
+        "or image_range=(-1, 1)."
     )
 
 
@@ -426,7 +429,7 @@ def _rescaled(images: Tensor, image_range: ImageRange, what: str) -> Tensor:
     if not bool(((images >= low) & (images <= high)).all()):  # NaN is out of range too
         raise ValueError(
             f"images must lie in image_range=({low}, {high}), got values in [{float(images.min()):.3g}, "
-            f"{float(images.max()):.3g}] in {what}. Rescale them, or state another range."
+            f"{float(images.max()):.3g}] in {what}. Rescale them, or pass another range."
         )
     return images * 2 - 1 if low == 0 else images
 
@@ -439,7 +442,7 @@ def _as_label(label: Any, index: int) -> int:
             pass
     raise ValueError(
         f"labels must be integers or 0-d tensors of integers, got {_described(label)} as item {index}. Choose one "
-        "label for each image, and number the classes from 0."
+        "label per image, and number the classes from 0."
     )
 
 

@@ -1,4 +1,4 @@
-"""Training in several processes: ranks, each process's rows of a batch, averaged gradients, and agreement."""
+"""Training in several processes: ranks, each process's rows of a batch, averaged gradients, and shared decisions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ def shard(count: int) -> slice:
     """Return this process's rows of a global batch.
 
     Raises:
-        ValueError: If the batch does not divide among the processes.
+        ValueError: If the batch size is not a multiple of the number of processes.
     """
     rank, world = rank_and_world()
     if count % world:
-        raise ValueError(f"the batch must divide among {world} processes, got {count}. Use a multiple of {world}.")
+        raise ValueError(
+            f"the batch size must be a multiple of {world}, the number of processes, got {count}. Change batch_size."
+        )
     size = count // world
     return slice(rank * size, (rank + 1) * size)
 
@@ -54,7 +56,7 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Return whether the flag is set in any process: what ends a loop must end it in all, or the others would wait."""
+    """Return whether the flag is set in any process, so that all processes leave a loop in the same step."""
     if rank_and_world()[1] == 1:
         return flag
     flags = torch.tensor(float(flag), device=device)

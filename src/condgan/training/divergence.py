@@ -1,4 +1,4 @@
-"""Finding the first step that was not finite, without asking the device at every step."""
+"""Detection of the first step that was not finite, without waiting for the device in every step."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class TrainingDivergedError(RuntimeError):
 
     def __init__(self, step: int, term: str) -> None:
         super().__init__(
-            f"training diverged: {term} was not finite in step {step}. Train anew with a lower learning rate, a "
-            "stronger penalty, or precision='fp32'; checkpoints hold the last finite state."
+            f"training diverged: {term} was not finite in step {step}. Train again with a lower learning rate, a "
+            "stronger penalty, or precision='fp32'. Checkpoints hold finite states only."
         )
         self.step = step
         self.term = term
 
 
 class FiniteGuard:
-    """Remembers on the device the newest value of each metric and the first step in which it was not finite.
+    """Keeps on the device the newest value of each metric and the first step in which it was not finite.
 
-    Its tensors stay in place, so that observing can be part of a CUDA graph.
+    Its tensors are updated in place, so that `observe` can be part of a CUDA graph.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class FiniteGuard:
 
     @torch.no_grad()
     def observe(self, metrics: dict[str, Tensor], step: int | Tensor) -> None:
-        """Record the metrics of one step. A CUDA graph needs the step as a tensor, whose value can change."""
+        """Record the metrics of one step. In a CUDA graph the step must be a tensor, whose value can change."""
         names = tuple(metrics)
         values = torch.stack([value.to(torch.float32) for value in metrics.values()])
         for name in names:
@@ -61,10 +61,10 @@ class FiniteGuard:
         return dict(zip(self._latest, values, strict=True))
 
     def check(self) -> None:
-        """Check what was observed so far.
+        """Check that all metrics were finite so far.
 
         Raises:
-            TrainingDivergedError: If a metric was not finite; the first step and term are named.
+            TrainingDivergedError: If one was not; the message names the first step and metric.
         """
         bad = [
             (step, name)
@@ -73,5 +73,5 @@ class FiniteGuard:
             if step >= 0
         ]
         if bad:
-            # In a step the critic comes first; its metrics may have been recorded later than the generator's.
+            # Within a step the critic comes first, whichever metrics were recorded first.
             raise TrainingDivergedError(*min(bad, key=lambda entry: (entry[0], entry[1].startswith("generator/"))))

@@ -1,4 +1,4 @@
-"""The exponential moving average of a generator, and batch statistics that fit it."""
+"""The exponential moving average of a generator, and its batch statistics."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from condgan.training.foreach import copy_all
 
 
 class ExponentialMovingAverage:
-    r"""Keeps $\bar\theta \leftarrow d\,\bar\theta + (1 - d)\,\theta$ with the decay ramped up, so that the initial
-    weights are soon forgotten: $d = \min(\mathrm{decay}, (1 + t) / (10 + t))$ in update $t$.
+    r"""The moving average of a generator's weights, $\bar\theta \leftarrow d\,\bar\theta + (1 - d)\,\theta$.
+
+    The decay is ramped up, $d = \min(\mathrm{decay}, (1 + t) / (10 + t))$ in update $t$, so that the initial weights
+    soon have no influence.
 
     Args:
         generator: The network to follow.
@@ -23,7 +25,7 @@ class ExponentialMovingAverage:
 
     Raises:
         ValueError: If `decay` is out of range.
-    """  # noqa: D205 - the equation belongs to the sentence
+    """
 
     def __init__(self, generator: Generator, decay: float) -> None:
         if not 0 <= decay < 1:
@@ -44,7 +46,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def move(self, generator: Generator, weight: float | Tensor) -> None:
-        """Apply an update that has been counted. A CUDA graph needs its weight as a tensor, whose value can change.
+        """Apply an update that has been counted. In a CUDA graph its weight must be a tensor, whose value can change.
 
         Shape:
             - `weight`: a number, or a scalar of the parameters' type.
@@ -62,8 +64,8 @@ class ExponentialMovingAverage:
 def reestimate_statistics(generator: Generator, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
     """Replace the running statistics of batch norms by their averages over `batches` of latents and labels.
 
-    Averaged weights have other activations than any of the weights that were averaged, so that the statistics
-    gathered in training do not fit them. A network without batch norm is left alone.
+    The activations under averaged weights differ from those under any of the weights that were averaged, so the
+    statistics gathered in training do not fit them. A network without batch norm is not changed.
     """
     norms = [norm for _, norm in batch_norms(generator)]
     if not norms:

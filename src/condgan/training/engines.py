@@ -1,8 +1,8 @@
-"""How an update is run: as it is written, or recorded once as a CUDA graph and replayed.
+"""How an update is run: eagerly, or captured once as a CUDA graph and replayed.
 
-A small network on a GPU spends more time in launching its kernels one by one than in the kernels. A CUDA graph launches
-all of an update at once, or all of an iteration: the draws, the critic's updates, the generator's and its average. What
-is recorded is the update as it is written, so that all engines give the same results.
+With a small network on a GPU, launching kernels one by one takes more time than running them. A CUDA graph launches a
+whole update at once, or a whole iteration: the draws, the updates of critic and generator, and the average. The same
+Python code is run or captured, so all engines give the same results.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from condgan.files import check_names
 from condgan.training.distributed import rank_and_world
 from condgan.training.foreach import copy_all
 
 EngineName = Literal["auto", "eager", "cuda_graph", "cuda_graph_iteration"]
 
 _OLD_GRAPHS = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 12)
-_WARM_UP = 3  # updates that run as written first, so that what is made once (workspaces, moments) exists
+_WARM_UP = 3  # eager updates before the capture, which create workspaces and optimizer state
 
 
 class Inputs(Protocol):
-    """What an update takes: an object that can be copied and lists its tensors, always in the same order."""
+    """Inputs of an update: an object that can be copied and lists its tensors, always in the same order."""
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors."""
@@ -38,10 +39,10 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NoInputs:
-    """Inputs of an update that reads everything from the same places each time."""
+    """Inputs of an update that reads the same tensors each time."""
 
     def tensors(self) -> list[Tensor]:
-        """Return none."""
+        """Return an empty list."""
         return []
 
 
@@ -52,7 +53,7 @@ Update = Callable[[AnyInputs], Metrics]
 
 
 class Engine:
-    """Runs every update as it is written."""
+    """Runs every update eagerly."""
 
     @property
     def name(self) -> str:
@@ -64,33 +65,32 @@ class Engine:
         return update(inputs)
 
     def forget(self) -> None:
-        """Forget what was recorded: tensors that updates use have been replaced."""
+        """Discard captured graphs, because tensors that updates use have been replaced."""
 
     def fall_back(self, reason: str) -> None:
-        """Run all further updates in the next simpler way, and warn why."""
+        """Run all further updates in the next simpler way, with a warning that says why."""
 
 
 class CudaGraphEngine(Engine):
-    """Records one graph for each kind of update and replays it with new inputs.
+    """Captures one graph per kind of update and replays it with new inputs.
 
-    The first updates of a kind run as written, and count. Python values that an update reads (a weight, a learning
-    rate that is not a tensor) keep the values they had in the recording.
+    The first updates of a kind run eagerly, as part of training. Python values that an update reads (a weight, a
+    learning rate that is not a tensor) keep the values that they had during the capture.
 
-    An update that reads something back from the device, or that cannot be recorded for another reason, ends the
-    recording: with one warning that says why, all updates run as written from then on, or if they were whole iterations
-    on graphs of single updates.
+    If an update reads something back from the device, or cannot be captured for another reason, a warning says why, and
+    all further updates run eagerly, or, if they were whole iterations, as graphs of single updates.
 
     Args:
         device: The CUDA device.
-        rngs: Generators that whole iterations draw from, beside the default one.
+        rngs: Generators that whole iterations draw from, in addition to the default one.
         iterations: Whether the updates are whole iterations.
     """
 
     def __init__(self, device: torch.device, *, rngs: Sequence[torch.Generator] = (), iterations: bool = False) -> None:
         self._stream = torch.cuda.Stream(device)
-        self._recorder = _Recorder(self._stream)
+        self._pool = _GraphPool(self._stream)
         self._rngs = rngs
-        self._recordings: dict[Hashable, _Recording[Any]] = {}
+        self._captured: dict[Hashable, _CapturedUpdate[Any]] = {}
         self._seen: Counter[Hashable] = Counter()
         self._names = [*(["cuda_graph_iteration"] if iterations else []), "cuda_graph", "eager"]
 
@@ -101,33 +101,33 @@ class CudaGraphEngine(Engine):
 
     @override
     def run(self, kind: Hashable, update: Update[AnyInputs], inputs: AnyInputs) -> Metrics:
-        """Return `update(inputs)`, replayed if this kind has been recorded.
+        """Return `update(inputs)`, replayed if this kind has been captured.
 
-        The tensors returned by a replay are overwritten by the next one of the same kind.
+        The tensors returned by a replay are overwritten by the next replay of the same kind.
         """
         if self.name == "eager":
             return update(inputs)
         key = (kind, tuple((tensor.shape, tensor.dtype) for tensor in inputs.tensors()))
-        if key not in self._recordings:
+        if key not in self._captured:
             self._seen[key] += 1
             if self._seen[key] <= _WARM_UP:
-                return self._run_as_written(update, inputs, last=self._seen[key] == _WARM_UP)
+                return self._run_eagerly(update, inputs, last=self._seen[key] == _WARM_UP)
             try:
                 rngs = self._rngs if self.name == "cuda_graph_iteration" else ()
-                self._recordings[key] = _Recording(self._recorder, update, inputs, rngs)
+                self._captured[key] = _CapturedUpdate(self._pool, update, inputs, rngs)
             except RuntimeError as error:
-                self.fall_back(f"it cannot be recorded ({str(error).splitlines()[0]})")
+                self.fall_back(f"the update cannot be captured ({str(error).splitlines()[0]})")
                 return update(inputs)
-            except BaseException:  # generators may have other states now than earlier recordings know
+            except BaseException:  # earlier graphs may refer to generator states that have been replaced
                 self.forget()
                 raise
-        return self._recordings[key].replay(inputs)
+        return self._captured[key].replay(inputs)
 
     @override
     def forget(self) -> None:
-        self._recordings.clear()
+        self._captured.clear()
         self._seen.clear()
-        self._recorder.renew_pool()
+        self._pool.renew()
 
     @override
     def fall_back(self, reason: str) -> None:
@@ -136,23 +136,23 @@ class CudaGraphEngine(Engine):
             del self._names[0]
             warnings.warn(f"training goes on with engine={self.name!r}: {reason}.", stacklevel=2)
 
-    def _run_as_written(self, update: Update[AnyInputs], inputs: AnyInputs, *, last: bool) -> Metrics:
-        """Run an update on the stream of the recording, and in the last one check whether it waits for the device."""
+    def _run_eagerly(self, update: Update[AnyInputs], inputs: AnyInputs, *, last: bool) -> Metrics:
+        """Run an update on the stream of the capture; the last time, check whether it waits for the device."""
         with _on(self._stream), _noted_waits(enabled=last) as waits:
             metrics = update(inputs)
         if waits:
-            self.fall_back(f"a term of the update waits for the device, which no CUDA graph can ({waits[0]})")
+            self.fall_back(f"the update waits for the device, which a CUDA graph cannot do ({waits[0]})")
         return metrics
 
 
-class _Recording(Generic[AnyInputs]):
-    """One recorded update, its inputs' places and its results' places."""
+class _CapturedUpdate(Generic[AnyInputs]):
+    """One captured update, with the tensors that hold its inputs and results."""
 
     def __init__(
-        self, recorder: _Recorder, update: Update[AnyInputs], inputs: AnyInputs, rngs: Sequence[torch.Generator]
+        self, pool: _GraphPool, update: Update[AnyInputs], inputs: AnyInputs, rngs: Sequence[torch.Generator]
     ) -> None:
         self._inputs = copy.deepcopy(inputs)
-        self._graph, self._metrics = recorder.record(lambda: update(self._inputs), rngs)
+        self._graph, self._metrics = pool.capture(lambda: update(self._inputs), rngs)
 
     def replay(self, inputs: AnyInputs) -> Metrics:
         copy_all(self._inputs.tensors(), inputs.tensors())
@@ -160,29 +160,29 @@ class _Recording(Generic[AnyInputs]):
         return self._metrics
 
 
-class _Recorder:
-    """Records functions as CUDA graphs that share one pool of memory.
+class _GraphPool:
+    """Captures functions as CUDA graphs that share one memory pool.
 
-    A graph has its temporary tensors in the places where graphs that were recorded later leave their results: results
+    The temporary tensors of a graph may share memory with the results of graphs that were captured later, so results
     must be copied before another graph is replayed.
     """
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
-        self.renew_pool()
+        self.renew()
 
-    def renew_pool(self) -> None:
-        """Take another pool: one whose graphs are gone takes no new ones while a tensor (a gradient) lies in it."""
-        self._pool = torch.cuda.graph_pool_handle()
+    def renew(self) -> None:
+        """Take another pool: after its graphs are gone, a pool accepts no new ones while a tensor is still in it."""
+        self._handle = torch.cuda.graph_pool_handle()
 
-    def record(
+    def capture(
         self, function: Callable[[], Metrics], rngs: Sequence[torch.Generator]
     ) -> tuple[torch.cuda.CUDAGraph, Metrics]:
-        """Record a function without running it; return the graph and the places where its results will be.
+        """Capture a function without running it; return the graph and the tensors that will hold its results.
 
         Args:
-            function: What to record.
-            rngs: Generators that it draws from, beside the default one.
+            function: The function to capture.
+            rngs: Generators that it draws from, in addition to the default one.
         """
         graph = torch.cuda.CUDAGraph()
         if _OLD_GRAPHS:
@@ -190,23 +190,23 @@ class _Recorder:
                 graph.register_generator_state(rng)
         current = torch.cuda.current_stream(self._stream.device), torch.cuda.current_stream()
         try:
-            # "thread_local": a thread that prefetches images meanwhile is not part of the recording.
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            # "thread_local": a thread that prefetches images meanwhile is not part of the capture.
+            with torch.cuda.graph(graph, pool=self._handle, stream=self._stream, capture_error_mode="thread_local"):
                 metrics = function()
         except BaseException:
             for stream in current:
                 torch.cuda.set_stream(stream)
             if _OLD_GRAPHS:
-                self._end_failed_recording(rngs)
+                self._end_failed_capture(rngs)
             raise
         return graph, metrics
 
-    def _end_failed_recording(self, rngs: Sequence[torch.Generator]) -> None:
-        """Do what PyTorch before 2.12 leaves undone, so that work outside of graphs can go on."""
+    def _end_failed_capture(self, rngs: Sequence[torch.Generator]) -> None:
+        """Clean up what PyTorch before 2.12 does not, so that work outside of graphs can continue."""
         device = self._stream.device
-        with suppress(RuntimeError):  # where the recording itself had begun and ended as it should
-            torch._C._cuda_endAllocateToPool(device.index, self._pool)
-            torch._C._cuda_releasePool(device.index, self._pool)
+        with suppress(RuntimeError):  # raised if the capture itself began and ended normally
+            torch._C._cuda_endAllocateToPool(device.index, self._handle)
+            torch._C._cuda_releasePool(device.index, self._handle)
         for rng in (torch.cuda.default_generators[device.index], *rngs):
             fresh = torch.Generator(device)
             fresh.set_state(rng.get_state())
@@ -221,14 +221,13 @@ def make_engine(
     Args:
         name: The name.
         device: Where updates run.
-        rngs: Generators on the device that whole iterations draw from, beside the default one.
-        obstacle: Why no update can be recorded in a graph, if so.
+        rngs: Generators on the device that whole iterations draw from, in addition to the default one.
+        obstacle: Why no update can be captured in a graph; None if updates can be.
 
     Raises:
         ValueError: If the name is unknown.
     """
-    if name not in get_args(EngineName):
-        raise ValueError(f"engine must be one of {', '.join(map(repr, get_args(EngineName)))}, got {name!r}.")
+    check_names("engine", [name], get_args(EngineName))
     if device.type != "cuda":
         reason: str | None = f"CUDA graphs need a CUDA device, got {device}"
     elif rank_and_world()[1] > 1:
@@ -244,9 +243,9 @@ def make_engine(
 
 @contextmanager
 def fastest_convolutions(device: torch.device) -> Iterator[None]:
-    """Let cuDNN try all its kernels for a convolution once and keep the fastest: shapes do not change during training.
+    """Let cuDNN time its kernels for each convolution once and keep the fastest: shapes do not change in training.
 
-    Which one that is may differ from run to run, so not where PyTorch must be deterministic.
+    The choice may differ from run to run, so this does nothing where PyTorch must be deterministic.
     """
     before = torch.backends.cudnn.benchmark
     deterministic = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
@@ -260,7 +259,7 @@ def fastest_convolutions(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _on(stream: torch.cuda.Stream) -> Iterator[None]:
-    """Run on another stream, in order with what comes before and after on the current one."""
+    """Run on another stream, after earlier and before later work on the current one."""
     current = torch.cuda.current_stream(stream.device)
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
@@ -270,7 +269,7 @@ def _on(stream: torch.cuda.Stream) -> Iterator[None]:
 
 @contextmanager
 def _noted_waits(*, enabled: bool) -> Iterator[list[str]]:
-    """Yield a list that will hold one line for each time that the host waited for the device inside."""
+    """Yield a list that will hold one source line for each time that the host waited for the device inside."""
     waits: list[str] = []
     if not enabled or torch.cuda.get_sync_debug_mode():
         yield waits

@@ -1,4 +1,4 @@
-"""Operations on many tensors with few launches."""
+"""Operations on many tensors in few kernel launches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def copy_all(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
-    """Copy each source into its target, all of one type at once: mixed types would be copied one by one."""
+    """Copy each source into its target, grouped by type: PyTorch copies lists of mixed types one by one."""
     by_type = defaultdict[torch.dtype, list[tuple[Tensor, Tensor]]](list)
     for target, source in zip(targets, sources, strict=True):
         by_type[target.dtype].append((target, source))

@@ -1,4 +1,4 @@
-"""The inputs of training steps: everything random, drawn before them, and the images, brought to the device in time."""
+"""The inputs of training steps: all random draws, and images loaded to the device ahead of time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from condgan.sampling import (
     LabelDistribution,
     class_edges,
     class_probabilities,
-    classes_between,
+    sample_classes,
     sample_latents,
 )
 from condgan.training.datasets import DatasetImages
@@ -27,14 +27,14 @@ from condgan.training.distributed import rank_and_world, shard
 from condgan.types import Augmentation, LabelledData, StepInputs
 
 Delivery = Callable[[], Tensor]
-"""Waits for images on their way, and returns them."""
+"""Waits for images that are being loaded, and returns them."""
 
 
 class ImageStore(Protocol):
     """Loads images by index.
 
     Attributes:
-        lookahead: How many batches ahead it should be asked, for images to arrive in time.
+        lookahead: How many batches ahead images should be requested, to arrive in time.
     """
 
     lookahead: int
@@ -44,7 +44,7 @@ class ImageStore(Protocol):
         ...
 
     def close(self) -> None:
-        """End threads and processes."""
+        """Stop threads and processes."""
         ...
 
 
@@ -62,21 +62,21 @@ class ResidentStore:
         self.images = images.to(device)
 
     def fetch(self, index: Tensor, rng: torch.Generator) -> Delivery:
-        """Return what picks the images."""
-        return lambda: self.images.index_select(0, index)  # many times faster than indexing, on the CPU
+        """Return a function that picks the images."""
+        return lambda: self.images.index_select(0, index)  # on the CPU many times faster than images[index]
 
     def close(self) -> None:
         """Do nothing."""
 
 
 class StreamedStore:
-    """Gets the images of each batch from elsewhere: threads pick them and send them through pinned memory.
+    """Loads the images of each batch to the device: threads pick them and copy them through pinned memory.
 
     Args:
-        pick: Returns the images at `(N,)` int64 indices, on the CPU; random transforms draw with the seed it is given.
+        pick: Returns the images at `(N,)` int64 indices, on the CPU, given a seed for random transforms.
         device: Where the batches go.
-        threads: Threads that call `pick`. With 0 it is called where the images are needed, without a thread.
-        close: Called at the end.
+        threads: Threads that call `pick`. With 0 it is called when the images are needed, in the calling thread.
+        close: Called by `close`.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class StreamedStore:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="condgan-images") if threads else None
 
     def fetch(self, index: Tensor, rng: torch.Generator) -> Delivery:
-        """Send for the images; the indices themselves are read without waiting for the device."""
-        # The state and not another draw: what is drawn does not depend on the store.
+        """Start loading the images, without waiting for the device to have the indices."""
+        # From the state, not from another draw: the draws must not depend on the store.
         digest = hashlib.blake2b(rng.get_state().numpy().data, digest_size=4).digest()
         seed = (int.from_bytes(digest, "little") + rank_and_world()[0]) % 2**32
         if self._threads is None:
@@ -107,7 +107,7 @@ class StreamedStore:
         return lambda: self._deliver(arriving)
 
     def close(self) -> None:
-        """End the threads, and what they pick from."""
+        """Stop the threads, and close what they pick from."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         self._close()
@@ -132,7 +132,7 @@ class StreamedStore:
 
 
 def make_store(data: LabelledData, device: torch.device, *, max_resident_bytes: int) -> ImageStore:
-    """Return a store of the images on the device, or what streams them if they take more than `max_resident_bytes`."""
+    """Return a store that keeps the images on the device, or streams them if they exceed `max_resident_bytes`."""
     if isinstance(data, DatasetImages) and data.streamed:
         source = data.open()
         return StreamedStore(
@@ -149,7 +149,7 @@ def make_store(data: LabelledData, device: torch.device, *, max_resident_bytes: 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a step asks for: the size of its global batch, and whether it needs real images."""
+    """What a step needs: the size of its global batch, and whether real images are part of it."""
 
     batch_size: int
     real: bool = True
@@ -158,8 +158,8 @@ class Request:
 class Sampler:
     """Draws `StepInputs` for the global batch and keeps this process's rows.
 
-    A real image is drawn as a class under `sampling` and then an image of that class, with replacement. All draws
-    come from `rng`, in the same order on every process.
+    For a real image first its class is drawn under `sampling`, then an image of that class, with replacement. All draws
+    come from `rng`, in the same order in every process.
 
     Args:
         data: Labelled samples.
@@ -173,9 +173,9 @@ class Sampler:
         rng: Source of all draws, on `device`.
         device: Where the batches are made.
         dtype: Floating-point type of the batches, that of the networks.
-        max_resident_bytes: Images up to this size are kept on `device`; larger sets stay where they are and are sent
+        max_resident_bytes: Images up to this size are kept on `device`; larger sets stay where they are and are copied
             batch by batch.
-        store: What holds the images of these data already, such as another sampler's; by default a new store is made.
+        store: A store of these images, such as that of another sampler; by default a new one is made.
 
     Raises:
         ValueError: If a class without samples is to be drawn, or a distribution does not fit the classes.
@@ -214,7 +214,7 @@ class Sampler:
         fake_classes = class_probabilities(
             "balanced" if label_distribution == "paired" else label_distribution, data.class_counts
         )
-        # On the device from the start: a copy from the host in every draw would wait for it.
+        # On the device from the start: a copy from the host would wait for the device in every draw.
         self.real_edges = class_edges(real_classes.to(torch.float32).to(device))
         self.fake_edges = class_edges(fake_classes.to(torch.float32).to(device))
         self.latent_dim = latent_dim
@@ -232,7 +232,7 @@ class Sampler:
         return self.begin(request)()
 
     def begin(self, request: Request) -> Callable[[], StepInputs]:
-        """Draw the inputs of a step and send for its images; the returned function waits for them."""
+        """Draw the inputs of a step and start loading its images; the returned function waits for them."""
         count, rows = request.batch_size, shard(request.batch_size)
         fetch, y = self._real(count, rows) if request.real else (None, None)
         z, y_fake = self.latents_and_labels(count, self.rng)
@@ -258,13 +258,13 @@ class Sampler:
         )
 
     def latents_and_labels(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Draw latents and labels as a generator step does, from a source of their own."""
+        """Draw latents and labels as for a generator step, from another source."""
         z = sample_latents(count, self.latent_dim, rng=rng, device=self.device, dtype=self.dtype)
-        y = classes_between(self.fake_edges, count, rng=rng) if self.conditional else None
+        y = sample_classes(self.fake_edges, count, rng=rng) if self.conditional else None
         return z, y
 
     def _real(self, count: int, rows: slice) -> tuple[Callable[[], Tensor], Tensor]:
-        y = classes_between(self.real_edges, count, rng=self.rng)
+        y = sample_classes(self.real_edges, count, rng=self.rng)
         class_counts = self.counts[y]
         place = torch.rand(count, generator=self.rng, device=self.device, dtype=torch.float32)
         # float32 rounding may reach the count itself in a class of more than 2**23 images
@@ -277,13 +277,13 @@ class Sampler:
 
 
 class Prefetcher:
-    """Returns the inputs of an endless cycle of steps, drawn as far ahead as the sampler's store asks for.
+    """Returns the inputs of an endless cycle of steps, drawn as far ahead as the sampler's store requires.
 
-    Draws are made in the order of the cycle, however early, so that the samples do not depend on the store.
+    Draws are made in the order of the cycle, however early, so the samples do not depend on the store.
 
     Args:
         sampler: Draws the inputs.
-        steps: What each step of the cycle asks for.
+        steps: What each step of the cycle needs.
     """
 
     def __init__(self, sampler: Sampler, steps: Sequence[Request]) -> None:

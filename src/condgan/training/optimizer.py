@@ -27,12 +27,12 @@ _NAMED_SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 _IMPLEMENTATION = {"params", "initial_lr", "foreach", "fused", "capturable", "differentiable"}
-"""Entries of a parameter group that say how an optimizer computes, not what."""
+"""Entries of a parameter group that do not change what an optimizer computes."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
-    """Settings of an Adam optimizer (of AdamW where `weight_decay` is positive), fused where the device has it.
+    """Settings of an Adam optimizer, or of AdamW if `weight_decay` is positive; both are fused.
 
     Args:
         lr: Learning rate before the schedule.
@@ -59,7 +59,7 @@ class OptimizerConfig:
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}.")
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """Make the optimizer. On CUDA its learning rate is a tensor, and its steps can be recorded in a graph."""
+        """Make the optimizer. On CUDA its learning rate is a tensor, and its steps can be captured in a graph."""
         kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
         parameters = list(parameters)
         cuda = bool(parameters) and parameters[0].is_cuda
@@ -80,7 +80,7 @@ class Updater:
     Args:
         role: Prefix of its metrics.
         network: The network; its trainable parameters are updated.
-        make: Settings of its optimizer, or what makes one.
+        make: Settings of its optimizer, or a factory.
 
     Attributes:
         optimizer: The optimizer.
@@ -112,10 +112,10 @@ class Updater:
 
     @property
     def obstacle_to_graphs(self) -> str | None:
-        """Why steps of the optimizer cannot be recorded in a CUDA graph, or None if they can."""
+        """Why steps of the optimizer cannot be captured in a CUDA graph, or None if they can."""
         if all("capturable" in group for group in self.optimizer.param_groups):
             return None
-        return f"steps of {type(self.optimizer).__name__} cannot be recorded, it has no option capturable"
+        return f"steps of {type(self.optimizer).__name__} cannot be captured: it has no option capturable"
 
     def set_learning_rate(self, factor: float) -> None:
         """Set the learning rate of each parameter group to `factor` times its initial one."""
@@ -158,20 +158,20 @@ def _set_rate(group: dict[str, Any], lr: float) -> None:
         group["lr"] = lr
     elif group["lr"].device == place:
         group["lr"].fill_(lr)
-    else:  # read from a checkpoint into the memory of the host
+    else:  # loaded from a checkpoint, on the CPU
         group["lr"] = _rate_on(place, lr)
 
 
 def _rate_on(device: torch.device, lr: float) -> Tensor:
-    # float32 whatever the default type is: fused optimizers read the rate's memory as float32
+    # whatever the default dtype: fused optimizers read the memory of the rate as float32
     return torch.tensor(lr, dtype=torch.float32, device=device)
 
 
 def _check_optimizer(role: Role, optimizer: object, parameters: list[nn.Parameter]) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
-            f"{role}_optimizer must be an OptimizerConfig or return an optimizer for a list of parameters, got a "
-            f"{type(optimizer).__name__}. Pass for instance lambda p: torch.optim.RMSprop(p, lr=5e-5)."
+            f"{role}_optimizer must be an OptimizerConfig or return an optimizer of a list of parameters, got a "
+            f"{type(optimizer).__name__}. Pass, for instance, lambda p: torch.optim.RMSprop(p, lr=5e-5)."
         )
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if {id(parameter) for parameter in held} != {id(parameter) for parameter in parameters}:
@@ -186,7 +186,7 @@ def _hyperparameters(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as a checkpoint that is read without running code can hold it."""
+    """Return a value in a form that a checkpoint can hold: `torch.load(weights_only=True)` runs no code."""
     if isinstance(value, Tensor):
         return value.tolist()
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""One seed for everything that draws by default, and a trainer's own default generators."""
+"""Seeds of the default random generators, and a trainer's own default generators."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 def seed_everything(seed: int) -> None:
     """Seed the default generators of Python, NumPy and PyTorch (all devices).
 
-    The library draws from generators of its own; this governs what does not: the initial weights of networks made
-    afterwards, and code of yours.
+    The library draws from generators of its own. The default ones determine the initial weights of networks that you
+    make, and what your own code draws.
 
     Args:
         seed: At least 0.
@@ -26,7 +26,7 @@ def seed_everything(seed: int) -> None:
 
 
 class DefaultRngs:
-    """Default generators that belong to a trainer: what dropout draws from within its steps.
+    """Default generators that belong to a trainer: dropout draws from them in its steps.
 
     Args:
         device: Whose generator is kept beside the CPU's.
@@ -39,7 +39,7 @@ class DefaultRngs:
 
     @property
     def states(self) -> dict[str, Tensor]:
-        """Their states, by the type of device."""
+        """The states by type of device."""
         return {kind: rng.get_state() for kind, rng in self._own.items()}
 
     @states.setter
@@ -49,7 +49,7 @@ class DefaultRngs:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Use these generators instead of the caller's, and restore those afterwards: neither disturbs the other."""
+        """Use these generators as the default ones inside, and restore the caller's afterwards."""
         with ExitStack() as stack:
             for kind, rng in self._own.items():
                 stack.enter_context(_in_place_on_cuda(rng) if kind == "cuda" else _in_place(rng, kind))
@@ -70,7 +70,7 @@ def _in_place(rng: torch.Generator, kind: str) -> Iterator[None]:
 
 @contextmanager
 def _in_place_on_cuda(rng: torch.Generator) -> Iterator[None]:
-    """Exchange the state itself and not its values: graphs of several trainers must not share one on the device."""
+    """Exchange the state objects, not their values: CUDA graphs of several trainers must not share one."""
     index = torch.cuda.current_device() if rng.device.index is None else rng.device.index
     default = torch.cuda.default_generators[index]
     outside = default.graphsafe_get_state()
@@ -78,7 +78,7 @@ def _in_place_on_cuda(rng: torch.Generator) -> Iterator[None]:
     try:
         yield
     finally:
-        rng.graphsafe_set_state(default.graphsafe_get_state())  # another one than before if a recording has failed
+        rng.graphsafe_set_state(default.graphsafe_get_state())  # a failed capture may have replaced it
         default.graphsafe_set_state(outside)
 
 

@@ -1,4 +1,4 @@
-"""One critic step and one generator step, as pure functions of networks, terms and draws."""
+"""The critic step and the generator step, as pure functions of networks, terms and inputs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Terms:
 
 
 class StepResult(NamedTuple):
-    """Gradients of the trainable parameters in their order and memory layout, and detached scalars by name."""
+    """Gradients of the trainable parameters, in their order and memory layout, and detached scalars by name."""
 
     gradients: tuple[Tensor, ...]
     metrics: dict[str, Tensor]
@@ -78,26 +78,18 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
     with torch.no_grad(), _precision(terms, inputs):
         x_fake = generator(inputs.z, inputs.y_fake).to(x.dtype)
     x, x_fake = _augment(terms, inputs, x, x_fake)
-    # Inside `cached` a spectral norm is computed, and its power iteration done, once per step however often it is read.
+    # `cached`: a spectral norm, with its power iteration, is computed once per step and not at every read.
     with parametrize.cached():
         with _precision(terms, inputs):
             real, fake = _score_both(critic, x, inputs.y, x_fake, inputs.y_fake)
         losses = {"adversarial": terms.loss.critic(real.score, fake.score)}
         for auxiliary in terms.auxiliary:
-            _add(
-                losses,
-                auxiliary,
-                auxiliary.critic(
-                    real,
-                    _required(inputs.y, "y"),
-                    fake,
-                    _required(inputs.y_fake, "y_fake"),
-                ),
-            )
+            y, y_fake = _required(inputs.y, "y"), _required(inputs.y_fake, "y_fake")
+            _add_term(losses, auxiliary, auxiliary.critic(real, y, fake, y_fake))
         batch = CriticBatch(x, inputs.y, x_fake, inputs.y_fake, real, fake, inputs)
         with _precision(terms, inputs):
             for regularizer in terms.critic_regularizers:
-                _add(losses, regularizer, regularizer(critic, batch))
+                _add_term(losses, regularizer, regularizer(critic, batch))
     gradients = gradients_as_laid_out(torch.stack(list(losses.values())).sum(), trainable(critic))
     metrics = {f"critic/{name}": value.detach() for name, value in losses.items()}
     metrics |= {"critic/real_score": real.score.detach().mean(), "critic/fake_score": fake.score.detach().mean()}
@@ -124,24 +116,15 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
                 real_score = real.score
         losses = {"adversarial": terms.loss.generator(real_score, fake.score)}
         for auxiliary in terms.auxiliary:
-            _add(
-                losses,
-                auxiliary,
-                auxiliary.generator(fake, _required(inputs.y_fake, "y_fake")),
-            )
+            _add_term(losses, auxiliary, auxiliary.generator(fake, _required(inputs.y_fake, "y_fake")))
         batch = GeneratorBatch(x_fake_plain, fake, inputs)
         with _precision(terms, inputs):
             for regularizer in terms.generator_regularizers:
-                _add(losses, regularizer, regularizer(generator, batch))
+                _add_term(losses, regularizer, regularizer(generator, batch))
     gradients = gradients_as_laid_out(torch.stack(list(losses.values())).sum(), trainable(generator))
     metrics = {f"generator/{name}": value.detach() for name, value in losses.items()}
     metrics |= _class_accuracy("generator/class_accuracy", fake, inputs.y_fake)
     return StepResult(gradients, metrics)
-
-
-def has_batch_statistics(module: nn.Module) -> bool:
-    """Return whether a module normalizes over the batch, so that its outputs depend on their neighbours."""
-    return any(True for _ in batch_norms(module))
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -150,10 +133,10 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
 
 
 def gradients_as_laid_out(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the gradients of a scalar, each in the memory layout of its parameter; zeros where it does not depend.
+    """Return the gradients of a scalar, each in the memory layout of its parameter; zeros for unused parameters.
 
     Second derivatives of convolutions come transposed in memory, and fused optimizers on the CPU pair parameters and
-    gradients place by place in memory: they would silently apply a permuted gradient.
+    gradients by their position in memory: they would silently apply a permuted gradient.
     """
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     return tuple(
@@ -165,9 +148,9 @@ def gradients_as_laid_out(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[T
 def _score_both(
     critic: Critic, x: Tensor, y: Tensor | None, x_fake: Tensor, y_fake: Tensor | None
 ) -> tuple[CriticOutput, CriticOutput]:
-    if has_batch_statistics(critic):
+    if any(batch_norms(critic)):
         return _wide(critic(x, y)), _wide(critic(x_fake, y_fake))
-    # One forward for both is exact where samples do not see each other, and faster.
+    # One forward pass for both is faster, and exact because no output depends on other samples.
     labels = None if y is None or y_fake is None else torch.cat([y, y_fake])
     return _wide(critic(torch.cat([x, x_fake]), labels)).split((len(x), len(x_fake)))
 
@@ -184,7 +167,7 @@ def _precision(terms: Terms, inputs: StepInputs) -> AbstractContextManager[objec
 
 
 def _wide(output: CriticOutput) -> CriticOutput:
-    """Widen all outputs to at least float32: losses are not computed in half precision."""
+    """Return all outputs in at least float32: losses are not computed in half precision."""
     return output._replace(**{name: precise(x) for name, x in output._asdict().items() if x is not None})
 
 
@@ -194,8 +177,8 @@ def _class_accuracy(name: str, output: CriticOutput, y: Tensor | None) -> dict[s
     return {name: (output.class_logits.detach().argmax(1) == y).to(output.score.dtype).mean()}
 
 
-def _add(losses: dict[str, Tensor], term: object, value: Tensor) -> None:
-    """Enter a term under the name of its class, and a number if that name is taken."""
+def _add_term(losses: dict[str, Tensor], term: object, value: Tensor) -> None:
+    """Add a term under the name of its class, with a number if that name is taken."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(term).__name__).lower().removesuffix("_loss")
     unique, number = name, 1
     while unique in losses:
@@ -207,7 +190,7 @@ def _add(losses: dict[str, Tensor], term: object, value: Tensor) -> None:
 def _required(value: T | None, name: str) -> T:
     if value is None:
         raise ValueError(
-            f"this step needs StepInputs.{name}, got None. Losses that compare with real images and the critic need x, "
-            "class terms y and y_fake (of networks with num_classes), an augmentation its parameters."
+            f"this step needs StepInputs.{name}, got None. The critic, and losses that compare with real images, need "
+            "x; class terms need y and y_fake (and networks with num_classes); an augmentation needs its parameters."
         )
     return value

@@ -1,4 +1,4 @@
-"""Training several trainers side by side in one process."""
+"""Several trainers side by side in one process."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def fit_together(
 ) -> list[TrainerState]:
     """Train several trainers on the same data, one step of each in turn, as `Trainer.fit` trains one.
 
-    Each ends as if it had been trained alone: nothing random is shared. On a CUDA device each has a stream of its own,
-    so that small networks run at the same time; with `engine="cuda_graph_iteration"` the host launches one graph per
-    step. Trainers on the same device share one copy of the images. Those that were resumed at different steps end at
-    different times.
+    Each gives the same result as when it is trained alone: nothing random is shared. On a CUDA device each has a stream
+    of its own, so that small networks run at the same time; with `engine="cuda_graph_iteration"` the host launches one
+    graph per step. Trainers on the same device share one copy of the images. Those that were resumed at different steps
+    end at different times.
 
-    An error ends the training of its trainer alone, and its callbacks are notified. The others are trained to the
-    end, and then the errors are raised together. Ctrl-C stops all of them after their current steps, with checkpoints
+    An error ends the training of its trainer alone, whose callbacks are notified. The others are trained to the end,
+    and then the errors are raised together. Ctrl-C stops all of them after their current steps, with checkpoints
     written.
 
     Args:
@@ -60,7 +60,7 @@ def fit_together(
         KeyboardInterrupt: After the steps in which Ctrl-C was pressed.
     """
     if len({id(trainer) for trainer in trainers}) < len(trainers):
-        raise ValueError(f"trainers must be different ones, got one of {len(trainers)} twice. Make one for each seed.")
+        raise ValueError(f"trainers must differ from each other, got one of {len(trainers)} twice. Make one per seed.")
     data = as_labelled(data, image_range=image_range)
     stores: dict[torch.device, ImageStore] = {}
     inputs = []
@@ -117,16 +117,16 @@ class _Turns:
             return next(self.steps, self) is not self
 
     def interrupt(self, error: BaseException) -> None:
-        """End training between two steps as if the error had come from there."""
+        """End training between two steps as if the error had been raised there."""
         with self._on_stream():
             try:
                 self.steps.throw(error)
             except BaseException as raised:
                 if raised is not error:
-                    error.add_note(f"the trainer with seed {self.trainer.seed} could not end as it should: {raised!r}")
+                    error.add_note(f"the trainer with seed {self.trainer.seed} could not end normally: {raised!r}")
 
     def join(self) -> None:
-        """Let what comes next on the current stream wait for the steps."""
+        """Let later work on the current stream wait for the steps."""
         if self.stream is not None:
             torch.cuda.current_stream(self.trainer.device).wait_stream(self.stream)
 
@@ -135,7 +135,7 @@ class _Turns:
 
 
 def _train_in_turn(turns: Sequence[_Turns], bar: tqdm[Any]) -> list[Exception]:
-    """Take one step of each in turn until all are at their ends; return the errors that ended some earlier."""
+    """Take one step of each in turn until all have ended; return the errors that ended some of them early."""
     errors: list[Exception] = []
     left = list(turns)
     try:
@@ -153,7 +153,7 @@ def _train_in_turn(turns: Sequence[_Turns], bar: tqdm[Any]) -> list[Exception]:
                     bar.update()
                 else:
                     left.remove(turn)
-    except BaseException as error:  # Ctrl-C in one of them ends all
+    except BaseException as error:  # Ctrl-C ends all of them
         for failed in errors:
             error.add_note(f"failed before: {failed!r}")
         for turn in left:

@@ -1,4 +1,4 @@
-"""The training loop: draws, steps, optimizers, averages, and the callbacks that observe it."""
+"""The training loop: draws, steps, optimizers, the averaged generator, and callbacks."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from typing_extensions import override
 
 from condgan.devices import best_device
+from condgan.files import check_count
 from condgan.networks.base import Critic, Generator
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.sampling import ClassDistribution, LabelDistribution, sample
@@ -35,23 +36,17 @@ from condgan.training.inputs import ImageStore, Prefetcher, Request, ResidentSto
 from condgan.training.optimizer import OptimizerConfig, OptimizerFactory, Role, Schedule, Updater, schedule_factor
 from condgan.training.random import DefaultRngs
 from condgan.training.step import Networks, Precision, Terms, critic_step, generator_step
-from condgan.types import (
-    AdversarialLoss,
-    Augmentation,
-    AuxiliaryLoss,
-    LabelledData,
-    StepInputs,
-)
+from condgan.types import AdversarialLoss, Augmentation, AuxiliaryLoss, LabelledData, StepInputs
 
 
 @dataclass(slots=True)
 class TrainerState:
-    """Where training stands.
+    """The progress of training.
 
     Attributes:
         step: Generator updates done.
         images_seen: Real images shown to the critic.
-        total_steps: Generator updates that the current `fit` goes up to.
+        total_steps: Generator updates at which the current `fit` ends.
         metrics: The newest values that were read, by name.
     """
 
@@ -68,8 +63,8 @@ class Callback:
         every: Call `on_step_end` every `every` steps and at the last. The other hooks are called each time.
 
     Attributes:
-        runs_last: Whether it is called after those that do not run last: a checkpoint holds what the others did.
-        shows_progress: Whether it shows how far training is, so that `fit` shows no bar of its own.
+        runs_last: Whether it is called after the others, as checkpoints are, which save the others' state.
+        shows_progress: Whether it shows the progress of training, so that `fit` shows no bar of its own.
 
     Raises:
         ValueError: If `every` is less than 1.
@@ -80,18 +75,17 @@ class Callback:
     shows_progress: ClassVar[bool] = False
 
     def __init__(self, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}.")
+        check_count("every", every)
         self.every = every
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Training begins, or goes on after a resume."""
+        """Training begins, or continues after a resume."""
 
     def on_critic_step_end(self, trainer: Trainer) -> None:
         """The critic was updated once."""
 
     def on_generator_step_end(self, trainer: Trainer) -> None:
-        """The generator was updated once, and its average."""
+        """The generator and its average were updated once."""
 
     def on_step_end(self, trainer: Trainer) -> None:
         """A step ended whose number is a multiple of `every`, or the last one."""
@@ -100,7 +94,7 @@ class Callback:
         """An `Evaluate` put its results into `trainer.state.metrics`."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """Training ended as planned or on request."""
+        """Training ended, at the last step or on request."""
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
         """Training ended with an error, which is raised again after this."""
@@ -114,7 +108,7 @@ class Callback:
 
 
 class ProgressBar(Callback):
-    """Shows steps, the rate, the time left and the newest losses.
+    """Shows steps, the rate, the remaining time and the newest losses.
 
     Args:
         every: Steps between readings of the metrics; each reading waits for the device.
@@ -182,35 +176,35 @@ class Trainer:
         auxiliary: One auxiliary loss or several.
         regularizers: Regularizers of the critic and of the generator, in one list.
         augment: Differentiable augmentation in front of the critic, of real and generated images.
-        critic_steps: Critic updates for each generator update.
-        generator_optimizer: Adam settings of the generator, or what makes its optimizer from a list of parameters,
-            such as `lambda p: torch.optim.RMSprop(p, lr=5e-5)`.
-        critic_optimizer: The same of the critic.
-        schedule: Factor of all learning rates over the progress of training.
+        critic_steps: Critic updates per generator update.
+        generator_optimizer: Adam settings of the generator, or a function that makes its optimizer from a list of
+            parameters, such as `lambda p: torch.optim.RMSprop(p, lr=5e-5)`.
+        critic_optimizer: The same for the critic.
+        schedule: Factor of all learning rates as a function of the progress of training.
         ema_decay: Final decay of the averaged generator, in [0, 1).
         label_distribution: Distribution of the labels of generated images.
         sampling: Distribution of the classes of real images.
         dequantize: Add uniform noise of one grey level to real uint8 images.
         precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is configured otherwise; or
-            `"bf16"` for autocast passes with losses and norms in float32.
-        engine: How updates are run, with the same results: `"eager"` as written; `"cuda_graph"` recorded once for
-            each kind of update and replayed; `"cuda_graph_iteration"` all of a step recorded as one, draws and average
-            included, which takes the least of the host's time; `"auto"` is `"cuda_graph"` on CUDA. What cannot be
-            recorded runs in the next simpler way, with a warning. `trainer.engine.name` says what runs.
+            `"bf16"` for forward passes under autocast, with losses and norms in float32.
+        engine: How updates are run; the results are the same. `"eager"`: one by one. `"cuda_graph"`: one CUDA graph
+            per kind of update, captured once and replayed. `"cuda_graph_iteration"`: one graph per step, with its
+            draws and the average, which takes the least host time. `"auto"`: `"cuda_graph"` on CUDA. What cannot be
+            captured runs in the next simpler way, with a warning. `trainer.engine.name` is the one in use.
         device: Where to train; by default CUDA, then MPS, then the CPU.
         seed: Seed of all draws in training.
-        callbacks: Observers, called in this order, but those that run last, such as checkpoints, after the others.
+        callbacks: Observers, called in this order; those that run last, such as checkpoints, after the others.
 
     Attributes:
         networks: The generator and the critic.
         terms: The terms of the losses, and the augmentation.
-        state: How far training is, and the newest metrics.
+        state: The progress of training, and the newest metrics.
         callbacks: The observers, in the order in which they are called.
         engine: What runs the updates.
-        device: Where they run.
+        device: The device of the networks.
         seed: The seed.
-        last_evaluation: What the newest `Evaluate` measured.
-        between_steps: Whether no step is under way, so that the state can be saved.
+        last_evaluation: The metrics of the newest `Evaluate`.
+        between_steps: Whether no step is running, so that the state can be saved.
 
     Raises:
         TypeError: If an entry of `regularizers` is not a critic or generator regularizer.
@@ -293,7 +287,7 @@ class Trainer:
         self.ema_decay = ema_decay
         self._ema = ExponentialMovingAverage(generator, ema_decay)
         self._ema_ready_at: int | None = None
-        # What changes from step to step and is read on the device: a CUDA graph keeps Python's numbers as they were.
+        # Tensors, because they change from step to step: a CUDA graph would keep the values of Python numbers.
         self._step_number = torch.zeros((), dtype=torch.int64, device=self.device)
         self._ema_weight = torch.zeros((), dtype=next(generator.parameters()).dtype, device=self.device)
         self._guard = FiniteGuard()
@@ -312,13 +306,13 @@ class Trainer:
     def ema(self) -> Generator:
         """The averaged generator, in evaluation mode, with batch statistics re-estimated for its weights.
 
-        The statistics are averages over 1 024 samples with labels as in generator steps.
+        The statistics are averages over 1 024 samples, with labels drawn as in generator steps.
         """
         self._refresh_ema()
         return self._ema.generator
 
     def _refresh_ema(self) -> None:
-        """Re-estimate the batch statistics of the averaged generator if it has moved since."""
+        """Re-estimate the batch statistics of the averaged generator if it has been updated since the last time."""
         if self._ema_ready_at != self.state.step and self._sampler is not None:
             rng = torch.Generator(self.device).manual_seed(self.seed + 2)
             reestimate_statistics(self._ema.generator, [self._sampler.latents_and_labels(128, rng) for _ in range(8)])
@@ -326,22 +320,24 @@ class Trainer:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How this trainer is set up, as plain values for logs and results."""
+        """The arguments of this trainer as plain values, for logs and results."""
         terms = self.terms
         return {
             "generator": type(self.networks.generator).__name__,
             "critic": type(self.networks.critic).__name__,
-            "loss": _in_words(terms.loss),
-            "auxiliary": [_in_words(term) for term in terms.auxiliary],
-            "regularizers": [_in_words(term) for term in (*terms.critic_regularizers, *terms.generator_regularizers)],
-            "augment": None if terms.augment is None else _in_words(terms.augment),
+            "loss": _stable_repr(terms.loss),
+            "auxiliary": [_stable_repr(term) for term in terms.auxiliary],
+            "regularizers": [
+                _stable_repr(term) for term in (*terms.critic_regularizers, *terms.generator_regularizers)
+            ],
+            "augment": None if terms.augment is None else _stable_repr(terms.augment),
             "critic_steps": self.critic_steps,
             "generator_optimizer": self._updaters["generator"].settings,
             "critic_optimizer": self._updaters["critic"].settings,
-            "schedule": _in_words(self.schedule),
+            "schedule": _stable_repr(self.schedule),
             "ema_decay": self.ema_decay,
-            "label_distribution": _in_words(self.label_distribution),
-            "sampling": _in_words(self.sampling),
+            "label_distribution": _stable_repr(self.label_distribution),
+            "sampling": _stable_repr(self.sampling),
             "dequantize": self.dequantize,
             "precision": terms.precision,
             "device": self.device.type,
@@ -359,23 +355,23 @@ class Trainer:
         max_resident_bytes: int = 2**32,
         progress: bool = True,
     ) -> TrainerState:
-        """Train until `steps` generator updates have been done in all.
+        """Train until `steps` generator updates have been done in total.
 
-        After `resume` the call continues: with the same arguments the result equals that of an uninterrupted run, on
-        CUDA up to the rounding of kernels that add up in no fixed order.
-        Ctrl-C ends training after the current step, with checkpoints written, and then raises KeyboardInterrupt.
+        After `resume` training continues: with the same arguments the result equals that of an uninterrupted run, on
+        CUDA up to the rounding of kernels that sum in no fixed order. Ctrl-C ends training after the current step, with
+        checkpoints written, and then raises KeyboardInterrupt.
 
         Args:
             data: Labelled samples of the networks' shape and classes: an `ArrayDataset`, any map-style data set of
-                `(image, label)`, or a `DataLoader`, of which the data set and `num_workers` are used, but not batch
-                size, order or sampler. Items are read once, or anew for each batch where they do not fit into memory
-                or random transforms change them: see `as_labelled`, which has more options.
-            steps: Total of generator updates; schedules run over it.
-            batch_size: Real, and generated, samples of a critic step, over all processes.
+                `(image, label)`, or a `DataLoader`, whose data set and `num_workers` are used, but not its batch
+                size, order or sampler. Items are read once, or for each batch if they do not fit into memory or
+                random transforms change them: see `as_labelled`, which has more options.
+            steps: Total number of generator updates, over which schedules run.
+            batch_size: Real samples per critic step, and as many generated ones, over all processes.
             generator_batch_size: Samples of a generator step; by default `batch_size`.
             image_range: Range of floating-point images, `(0, 1)` or `(-1, 1)`; uint8 images have [0, 255].
-            max_resident_bytes: Images up to this size are copied to the device once; a larger set stays in host memory
-                and is sent ahead of each step. The samples are the same.
+            max_resident_bytes: Images up to this size are copied to the device once; a larger set stays in host
+                memory, and each batch is copied ahead of its step. The samples are the same.
             progress: Show a progress bar where standard error is a terminal, unless a callback shows progress.
 
         Returns:
@@ -383,7 +379,7 @@ class Trainer:
 
         Raises:
             TypeError: If the data are not a map-style data set.
-            ValueError: If the data do not fit the networks, or are other data than before `resume`.
+            ValueError: If the data do not fit the networks, or differ from those before `resume`.
             TrainingDivergedError: If a loss or gradient was not finite.
             KeyboardInterrupt: After the step in which Ctrl-C was pressed.
         """
@@ -414,13 +410,13 @@ class Trainer:
         progress: bool = False,
         store: ImageStore | None = None,
     ) -> Prefetcher:
-        """Check what `fit` is given and return the inputs of its steps; `store` already has the images of the data."""
+        """Check the arguments of `fit` and return the inputs of its steps; `store` may already have the images."""
         generator_batch_size = batch_size if generator_batch_size is None else generator_batch_size
         check_data(self.networks, data, steps=steps, batch_size=batch_size, generator_batch_size=generator_batch_size)
         if self._data_fingerprint not in (None, data.fingerprint):
             raise ValueError(
                 f"training began on other data (fingerprint {self._data_fingerprint}, got {data.fingerprint}). "
-                "Resume with the same data, or make a new Trainer from the networks to go on with other data."
+                "Resume with the same data, or make a new Trainer from the networks to train on other data."
             )
         self._data_fingerprint = data.fingerprint
         self.state.total_steps = steps
@@ -432,7 +428,7 @@ class Trainer:
         generator_request = Request(generator_batch_size, real=self.terms.loss.needs_real_scores)
         self._inputs = Prefetcher(self._sampler, [critic_request] * self.critic_steps + [generator_request])
         if self.engine.name == "cuda_graph_iteration":
-            self.engine.forget()  # iterations that drew from another sampler
+            self.engine.forget()  # captured iterations draw from the sampler of an earlier fit
             if obstacle := self._obstacle_to_iterations(self._sampler):
                 self.engine.fall_back(obstacle)
         for part in self._modules().values():
@@ -440,7 +436,7 @@ class Trainer:
         return self._inputs
 
     def _make_sampler(self, data: LabelledData, max_resident_bytes: int, *, store: ImageStore | None = None) -> Sampler:
-        """Return the sampler of what the steps need."""
+        """Return a sampler of the inputs of steps."""
         generator, terms = self.networks.generator, self.terms
         return Sampler(
             data,
@@ -499,7 +495,7 @@ class Trainer:
                 callback.on_step_end(self)
 
     def _iterate(self, inputs: Prefetcher) -> None:
-        """Do the updates of a step one by one."""
+        """Run the updates of a step one by one."""
         for request in inputs.steps[:-1]:
             self._run("critic", self._critic_updates, next(inputs))
             self._critic_updates += 1
@@ -516,7 +512,7 @@ class Trainer:
         self._guard.observe(metrics, self.state.step)
 
     def _iterate_at_once(self, inputs: Prefetcher) -> None:
-        """Do the updates of a step, with their draws and what follows them, as one update."""
+        """Run the updates of a step, with their draws, checks and the average, as one update."""
         updates = [self._update("critic", self._critic_updates + i) for i in range(self.critic_steps)]
         updates.append(self._update("generator", self.state.step))
 
@@ -534,16 +530,16 @@ class Trainer:
         self.state.images_seen += sum(request.batch_size for request in inputs.steps[:-1])
 
     def _obstacle_to_iterations(self, sampler: Sampler) -> str | None:
-        """Return why the iterations of `fit` cannot be recorded as a whole, or None if they can."""
+        """Return why the iterations of `fit` cannot be captured as a whole, or None if they can."""
         if not isinstance(sampler.store, ResidentStore):
-            return "images that are not on the device are sent ahead of each update (see max_resident_bytes)"
+            return "images that are not on the device are copied ahead of each update (see max_resident_bytes)"
         for callback in self.callbacks:
             if getattr(callback.on_critic_step_end, "__func__", None) is not Callback.on_critic_step_end:
-                return f"{type(callback).__name__} wants to be called between the updates of an iteration"
+                return f"{type(callback).__name__} is called between the updates of an iteration"
         return None
 
     def _update(self, role: Role, number: int) -> tuple[Hashable, Update[StepInputs]]:
-        """Return the kind of an update and the update. Which lazy regularizers are due is part of the kind."""
+        """Return the kind of an update and the update; the kind includes which lazy regularizers are due."""
         terms = self.terms.due(number)
         active = terms.critic_regularizers if role == "critic" else terms.generator_regularizers
         step = critic_step if role == "critic" else generator_step
@@ -555,7 +551,7 @@ class Trainer:
 
     @contextmanager
     def _as_in_training(self) -> Iterator[None]:
-        """Draw what dropout draws from the trainer's own generators, and use the convolutions that are fastest."""
+        """Let dropout draw from the trainer's own generators, and use the fastest convolutions."""
         with self._default_rngs.active(), fastest_convolutions(self.device):
             yield
 
@@ -572,12 +568,19 @@ class Trainer:
         self.state.metrics |= self._guard.read()
         return self.state.metrics
 
+    def record_evaluation(self, metrics: dict[str, float]) -> None:
+        """Put the results of an evaluation into `state.metrics` and call `on_evaluate_end`."""
+        self.last_evaluation = metrics
+        self.state.metrics |= metrics
+        for callback in self._observers():
+            callback.on_evaluate_end(self)
+
     def sample(self, y: Tensor | Sequence[int] | int, *, seed: int | None = None) -> Tensor:
-        """Generate one image for each label with the averaged generator.
+        """Generate one image per label with the averaged generator.
 
         Args:
             y: Labels, or for unconditional networks the number of images.
-            seed: Seed of the latents; by default each call draws new ones. Training draws are not disturbed.
+            seed: Seed of the latents; by default each call draws new ones. Training is not affected.
 
         Shape:
             - `y`: `(N,)`, integers in `[0, K)`. Output: `(N, C, H, W)`, float in [-1, 1].
@@ -593,24 +596,24 @@ class Trainer:
         """Write a checkpoint of everything that the next step depends on, and keep the newest `keep`.
 
         Raises:
-            RuntimeError: If called from within a step, whose rest could not be resumed.
+            RuntimeError: If called within a step, which could not be resumed.
             TrainingDivergedError: If a loss or gradient was not finite: a diverged state is never saved.
         """
         if not self.between_steps:
-            raise RuntimeError("a checkpoint must be written between steps: call save from on_step_end or after fit.")
+            raise RuntimeError("a checkpoint cannot be written within a step. Call save from on_step_end or after fit.")
         self.read_metrics()
         if self.is_main_process:
-            self._refresh_ema()  # the saved average must have statistics that fit it
+            self._refresh_ema()  # the batch statistics are saved too
             write_checkpoint(folder, self.state.step, self._state_dict(), keep=keep)
 
     def resume(self, folder: str | Path) -> bool:
-        """Load the newest good checkpoint in `folder`.
+        """Load the newest readable checkpoint in `folder`.
 
         Returns:
             Whether there was one.
 
         Raises:
-            ValueError: If there are checkpoints but none can be read, or it comes from another set-up.
+            ValueError: If there are checkpoints but none can be read, or the trainer had other settings.
         """
         content = read_newest_checkpoint(folder)
         if content is None:
@@ -671,7 +674,7 @@ class Trainer:
         self._restore_callbacks(content["callbacks"])
 
     def _restore_callbacks(self, states: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Give each callback the state of the next one of its class; those that are new since then begin afresh."""
+        """Give each callback the saved state of the next one of its class; additional callbacks keep their state."""
         remembered: dict[str, list[dict[str, Any]]] = {}
         for name, state in states:
             remembered.setdefault(name, []).append(state)
@@ -682,13 +685,6 @@ class Trainer:
     def _observers(self) -> tuple[Callback, ...]:
         """Return the callbacks and the progress bar of `fit` itself."""
         return self.callbacks if self._bar is None else (self._bar, *self.callbacks)
-
-    def evaluated(self, metrics: dict[str, float]) -> None:
-        """Put the results of an evaluation into `state.metrics` and call `on_evaluate_end`."""
-        self.last_evaluation = metrics
-        self.state.metrics |= metrics
-        for callback in self._observers():
-            callback.on_evaluate_end(self)
 
 
 @contextmanager
@@ -713,6 +709,6 @@ def interrupt_between_steps(request_stop: Callable[[str], None]) -> Iterator[Cal
         signal.signal(signal.SIGINT, previous)
 
 
-def _in_words(part: object) -> str:
-    """Return what tells a part from others in every process: its `repr` without the address."""
+def _stable_repr(part: object) -> str:
+    """Return the `repr` of a part without memory addresses, so that it is the same in every process."""
     return part if isinstance(part, str) else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(part))
