@@ -1,8 +1,8 @@
 """Twenty steps of every recipe still move the weights as far as when `test_same_numbers.json` was written.
 
-A change that should not move numbers, such as a new layout of files or a faster kernel, leaves this test green. One that
-should, such as another default or another order of draws, makes it red: say in the changelog that results change, and
-write the numbers anew with `python tests/test_same_numbers.py`.
+A change that should not move numbers, such as a new layout of files or a faster kernel, leaves this test green.
+One that should, such as another default or another order of draws, makes it red: say in the changelog that results
+change, and write the numbers anew with `python tests/test_same_numbers.py`.
 
 All is computed in float64, where rounding moves a sum by less than 1e-12 of itself: the committed numbers hold on
 other machines. Averages decay over more steps than these, and do not show `ema_decay`.
