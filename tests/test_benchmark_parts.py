@@ -66,6 +66,7 @@ def test_the_plain_classifier_takes_as_many_steps_and_learns(load):
     assert probabilities[y == 1, 1].mean() > probabilities[y == 0, 1].mean()
 
 
+@pytest.mark.slow  # guards the measure of memory, which needs processes of its own
 def test_memory_is_that_of_the_training_alone(load):
     scaling, timing = load("scaling"), load("timing")
     ballast = torch.ones(100_000_000)
@@ -78,6 +79,7 @@ def test_memory_is_that_of_the_training_alone(load):
 RIVALS = ("image_folder", "image_folder_resized", "tensor_dataset")
 
 
+@pytest.mark.slow  # guards the speed benchmark beyond the training step, from its command line to its file
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 def test_every_part_runs(load, tmp_path):
     main = runpy.run_path(str(SCRIPTS / "__main__.py"))["main"]

@@ -37,6 +37,7 @@ MODULES = [
             "regularizers",
             "runs",
             "sampling",
+            "stats",
             "study",
             "training",
             "types",

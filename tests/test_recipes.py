@@ -237,6 +237,7 @@ def ring(count_per_mode=64) -> tuple[cg.data.ArrayDataset, torch.Tensor]:
     return cg.data.ArrayDataset(centres[mode] + 0.025 * torch.randn(len(mode), 2, generator=rng), mode // 2), centres
 
 
+@pytest.mark.slow  # guards that a method as a whole learns modes and classes; 700 steps
 def test_acwgan_gp_learns_a_mixture_with_every_mode_and_the_right_classes(point_networks):
     data, centres = ring()
     generator, critic = point_networks(4, head="class")

@@ -125,6 +125,14 @@ wrong: cg.ResNetCritic = cg.DCGANCritic.from_pretrained("folder")  # assignment
 """
 
 
+NAMES = ("right.py", "wrong.py", "readme.py", "network.py")
+
+
+def python_blocks(page: str) -> list[str]:
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> dict[str, dict[int, set[str]]]:
     """Error codes by line for the scripts, from one strict run; pytest's cache, where there is one, keeps mypy's."""
@@ -132,8 +140,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
     folder = tmp_path_factory.mktemp("mypy")
     (folder / "right.py").write_text(RIGHT, encoding="utf-8")
     (folder / "wrong.py").write_text(WRONG, encoding="utf-8")
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (folder / "readme.py").write_text(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0], encoding="utf-8")
+    (folder / "readme.py").write_text(python_blocks("README.md")[0], encoding="utf-8")
+    of_its_own = [block for block in python_blocks("docs/pages/get-started.md") if "MyACProjectionCritic(" in block]
+    (folder / "network.py").write_text("import condgan as cg\n" + "\n".join(of_its_own), encoding="utf-8")
     kept = getattr(pytestconfig, "cache", None)
     cache = folder / "cache" if kept is None else kept.mkdir("mypy")
     root = Path(condgan.__file__).parents[1]
@@ -141,7 +150,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
     search = {} if root.name == "site-packages" else {"MYPYPATH": str(root)}
     options = ["--strict", "--config-file=", "--follow-imports=silent", "--no-pretty", "--no-color-output"]
     process = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, "--cache-dir", str(cache), "right.py", "wrong.py", "readme.py"],
+        [sys.executable, "-m", "mypy", *options, "--cache-dir", str(cache), *NAMES],
         cwd=folder,
         env={**os.environ, **search},
         capture_output=True,
@@ -150,7 +159,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
         check=False,
     )
     assert process.returncode == 1, process.stdout + process.stderr
-    codes: dict[str, dict[int, set[str]]] = {"right.py": {}, "wrong.py": {}, "readme.py": {}}
+    codes: dict[str, dict[int, set[str]]] = {name: {} for name in NAMES}
     for name, line, code in re.findall(r"^(\w+\.py):(\d+): error: .*\[([\w-]+)\]$", process.stdout, re.MULTILINE):
         codes[name].setdefault(int(line), set()).add(code)
     assert codes["wrong.py"], process.stdout
@@ -163,6 +172,10 @@ def test_right_use_is_clean(reports: dict[str, dict[int, set[str]]]) -> None:
 
 def test_the_script_of_the_readme_is_clean(reports: dict[str, dict[int, set[str]]]) -> None:
     assert reports["readme.py"] == {}
+
+
+def test_the_network_of_the_guide_is_clean(reports: dict[str, dict[int, set[str]]]) -> None:
+    assert reports["network.py"] == {}
 
 
 def test_wrong_use_is_reported(reports: dict[str, dict[int, set[str]]]) -> None:

@@ -142,6 +142,7 @@ Study(StudyFolder(sys.argv[1]).study().config, *sets, sys.argv[1], device="cpu")
 """
 
 
+@pytest.mark.slow  # guards a study against SIGKILL in another process; stopping within one is tested below by default
 def test_a_killed_study_goes_on_and_gives_the_same(study, tmp_path):
     long = {"recipes": {"acgan": RecipeConfig(recipe="acgan", steps=300, batch_size=8, base_channels=4)}}
     study("parts", **long)

@@ -320,6 +320,7 @@ def bright_or_dark(n, seed):
     return ArrayDataset(images.clamp(0, 255).byte(), y, groups=torch.arange(n) // 2 + 1000 * seed)
 
 
+@pytest.mark.slow  # guards the verdicts of whole studies against leaks; its arm alone is tested by default in test_arms
 @pytest.mark.usefixtures("tiny_classifier")
 def test_labels_that_say_nothing_drop_synthetic_only_arms_to_chance(small_config, tmp_path):
     # A classifier that learned nothing still leans to one side by brightness: chance is what several average to. And
