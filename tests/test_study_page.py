@@ -25,8 +25,21 @@ from condgan.study.report.view import make_view
 from condgan.study.report.words import DASH, significant
 from condgan.study.results import Answer, Family, ProgressEvidence, Question, Reason, Results, Verdict
 from study import builders
-from study.builders import CREDIT, RECIPES, arm, around, comparison, full_results
-from study.test_report import better, collapse, copies, numbers, recall, small_results, write_pictures
+from study.builders import (
+    CREDIT,
+    RECIPES,
+    arm,
+    around,
+    better,
+    collapse,
+    comparison,
+    copies,
+    full_results,
+    numbers,
+    recall,
+    small_results,
+    write_pictures,
+)
 
 ROOT = Path(__file__).parents[1]
 MODULES = ("page_parts", "figures", "study_page")

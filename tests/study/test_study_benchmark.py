@@ -122,7 +122,7 @@ def test_a_generator_that_was_trained_again_does_not_replace_what_was_published(
 
 def test_a_name_that_fits_no_cell_is_refused(run):
     said = run("--cell", "gan-acgan-s0", "--cell", "classifier-*")
-    assert "error: every pattern must fit a cell, got gan-acgan-s0" in said
+    assert "error: every pattern must match a cell, got gan-acgan-s0" in said
 
 
 def test_the_command_of_the_readme_needs_no_folder(run, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""What a classifier learns from generated images: train on them, test on real ones, with seeds and controls."""
+"""Studies of what a classifier learns from generated images, tested on real ones, with seeds and controls."""
 
 from condgan.study.arms import ARMS, CONTROLS, Arm, Phase, run_arm, synthetic_labels
 from condgan.study.cells import Cell, make_cells
