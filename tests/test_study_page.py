@@ -145,7 +145,7 @@ def test_page_says_everything(docs):
     assert results.command in page
     assert results.commit in page
     assert CREDIT in page
-    assert "The test set was used 8 times: 6 for the score of a classifier, 2 to compare" in page
+    assert "The test set was used 8 times: 6 for the score of a classifier, 2 for a comparison" in page
     assert "| acgan: normal | 1 |" in page
     assert "copies training images (1)" in page
     assert "cannot tell: too few images (1)" in page
@@ -154,7 +154,7 @@ def test_page_says_everything(docs):
 
 def test_rules_that_answers_share_are_said_once(docs):
     page = page_of(docs, whole())
-    assert page.count("Recall alone can be bought with errors on other classes.") == 1
+    assert page.count("Recall alone can rise at the cost of errors on other classes.") == 1
 
 
 def test_texts_from_elsewhere_are_escaped(docs):
@@ -247,10 +247,10 @@ def test_what_is_unfinished_is_listed(docs):
     assert unfinished([lost if cell.name == lost.name else cell for cell in done[:6]]) == [
         "**Unfinished**: 6 of 10 parts of the study are done; all figures may change. Missing: "
         "1 of the generators, 2 of the classifiers, 1 of the judgements of images.",
-        f"**Failed**: 1 training diverged and are in no score ({lost.name}: {lost.error}).",
+        f"**Failed**: 1 training diverged, which no score includes ({lost.name}: {lost.error}).",
     ]
     assert unfinished(done) == []
-    assert unfinished(done[:2])[0].endswith("Not begun: `acgan`; generated only, as many as real.")
+    assert unfinished(done[:2])[0].endswith("Not started: `acgan`; generated only, as many as real.")
 
 
 def test_answers_to_one_question_stand_together(docs):

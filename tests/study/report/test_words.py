@@ -55,7 +55,7 @@ def test_evidence_in_words():
     said = finding_words(recall("acgan", Answer.YES))
     assert said == ["Best arm: acgan: pretrained minus real: +0.012 [-0.021, +0.045], Holm-corrected p 0.88."]
     assert (
-        "no where all simultaneous intervals of 4 arms end at or below 0" in rule_words(recall("acgan", Answer.NO))[-1]
+        "no if all simultaneous intervals of 4 arms end at or below 0" in rule_words(recall("acgan", Answer.NO))[-1]
     )
     (said,) = finding_words(alone(Answer.YES))
     assert said.startswith(
