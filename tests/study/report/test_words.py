@@ -54,9 +54,7 @@ def test_questions_in_words():
 def test_evidence_in_words():
     said = finding_words(recall("acgan", Answer.YES))
     assert said == ["Best arm: acgan: pretrained minus real: +0.012 [-0.021, +0.045], Holm-corrected p 0.88."]
-    assert (
-        "no if all simultaneous intervals of 4 arms end at or below 0" in rule_words(recall("acgan", Answer.NO))[-1]
-    )
+    assert "no if all simultaneous intervals of 4 arms end at or below 0" in rule_words(recall("acgan", Answer.NO))[-1]
     (said,) = finding_words(alone(Answer.YES))
     assert said.startswith(
         "Balanced accuracy of synthetic_1x: 0.750 [0.700, 0.800]; guessing: 0.333; real images: 0.875"
