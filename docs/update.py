@@ -103,7 +103,7 @@ def update_speed(file: Path) -> None:
     results = json.loads(file.read_text(encoding="utf-8"))
     kind = file.stem
     if kind not in ("cpu", "cuda"):
-        raise SystemExit(f"the page takes cpu.json and cuda.json, got {file.name}. Quick results are not published.")
+        raise SystemExit(f"the page takes cpu.json and cuda.json, got {file.name}: quick results are not published.")
     assets = PAGES / "assets" / "speed" / kind
     assets.mkdir(parents=True, exist_ok=True)
     for name, draw in speed_page.pictures(results).items():

@@ -24,7 +24,7 @@ from xrays import load
 
 from condgan.files import to_json, write_json
 from condgan.runs import load_run
-from condgan.study import Study, merge, write_report, write_results
+from condgan.study import Study, merge, summarize, write_report
 from condgan.study.cells import Cell, make_cells
 from condgan.study.folder import StudyFolder
 from condgan.study.results import GeneratorOutcome
@@ -51,7 +51,7 @@ def publish(folder: Path, published: Path) -> None:
     first one stay, and the description of the other goes into `trained_again`.
     """
     published.mkdir(parents=True, exist_ok=True)
-    shutil.copy(write_results(folder), published / "results.json")
+    summarize(folder).write(published / "results.json")
     for name in ("real.png", "probes.json", "config.json", "test.npz", "test_evaluations.jsonl"):
         if (folder / name).is_file():
             shutil.copy(folder / name, published / name)

@@ -12,7 +12,7 @@ from condgan.study.cells import make_cells
 from condgan.study.folder import StudyDescription, StudyFolder
 from condgan.study.results import Answer, ArmKey, Family, PartDescription, Question, Reason, Results
 from condgan.study.study import Study
-from condgan.study.summaries import TestedArms, compare_arms, summarize, summarize_arms, write_results
+from condgan.study.summaries import TestedArms, compare_arms, summarize, summarize_arms
 from study.builders import ORIGIN, classifier, data
 
 TINY = RecipeConfig(recipe="acgan", steps=2, batch_size=8, base_channels=4)
@@ -84,7 +84,7 @@ def test_every_arm_is_summarized_with_its_seeds(full_config, tmp_path):
     for row in results.summaries:
         assert row.estimate.interval.low <= row.estimate.value <= row.estimate.interval.high
     assert results.commit == ORIGIN.commit
-    assert write_results(tmp_path) == tmp_path / "results.json"
+    results.write(tmp_path / "results.json")
     assert Results.read(tmp_path / "results.json") == results
 
 
@@ -184,7 +184,8 @@ def test_partial_results_take_what_is_complete(full_config, tmp_path):
 def test_a_study_without_any_cell_has_results(full_config, tmp_path):
     results = invent(tmp_path, full_config(), lambda cell: 0.7, keep=lambda cell: False)
     assert results.summaries == results.comparisons == results.cells == ()
-    assert Results.read(write_results(tmp_path)) == results
+    results.write(tmp_path / "results.json")
+    assert Results.read(tmp_path / "results.json") == results
 
 
 def one_hot(decided, classes=2):

@@ -7,7 +7,7 @@ from condgan.study.data import keep_patients
 from condgan.study.report import write_report
 from condgan.study.results import Results
 from condgan.study.study import Study, merge
-from condgan.study.summaries import relative_usefulness, summarize, write_results
+from condgan.study.summaries import relative_usefulness, summarize
 
 __all__ = [
     "ARMS",
@@ -26,5 +26,4 @@ __all__ = [
     "summarize",
     "synthetic_labels",
     "write_report",
-    "write_results",
 ]

@@ -76,7 +76,11 @@ def prepare(
     fingerprints = [data.fingerprint for data in sets.values()]
     distinct, repeated, leaked = _remove_repetitions(train, validation, test)
     parts = [
-        PartDescription(counts=data.class_counts, patients=count_patients(data), fingerprint=fingerprint)
+        PartDescription(
+            counts=data.class_counts,
+            patients=None if data.groups is None else len(data.group_names),
+            fingerprint=fingerprint,
+        )
         for data, fingerprint in zip(distinct, fingerprints, strict=True)
     ]
     unknown = (
@@ -97,11 +101,6 @@ def prepare(
         notes=(*notes, *([] if known else [unknown])),
     )
     return Prepared(*distinct, groups, description)
-
-
-def count_patients(data: ArrayDataset) -> int | None:
-    """Return the number of patients, or None where they are unknown."""
-    return None if data.groups is None else len(data.group_names)
 
 
 def _check_test_classes(test: ArrayDataset, groups: Tensor) -> None:

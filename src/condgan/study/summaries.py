@@ -84,13 +84,6 @@ def summarize(folder: str | Path) -> Results:
     )
 
 
-def write_results(folder: str | Path) -> Path:
-    """Write `results.json` into the folder of a study and return its path."""
-    path = Path(folder) / "results.json"
-    summarize(folder).write(path)
-    return path
-
-
 @dataclass(frozen=True)
 class TestedArms:
     """The test probabilities of all tested classifiers.

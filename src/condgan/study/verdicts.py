@@ -120,7 +120,7 @@ def _differences(
         return []
     best = max(rows, key=lambda row: (_is_above(row), row.difference.value))
     reason: Reason | None = None
-    if not all(map(has_seeds, rows)):
+    if not all(map(_has_seeds, rows)):
         answer, reason = Answer.CANNOT_TELL, Reason.FEW_SEEDS
     elif _is_above(best):
         answer = Answer.YES
@@ -178,7 +178,7 @@ def _alone(config: StudyConfig, recipe: str, num_classes: int, summaries: Sequen
 def _better(row: Comparison) -> Verdict:
     first, second = row.a.recipe, row.b.recipe
     reason: Reason | None = None
-    if not has_seeds(row):
+    if not _has_seeds(row):
         answer, reason = Answer.CANNOT_TELL, Reason.FEW_SEEDS
     elif not _is_significant(row):
         answer, reason = Answer.CANNOT_TELL, Reason.WITHIN_CHANCE
@@ -254,7 +254,7 @@ def _refusals(judged: Sequence[JudgeOutcome], report: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(cell.refused[report] for cell in judged if report in cell.refused))
 
 
-def has_seeds(row: Comparison) -> bool:
+def _has_seeds(row: Comparison) -> bool:
     """Return whether both arms have enough generators, or classifiers where there are no generators, for a verdict."""
     return _enough(row.difference.a.counts) and _enough(row.difference.b.counts)
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 RESEARCH_ONLY = "For research only. Nothing in this report may be used to diagnose or treat anybody."
 
 REAL, SAMPLES, NEIGHBORS = "real.png", "samples.png", "neighbors.png"
-"""Pictures: sheets of images, one row per class, of real images in the folder of the study, of generated ones in that of
-their generator; and there the images most likely to be copies, each beside its nearest training images."""
+"""Pictures: sheets of images, one row per class, of real images in the folder of the study and of generated ones in the
+folder of their generator; and there the images most likely to be copies, each beside its nearest training images."""
 
 
 def write_report(results: Results, folder: str | os.PathLike[str], *, real_images: bool = True) -> Path:
