@@ -246,7 +246,7 @@ def test_what_is_unfinished_is_listed(docs):
 
     assert unfinished([lost if cell.name == lost.name else cell for cell in done[:6]]) == [
         "**Unfinished**: 6 of 10 parts of the study are done; all figures may change. Missing: "
-        "1 of the generators, 2 of the classifiers, 1 of the judgements of images.",
+        "1 of the generators, 2 of the classifiers, 1 of the evaluations of images.",
         f"**Failed**: 1 training diverged, which no score includes ({lost.name}: {lost.error}).",
     ]
     assert unfinished(done) == []

@@ -122,7 +122,7 @@ class Folders:
     """How folders of images are read.
 
     Args:
-        image_shape: Channels (1 for greyscale, 3 for colour), height and width in pixels, to which images are resized.
+        image_shape: Channels (1 for greyscale, 3 for color), height and width in pixels, to which images are resized.
         groups: How the patient of an image is found: a regular expression whose captured groups, or else whole match,
             in the path name the patient; or a .csv file with the columns path and group.
         split_seed: Seed of the splits.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 REFERENCE = -1
 """The series of a dashed line to compare with."""
 
-_SERIES = 6  # shapes and colours in the style sheet, beside those of the controls
+_SERIES = 6  # shapes and colors in the style sheet, beside those of the controls
 WIDTH, HEIGHT = 340, 220
 """Size of a line panel in the units of its SVG."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 24, 10, 44
@@ -23,7 +23,7 @@ class Mark:
         label: Name of the value.
         value: The value.
         interval: The ends of its interval, if there is one.
-        series: Number of its colour and shape; 0 for controls, `REFERENCE` for a dashed line.
+        series: Number of its color and shape; 0 for controls, `REFERENCE` for a dashed line.
         note: Small print after the number.
     """
 

@@ -48,7 +48,7 @@ from condgan.study.results import (
     recalled_class,
 )
 
-KINDS: dict[Kind, str] = {"gan": "generators", "classifier": "classifiers", "judge": "judgements of images"}
+KINDS: dict[Kind, str] = {"gan": "generators", "classifier": "classifiers", "judge": "evaluations of images"}
 """Plural names of the kinds of cells."""
 
 _CONTROLS = "Without generated images (controls)"
@@ -319,10 +319,10 @@ def make_view(results: Results) -> StudyView:
     """Return the view of a study."""
     full = max((summary.arm.percent for summary in results.summaries), default=results.config.full_percent)
     shown = [summary for summary in results.summaries if summary.arm.percent == full]
-    recipes = tuple(results.config.recipes)
     smaller = sorted({summary.arm.percent for summary in results.summaries} - {full}, reverse=True)
     measured = dict.fromkeys(summary.metric for summary in shown)
     metrics = [*(name for name in METRIC_NAMES if name in measured), *filter(recalled_class, measured)]
+    judged = tuple(map(_judged, results.judged))
     return StudyView(
         results=results,
         progress=_progress(results),
@@ -330,21 +330,21 @@ def make_view(results: Results) -> StudyView:
             VerdictView(v, question_words(v), answer_words(v), tuple(finding_words(v)), tuple(rule_words(v)))
             for v in results.verdicts
         ),
-        recipes=recipes,
+        recipes=tuple(results.config.recipes),
         metrics=tuple(metrics),
         arms=_arms(results, full),
         swept_arms={percent: _arms(results, percent) for percent in smaller},
         thresholds=_thresholds(results, full),
-        charts=tuple(_chart(results, recipes, shown, m) for m in ("balanced_accuracy", "auroc") if m in measured),
-        recall_charts=tuple(_chart(results, recipes, shown, metric) for metric in filter(recalled_class, measured)),
+        charts=tuple(_chart(results, shown, m) for m in ("balanced_accuracy", "auroc") if m in measured),
+        recall_charts=tuple(_chart(results, shown, metric) for metric in filter(recalled_class, measured)),
         size_of_test=size_of_test(shown),
         cautions=tuple(_cautions(shown)),
-        comparison_chart=_comparison_chart(results, recipes),
-        sweep=_sweep(results, recipes),
+        comparison_chart=_comparison_chart(results),
+        sweep=_sweep(results),
         generators=_generators(results),
-        judged=tuple(map(_judged, results.judged)),
+        judged=judged,
         judged_classes=_judged_classes(results),
-        kid_chart=_kid_chart(results, recipes),
+        kid_chart=_kid_chart(results, judged),
     )
 
 
@@ -427,12 +427,12 @@ def _mark(label: str, found: Found, series: int, note: str = "") -> Mark:
     return Mark(label, found.value, ends_of(found), series, note)
 
 
-def _series(recipes: Sequence[str], recipe: str | None) -> int:
-    """Return the number of the colour and shape of a recipe; 0 for controls."""
-    return 0 if recipe is None else recipes.index(recipe) + 1
+def _series(results: Results, recipe: str | None) -> int:
+    """Return the number of the color and shape of a recipe; 0 for controls."""
+    return 0 if recipe is None else list(results.config.recipes).index(recipe) + 1
 
 
-def _chart(results: Results, recipes: Sequence[str], summaries: Sequence[Summary], metric: str) -> DotChart:
+def _chart(results: Results, summaries: Sequence[Summary], metric: str) -> DotChart:
     shown = [summary for summary in summaries if summary.metric == metric]
     controls = [summary for summary in shown if summary.arm.recipe is None]
     best = max(controls, key=lambda summary: summary.estimate.value) if len(controls) > 1 else None
@@ -446,7 +446,7 @@ def _chart(results: Results, recipes: Sequence[str], summaries: Sequence[Summary
             _mark(
                 arm_name(summary.arm.arm),
                 summary.estimate,
-                _series(recipes, recipe),
+                _series(results, recipe),
                 ", ".join([seed] * (not same) + ["best control"] * (summary is best)),
             )
             for summary, seed in zip(own, seeds, strict=True)
@@ -476,7 +476,7 @@ def _cautions(summaries: Sequence[Summary]) -> Iterable[str]:
         )
 
 
-def _comparison_chart(results: Results, recipes: Sequence[str]) -> DotChart | None:
+def _comparison_chart(results: Results) -> DotChart | None:
     full = max((row.a.percent for row in results.comparisons), default=None)
     asked = [r for r in results.comparisons if r.a.percent == full and (r.primary or r.family is not Family.CONTROL)]
     if not asked:
@@ -489,7 +489,7 @@ def _comparison_chart(results: Results, recipes: Sequence[str]) -> DotChart | No
             _mark(
                 side_name(row.a) + (f" minus {side_name(row.b)}" if family is Family.RECIPES else ""),
                 row.difference,
-                _series(recipes, row.a.recipe),
+                _series(results, row.a.recipe),
                 f"p {p_value(row.difference.p_value)}, after Holm {p_value(row.p_holm)}",
             )
             for row in own
@@ -505,7 +505,7 @@ def _comparison_chart(results: Results, recipes: Sequence[str]) -> DotChart | No
     )
 
 
-def _sweep(results: Results, recipes: Sequence[str]) -> SweepView | None:
+def _sweep(results: Results) -> SweepView | None:
     percents = sorted({summary.arm.percent for summary in results.summaries})
     if len(percents) < 2:
         return None
@@ -519,7 +519,7 @@ def _sweep(results: Results, recipes: Sequence[str]) -> SweepView | None:
         found: dict[str, list[tuple[float, Mark]]] = {}
         for summary in summaries:
             recipe, name = summary.arm.recipe, arm_name(summary.arm.arm)
-            mark = _mark(name, summary.estimate, _series(recipes, recipe))
+            mark = _mark(name, summary.estimate, _series(results, recipe))
             found.setdefault(recipe or name, []).append((summary.arm.percent, mark))
         return found
 
@@ -572,14 +572,13 @@ def _judged(cell: JudgeOutcome) -> JudgedView:
     )
 
 
-def _kid_chart(results: Results, recipes: Sequence[str]) -> DotChart | None:
+def _kid_chart(results: Results, judged: Sequence[JudgedView]) -> DotChart | None:
     groups: dict[str, list[Mark]] = {}
-    judged = [view for view in map(_judged, results.judged) if view.scores]
     kids = [(view, row) for view in judged for row in view.scores if row.found.generated.metric == "kid"]
     for view, row in kids:
         fake, real = row.found.generated, row.found.floor
         note = f"{fake.samples} generated and {real.samples} training against {fake.reference_samples} test images"
-        mark = _mark(view.who, row.found.difference, _series(recipes, view.record.recipe), note)
+        mark = _mark(view.who, row.found.difference, _series(results, view.record.recipe), note)
         groups.setdefault(row.scope, []).append(mark)
     if not groups:
         return None
@@ -593,7 +592,7 @@ def _kid_chart(results: Results, recipes: Sequence[str]) -> DotChart | None:
         "KID of generated images minus that of real training images",
         groups,
         caption=f"Left is better. Bars: {percent_intervals(kids[0][1].found.difference.level)} over images and "
-        f"patients, for these very generators. {grounds(judged, 'fidelity')} {' '.join(subsets)}",
+        f"patients, for these generators. {grounds(judged, 'fidelity')} {' '.join(subsets)}",
         reference=(0.0, "as near to the test images as real training images are"),
     )
 
