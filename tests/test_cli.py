@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from condgan.cli import _parse, main
+from condgan.cli import main, parse
 from condgan.data import ChestPhantom
 from condgan.files import from_json
 from condgan.metrics import Evaluation
@@ -306,7 +306,7 @@ COMMANDS = [words for page in PAGES for words in commands_of(page.read_text())]
 
 @pytest.mark.parametrize("words", COMMANDS, ids=[" ".join(words[:2]) for words in COMMANDS])
 def test_commands_of_the_documentation_are_understood(words):
-    _parse(words)
+    parse(words)
 
 
 def test_the_documentation_has_every_command():

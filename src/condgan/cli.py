@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = " ".join(["condgan", *words[:1]])
     try:
-        _parse(words).execute(words)
+        parse(words).execute(words)
     except (ValueError, OSError, FloatingPointError, TrainingDivergedError) as error:
         sys.stderr.write(f"{name}: error: {' '.join(str(error).split())}\n")
         return 2
@@ -376,7 +376,7 @@ class StudyCommand:
         table = _recipe_tables(self.config).get(entry)
         flags = _given(self.generators)
         if table is not None:
-            flags = _given(cast("StudyCommand", _parse(words, table=table)).generators)
+            flags = _given(cast("StudyCommand", parse(words, table=table)).generators)
             recipe, networks = table.get("recipe", entry), table.get("networks", "")
         if networks:
             flags["networks"] = networks
@@ -409,7 +409,7 @@ _COMMANDS: dict[str, type[Any]] = {
 }
 
 
-def _parse(words: Sequence[str], *, table: Mapping[str, Any] | None = None) -> Command:
+def parse(words: Sequence[str], *, table: Mapping[str, Any] | None = None) -> Command:
     """Read a command: the flags of its TOML file, overridden by those of a table of it, and by the command line."""
     name, rest = (words[0], words[1:]) if words else ("", [])
     if name in _COMMANDS:
