@@ -1,4 +1,4 @@
-"""Figures of samples, of training and of comparisons, drawn without any global state of matplotlib."""
+"""Figures of samples, training and comparisons, drawn without global state of matplotlib."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def sample_grid(
         path: File to write; its suffix names the format (`.png`, `.pdf`, `.svg`).
         title: Title of the figure.
         real: Real images, class by class. The smaller number of columns of the two is shown.
-        caption: Small print at the bottom, such as the steps and the credit that the licence of the data asks for.
+        caption: Small print at the bottom, such as steps and credits.
 
     Shape:
         - `images`, `real`: `(K, M, C, H, W)`, uint8, with 1 or 3 channels.
@@ -97,8 +97,8 @@ def training_curves(
     """Draw one panel for each metric of a training, over the generator's steps.
 
     Args:
-        rows: What a logger wrote: `step` and metrics such as `critic/adversarial`, as numbers or as their text. A row
-            need not hold every metric; text that is not a number is left out.
+        rows: Rows of a logger: `step` and metrics such as `critic/adversarial`, as numbers or text. A row need not hold
+            every metric; text that is not a number is ignored.
         path: File to write; its suffix names the format.
         title: Title of the figure.
         caption: Small print at the bottom.
@@ -155,7 +155,7 @@ def comparison_chart(
         path: File to write; its suffix names the format.
         title: Title of the figure.
         chance: Value of each metric for a guess, drawn as a dashed line.
-        kinds: Place of each arm's color in `COLORS`, alike for arms of a kind; by default one for all.
+        kinds: Index of each arm's color in `COLORS`; by default one color for all.
         caption: Small print at the bottom, such as what the intervals cover.
 
     Raises:
@@ -208,7 +208,7 @@ def comparison_chart(
 
 
 def draw_pictures(results: Results, folder: Path, assets: Path) -> None:
-    """Draw everything that there is material for.
+    """Draw all pictures of a study, as far as its folder has the data.
 
     Args:
         results: The results of the study.
@@ -282,7 +282,7 @@ def _known(arm: ArmView, metrics: Sequence[str]) -> dict[str, Found]:
 
 
 def _kind(arm: ArmKey) -> int:
-    """Return the place of an arm's colour: without generated images, of these alone, of both."""
+    """Return the number of an arm's color: real images alone, generated ones alone, both."""
     return 0 if arm.recipe is None else 1 if ARMS[arm.arm].synthetic_only else 2
 
 
@@ -299,7 +299,7 @@ def _existing(*paths: Path) -> Path | None:
 def _sheet(images: Tensor, scale: int) -> np.ndarray:
     sheet = image_grid(images.cpu(), columns=len(images), padding=1)
     enlarged = sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    # three channels also for greyscale: matplotlib would map grey levels through a table, with rounding
+    # three channels for greyscale too: matplotlib would map gray levels through a table, with rounding
     return enlarged.expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
@@ -343,7 +343,7 @@ def _number(cell: object) -> float | None:
 
 
 def _family(name: str, names: Mapping[str, object]) -> int:
-    """Number the first parts of names, so that all curves of the critic share a colour."""
+    """Return the index of the first part of a name, so that all curves of the critic share a color."""
     return sorted({other.split("/")[0] for other in names}).index(name.split("/")[0])
 
 
@@ -356,7 +356,7 @@ def _moving_mean(values: Sequence[float]) -> list[float] | None:
     return [sum(window) / len(window) for window in windows]
 
 
-# The bright scheme of Paul Tol, which colour-blind readers can tell apart.
+# the bright scheme of Paul Tol, which color-blind readers can tell apart
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
 INK, FAINT, GRID = "#222222", "#777777", "#dddddd"
 DPI = 160

@@ -11,7 +11,7 @@ from speed_page import bold, milliseconds, table
 Row = dict[str, Any]
 
 NOT_RUN = "Nothing has run on CUDA yet."
-"""Stands where results will be."""
+"""Placeholder for results."""
 
 RAN_AS = {"recorded iteration": "cuda_graph_iteration", "recorded updates": "cuda_graph", "eager": "eager"}
 """Names of the trainer's engines by what they do."""
@@ -34,7 +34,7 @@ def body(runs: Mapping[str, Row]) -> str:
 
 
 def origin(run: Row) -> str:
-    """Say on what and from which commit."""
+    """Return device, versions, commit and time."""
     if "origin" not in run:
         return "The run ended before it said where it was."
     found = run["origin"]
@@ -58,7 +58,7 @@ def machine(parts: Row) -> Iterator[str]:
 
 
 def tests(parts: Row) -> Iterator[str]:
-    """Yield what became of the tests that need CUDA."""
+    """Yield the outcome of the tests that need CUDA."""
     for row in rows_of(parts, "tests"):
         if "returncode" in row:
             counts = ", ".join(f"{count} {name}" for name, count in row["counts"].items())
@@ -68,10 +68,10 @@ def tests(parts: Row) -> Iterator[str]:
 
 
 def layers(parts: Row) -> Iterator[str]:
-    """Yield the weight gradients of a penalty, layer by layer."""
+    """Yield the times of a penalty's weight gradients, layer by layer."""
     found = joined(rows_of(parts, "layers"), ("networks", "layer", "precision", "cudnn_benchmark"))
     found = [row for row in found if "seconds_weight_gradient" in row]
-    yield "Weight gradients of the penalty, a layer at a time:" if found else ""
+    yield "Weight gradients of the penalty by layer:" if found else ""
     yield table(
         {
             "critic": row["networks"],
@@ -110,7 +110,7 @@ def penalty(parts: Row) -> Iterator[str]:
 
 
 def iterations(parts: Row) -> Iterator[str]:
-    """Yield the engines beside each other and beside the tutorial's loop, all with the same setting of cuDNN's."""
+    """Yield the engines and the tutorial's loop, all with the same setting of cuDNN."""
     rows = [
         row for name in parts for row in rows_of(parts, name) if name.startswith("iterations-") and "seconds" in row
     ]
@@ -136,7 +136,7 @@ def iterations(parts: Row) -> Iterator[str]:
 
 
 def several(parts: Row) -> Iterator[str]:
-    """Yield how many iterations a second one device does with several trainings."""
+    """Yield the iterations per second of one device with several trainings."""
     rows = [row for name in ("one-process", "processes", "processes-mps") for row in rows_of(parts, name)]
     rows = [row for row in rows if "iterations_per_second" in row]
     alone = next((row["iterations_per_second"] for row in rows if row["count"] == 1), None)
@@ -173,7 +173,7 @@ def kernels(parts: Row) -> Iterator[str]:
 
 
 def generators(parts: Row) -> Iterator[str]:
-    """Yield what was trained of the study, recipe by recipe."""
+    """Yield the trained generators of the study, recipe by recipe."""
     rows = [row for name in parts for row in rows_of(parts, name) if row.get("what") == "generator" and "steps" in row]
     yield table(
         {
@@ -188,7 +188,7 @@ def generators(parts: Row) -> Iterator[str]:
         for row in rows
     )
     done = sum(row["finished"] for name in parts for row in rows_of(parts, name) if "finished" in row)
-    yield f"Classifiers that were trained: {done}." if done else ""
+    yield f"Trained classifiers: {done}." if done else ""
 
 
 def missing(parts: Row) -> str:
@@ -206,7 +206,7 @@ def missing(parts: Row) -> str:
 
 
 def ending(how: object) -> str:
-    """Return in words how a part ended."""
+    """Return how a part ended, in words."""
     words = {
         "limit": "its time was up",
         "silent": "it seemed to hang",

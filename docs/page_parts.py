@@ -1,4 +1,4 @@
-"""Pieces of Markdown that pages are put together from, and names of their pictures."""
+"""Pieces of Markdown for pages, and names of their pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def curves_picture(generator: str) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; intervals in its cells stay in one piece.
+    """Return a Markdown table whose intervals are not broken over lines.
 
     Examples:
         >>> print(markdown_table(["arm", "AUROC"], [["real", "0.941"]]))
@@ -44,7 +44,7 @@ def folded(summary: str, *blocks: str) -> str:
 
 
 def plain(text: object) -> str:
-    """Return a text that came from elsewhere so that it is neither taken for HTML nor ends a cell of a table.
+    """Return text with HTML and the ends of table cells escaped.
 
     Examples:
         >>> plain("p < 0.05 | <script>")
@@ -54,7 +54,7 @@ def plain(text: object) -> str:
 
 
 def unbroken(text: str) -> str:
-    r"""Return a text whose lines are not broken inside of brackets: an interval stays in one piece.
+    r"""Return text without line breaks inside brackets: an interval stays in one piece.
 
     Examples:
         >>> unbroken("0.734 [0.702, 0.765]")

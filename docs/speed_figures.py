@@ -84,7 +84,7 @@ class Bars:
                 value = series.get(name, {}).get(label)
                 if value is not None:
                     y = place + (j - (len(names) - 1) / 2) * thickness
-                    if self.log:  # a bar would have to begin at nought
+                    if self.log:  # a bar would have to start at 0
                         axes.plot(value, y, "o", color=COLORS[j], markersize=5)
                     else:
                         axes.barh(y, value, height=0.9 * thickness, color=COLORS[j], linewidth=0)
@@ -174,12 +174,12 @@ def roofline_bars(rows: Sequence[Row], ratios: Mapping[str, float]) -> Bars:
 
 
 def data_path_bars(rows: Sequence[Row], ratios: Mapping[str, float]) -> Bars:
-    """Return milliseconds a batch."""
+    """Return milliseconds per batch."""
     panels: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
         title = f"{row['image_size']} px, batch {row['batch_size']}"
         panels.setdefault(title, {}).setdefault("", {})[row["path"]] = 1e3 * row["seconds"]["median"]
-    return Bars(panels, "ms a batch", log=True)
+    return Bars(panels, "ms per batch", log=True)
 
 
 BARS: dict[str, Callable[[Sequence[Row], Mapping[str, float]], Bars]] = {

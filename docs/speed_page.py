@@ -42,7 +42,7 @@ def pictures(results: Row) -> dict[str, Callable[[Path], None]]:
 
 
 def origin(results: Row) -> str:
-    """Say on what, from which commits and by which command."""
+    """Return device, versions, commits and commands."""
     commits: dict[str, list[str]] = {}
     commands: dict[str, list[str]] = {}
     for part_name, part in results["parts"].items():
@@ -60,7 +60,7 @@ def origin(results: Row) -> str:
 
 
 def by_part(found: Mapping[str, list[str]]) -> str:
-    """Say what all parts share, or which parts have what."""
+    """Return what all parts share, or which parts have what."""
     return "; ".join(found if len(found) == 1 else (f"{what} ({', '.join(names)})" for what, names in found.items()))
 
 
@@ -156,7 +156,7 @@ def data_paths(rows: list[Row], ratios: Mapping[str, float]) -> list[str]:
 
 
 def sampling(rows: list[Row], ratios: Mapping[str, float]) -> list[str]:
-    """Return images a second, and the ratios."""
+    """Return images per second, and the ratios."""
     return [
         table(
             {
@@ -171,7 +171,7 @@ def sampling(rows: list[Row], ratios: Mapping[str, float]) -> list[str]:
 
 
 def classifier(rows: list[Row], ratios: Mapping[str, float]) -> list[str]:
-    """Return images a second, and the ratios."""
+    """Return images per second, and the ratios."""
     return [
         table(
             {"size": f"{row['image_size']} px", "batch": str(row["batch_size"]), "steps": str(row["steps"])}
@@ -243,17 +243,17 @@ def setting(row: Row, precision: str) -> dict[str, str]:
 
 
 def per_second(row: Row) -> dict[str, str]:
-    """Return images a second of each way."""
+    """Return images per second of each way."""
     return {f"{name.replace('_', ' ')}, images/s": f"{rate:.4g}" for name, rate in row["images_per_second"].items()}
 
 
 def bold(ratio: float | None) -> str:
-    """Write a ratio, which is what a reader looks for."""
+    """Return a ratio in bold."""
     return "" if ratio is None else f"**{ratio:.2f}**" if ratio >= 0.1 else f"**{ratio:.2g}**"
 
 
 def milliseconds(summary: Mapping[str, float]) -> str:
-    """Write the median in milliseconds."""
+    """Return the median in milliseconds."""
     value = 1e3 * summary["median"]
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -265,7 +265,7 @@ def left_out(rows: list[Row]) -> str:
 
 
 def describe(row: Row) -> str:
-    """Name what a row is about."""
+    """Return the columns of a row in words."""
     values = {name: value for name, value in row.items() if name not in ("reason", "error") and value is not None}
     return ", ".join(
         value if isinstance(value, str) else f"{name.replace('_', ' ')} {round(value, 1):g}"

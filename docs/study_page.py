@@ -1,7 +1,7 @@
-"""What is shown of a study: everything on the documentation's page, the main things in the README.
+"""A study in the documentation: the text of its page, and the summary in the README.
 
-The templates hold the layout, this module the sentences that depend on what was found. None claims more than the
-intervals support.
+The templates hold the layout, this module the sentences that depend on the results. None claims more than the intervals
+support.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from condgan.study.results import (
 )
 
 NOT_RUN = "Not run yet."
-"""Stands where results of a study will be."""
+"""Placeholder for results of a study."""
 
 MAIN_METRICS = ("balanced_accuracy", "auroc", "accuracy")
 _CHARTS = ((COMPARISON, "balanced accuracy and AUROC"), (RECALLS, "recall of each class"))
@@ -59,12 +59,12 @@ _MOST_LISTED = 2
 
 
 def page_body(results: Results, prefix: str, pictures: Collection[str], source: str) -> str:
-    """Return everything that the documentation's page says of a study.
+    """Return the text of the documentation's page on a study.
 
     Args:
         results: The results of the study.
         prefix: Folder of the pictures, seen from the page.
-        pictures: Names of the pictures that there are.
+        pictures: Names of the existing pictures.
         source: Where `results.json` is, in Markdown.
     """
     study = make_view(results)
@@ -93,13 +93,13 @@ def page_body(results: Results, prefix: str, pictures: Collection[str], source: 
 
 
 def readme_body(results: Results, prefix: str, pictures: Collection[str], more: str) -> str:
-    """Return what the README says of a study: a table, a few sentences, a picture and the command.
+    """Return the README's summary of a study: a table, a few sentences, a picture and the command.
 
     Args:
         results: The results of the study.
         prefix: Folder of the pictures, seen from the README.
-        pictures: Names of the pictures that there are.
-        more: Where there is more, in Markdown.
+        pictures: Names of the existing pictures.
+        more: Link to the whole page, in Markdown.
     """
     study = make_view(results)
     return _filled(
@@ -117,7 +117,7 @@ def readme_body(results: Results, prefix: str, pictures: Collection[str], more: 
 
 
 def sample_picture(results: Results, prefix: str, pictures: Collection[str]) -> str:
-    """Return the samples of one generator above real images: the first one of the recipe whose images taught most."""
+    """Return the samples of the first generator of the recipe whose images taught most, above real images."""
     study = make_view(results)
     metric = results.config.primary_metric
     score = {arm.key.recipe: found.value for arm in alone(study) if (found := arm.score(metric)) is not None}
@@ -135,7 +135,7 @@ def sample_picture(results: Results, prefix: str, pictures: Collection[str]) -> 
 
 
 def headline(study: StudyView) -> str:
-    """Return what the study says in a sentence or two."""
+    """Return the main result in a sentence or two."""
     main = [verdict for verdict in study.verdicts if verdict.record.question is Question.IMAGES_HELP]
     said = [_scored(study, study.results.config.primary_metric)]
     said += [f"{verdict.question} **{capital(verdict.answer)}**." for verdict in main]
@@ -143,13 +143,13 @@ def headline(study: StudyView) -> str:
 
 
 def findings(study: StudyView) -> list[str]:
-    """Return what the study says of recipes, of the rarest class and of the images themselves, a sentence each."""
+    """Return the results on recipes, on the rarest class and on the images themselves, a sentence each."""
     said = [_matched(study), _best(study), _scored(study, recall_of(study.results.rare_class)), _judged(study)]
     return [sentence for sentence in said if sentence]
 
 
 def tested_on(study: StudyView) -> str:
-    """Say what the scores were measured on, and what their intervals cover."""
+    """Return what the scores were measured on, and what their intervals cover."""
     if not study.arms:
         return "No classifier has been tested."
     said = f"Tested on {study.size_of_test}. In brackets: {study.intervals} over the seeds of generators and of "
@@ -158,7 +158,7 @@ def tested_on(study: StudyView) -> str:
 
 
 def unfinished(study: StudyView) -> list[str]:
-    """Say what of the study is missing, and which trainings failed."""
+    """Return what of the study is missing, and which trainings failed."""
     progress, said = study.progress, []
     if progress.done < progress.planned:
         said.append(
@@ -167,26 +167,26 @@ def unfinished(study: StudyView) -> list[str]:
         )
         if missing := [f"{count} of the {KINDS[kind]}" for kind, count in progress.missing.items()]:
             said[0] += f" Missing: {', '.join(missing)}."
-        untouched = [f"`{recipe}`" for recipe in progress.recipes_not_begun]
-        if untouched := untouched + [arm_name(arm) for arm in progress.arms_not_begun]:
-            said[0] += f" Not begun: {'; '.join(untouched)}."
+        untouched = [f"`{recipe}`" for recipe in progress.recipes_missing]
+        if untouched := untouched + [arm_name(arm) for arm in progress.arms_missing]:
+            said[0] += f" Not started: {'; '.join(untouched)}."
     if failed := study.results.failed:
         names = "; ".join(f"{cell.name}: {cell.error}" for cell in failed)
-        said.append(f"**Failed**: {plural(len(failed), 'training')} diverged and are in no score ({names}).")
+        said.append(f"**Failed**: {plural(len(failed), 'training')} diverged, which no score includes ({names}).")
     return said
 
 
 def answers(study: StudyView) -> list[str]:
-    """Return the questions and answers, those that were asked of each recipe together."""
+    """Return questions and answers; a question about each recipe is one entry."""
     return [
         f"**{question}** {_together(group)}."
         for question, group in _by_question(study).items()
-        if group[0].record.question is not Question.COMPLETE  # `unfinished` says it
+        if group[0].record.question is not Question.COMPLETE  # see `unfinished`
     ]
 
 
 def evidence(study: StudyView) -> list[str]:
-    """Return what each answer rests on, as a list of lists; rules that answers share are said once."""
+    """Return what each answer rests on, as a list of lists; a rule that answers share is said once."""
     lines = []
     for question, group in _by_question(study).items():
         rule = " ".join(group[0].rule)
@@ -201,7 +201,7 @@ def evidence(study: StudyView) -> list[str]:
 
 
 def caption(study: StudyView, generator: GeneratorView) -> str:
-    """Return what the picture of a generator's samples shows."""
+    """Return the caption of a generator's samples."""
     found, size = generator.record, "x".join(map(str, study.results.data.image_shape[1:]))
     said = [found.recipe, f"generator seed {found.seed}", f"{size} pixels"]
     if found.kept.criterion:
@@ -214,7 +214,7 @@ def caption(study: StudyView, generator: GeneratorView) -> str:
 
 
 def _scored(study: StudyView, metric: str) -> str:
-    """Say what classifiers reach by a metric with generated images alone, with real ones and by guessing."""
+    """Return the scores by a metric of generated images alone, of real ones and of guessing."""
     rows = {arm.key.recipe: found for arm in alone(study) if (found := arm.score(metric)) is not None}
     if not rows:
         return ""
@@ -239,7 +239,7 @@ def _scored(study: StudyView, metric: str) -> str:
 
 
 def _matched(study: StudyView) -> str:
-    """Say of recipes on the same networks which one's images teach more."""
+    """Return which images teach more, of recipes on the same networks."""
     rows = matched_pairs(study)
     if not rows:
         return ""
@@ -254,7 +254,7 @@ def _matched(study: StudyView) -> str:
 
 
 def _best(study: StudyView) -> str:
-    """Name the arm with generated images that comes off best against the best control."""
+    """Return the arm with generated images that does best against the best control."""
     rows = [row for row in study.results.comparisons if row.primary]
     if not rows:
         return ""
@@ -271,7 +271,7 @@ def _best(study: StudyView) -> str:
 
 
 def _judged(study: StudyView) -> str:
-    """Say of the generated images whether they collapsed or repeat training images."""
+    """Return whether the generated images collapsed or repeat training images."""
     varied = [found for found in study.judged if found.record.diversity]
     asked = [found for found in study.judged if found.record.memorization]
     said = []
@@ -366,8 +366,8 @@ def recipe_pairs(study: StudyView) -> list[Comparison]:
 
 def matched_pairs(study: StudyView) -> list[Comparison]:
     """Return the comparisons of different recipes on the same networks, with the same augmentation."""
-    plans = study.results.config.recipes
-    kinds = {name: (plan.networks, plan.augment) for name, plan in plans.items()}
+    recipes = study.results.config.recipes
+    kinds = {name: (recipe.networks, recipe.augment) for name, recipe in recipes.items()}
     return [row for row in recipe_pairs(study) if kinds[row.a.recipe or ""] == kinds[row.b.recipe or ""]]
 
 
@@ -402,7 +402,7 @@ ANCHORS = (
 
 
 def published_table(studies: dict[str, Results | None]) -> str:
-    """Return the published numbers and, by a name for readers, those of our studies as far as they were run."""
+    """Return the published numbers, and those of our studies by a name for readers."""
     rows: list[list[str]] = []
     for name, results in studies.items():
         rows += _ours(name, make_view(results)) if results else [[f"**this study, {name}**", NOT_RUN, DASH, DASH]]
@@ -441,7 +441,7 @@ def spread(values: Sequence[float], show: Callable[[float], str] = number) -> st
 
 
 def share(found: Sequence[bool]) -> str:
-    """Return how many of so many.
+    """Return the number of true values, of all.
 
     Examples:
         >>> share([True, False, True]), share([])

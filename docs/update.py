@@ -32,7 +32,7 @@ PUBLISHED = {"two classes": "cpu-two-classes", "three classes": "cpu-three-class
 
 
 def replace(path: Path, section: str, text: str) -> bool:
-    """Put `text` between the marks of a section, and return whether the file has them."""
+    """Put `text` between the marks of a section; return whether the file has these marks."""
     old = path.read_text(encoding="utf-8")
     pattern = re.compile(rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)", flags=re.DOTALL)
     path.write_text(pattern.sub(lambda match: f"{match[1]}{text}\n{match[2]}", old), encoding="utf-8")
@@ -40,7 +40,7 @@ def replace(path: Path, section: str, text: str) -> bool:
 
 
 def committed(section: str) -> Path:
-    """Return the file that a section shows."""
+    """Return the file of results that a section shows."""
     for size in SIZES:
         if section.startswith(f"{size}-"):
             return ROOT / "benchmarks/study/results" / size / section.removeprefix(f"{size}-") / "results.json"
@@ -48,13 +48,13 @@ def committed(section: str) -> Path:
 
 
 def read(section: str) -> Results | None:
-    """Return the results that a section shows, or None if there are none yet."""
+    """Return the results that a section shows, or None without any."""
     file = committed(section)
     return Results.read(file) if file.is_file() else None
 
 
 def study_texts(section: str, results: Results) -> dict[tuple[Path, str], str]:
-    """Return what stands between the marks of a study, by file and mark."""
+    """Return the text between the marks of a study, by file and mark."""
     pictures = {path.name for path in (PAGES / "assets" / section).glob("*.png")}
     file = committed(section)
     here = f"assets/{section}"
@@ -73,12 +73,12 @@ def study_texts(section: str, results: Results) -> dict[tuple[Path, str], str]:
 
 
 def published_text() -> str:
-    """Return the table of published numbers with ours."""
+    """Return the table of published numbers and ours."""
     return study_page.published_table({name: read(section) for name, section in PUBLISHED.items()})
 
 
 def update_study(folder: Path, section: str) -> None:
-    """Draw the pictures of a study and show it."""
+    """Draw the pictures of a study and put its results into README and pages."""
     folder, file = folder.resolve(), committed(section)
     assets = PAGES / "assets" / section
     try:
@@ -87,7 +87,7 @@ def update_study(folder: Path, section: str) -> None:
         raise SystemExit(str(error)) from error
     if file.parent not in (folder, assets):
         raise SystemExit(f"{section} shows {file.relative_to(ROOT)}: publish the results there, and name that folder.")
-    if folder != assets:  # else only the text is written anew
+    if folder != assets:  # otherwise only the text is renewed
         shutil.rmtree(assets, ignore_errors=True)
         draw_pictures(results, folder, assets)
         if file.parent == assets:
@@ -99,11 +99,11 @@ def update_study(folder: Path, section: str) -> None:
 
 
 def update_speed(file: Path) -> None:
-    """Show the results of a benchmark of one kind of device, and draw its figures."""
+    """Put the results of a benchmark of one kind of device into its page, and draw its figures."""
     results = json.loads(file.read_text(encoding="utf-8"))
     kind = file.stem
     if kind not in ("cpu", "cuda"):
-        raise SystemExit(f"the page takes cpu.json and cuda.json, got {file.name}: quick results are for no reader.")
+        raise SystemExit(f"the page takes cpu.json and cuda.json, got {file.name}: quick results are not published.")
     assets = PAGES / "assets" / "speed" / kind
     assets.mkdir(parents=True, exist_ok=True)
     for name, draw in speed_page.pictures(results).items():
@@ -112,7 +112,7 @@ def update_speed(file: Path) -> None:
 
 
 def gpu_text() -> str:
-    """Return what the page about GPUs says of the runs that are committed."""
+    """Return the text of the page on GPUs from the committed runs."""
     files = sorted((ROOT / "benchmarks/gpu/results").glob("*.json"))
     return gpu_page.body({file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from condgan.cli import _parse, main
+from condgan.cli import main, parse
 from condgan.data import ChestPhantom
 from condgan.files import from_json
 from condgan.metrics import Evaluation
@@ -100,9 +100,9 @@ def test_a_patient_in_both_folders_is_one_line_and_exit_code_2(folders, tmp_path
         (["--recipes", "acgn"], "Did you mean 'acgan'"),
         (["--recipes", "acgan:resnt"], "Did you mean 'resnet'"),
         (["--arms", "real", "synth"], "arms must be among"),
-        (["--cells", "gan-x"], "every pattern must fit a cell"),
+        (["--cells", "gan-x"], "every pattern must match a cell"),
         (["--percents", "10"], "need reduced_class"),
-        (["--groups", "subject"], "--groups does not match"),
+        (["--groups", "subject"], "--groups 'subject' does not match"),
         (["--groups", "("], "--groups must be a regular expression"),
         (["--groups", "no.csv"], "No such file"),
         (["--config", "no.toml"], "No such file"),
@@ -306,7 +306,7 @@ COMMANDS = [words for page in PAGES for words in commands_of(page.read_text())]
 
 @pytest.mark.parametrize("words", COMMANDS, ids=[" ".join(words[:2]) for words in COMMANDS])
 def test_commands_of_the_documentation_are_understood(words):
-    _parse(words)
+    parse(words)
 
 
 def test_the_documentation_has_every_command():

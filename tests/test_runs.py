@@ -4,9 +4,10 @@ import types
 import pytest
 import torch
 
+from condgan import DCGANGenerator
 from condgan.data import ArrayDataset
 from condgan.metrics.extractors import module_extractor
-from condgan.runs import KeepBest, RecipeConfig, class_kid, load_generator, load_run, train_generator
+from condgan.runs import KeepBest, Pool, RecipeConfig, class_kid, load_generator, load_run, train_generator
 
 TINY = RecipeConfig(recipe="acgan", steps=6, batch_size=8, base_channels=4, keep="best_kid", evaluations=3)
 
@@ -110,3 +111,29 @@ def test_evaluations_do_not_change_the_training(phantoms, tmp_path):
 def test_wrong_configurations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **changes)
+
+
+def test_a_pool_begins_with_the_images_of_a_smaller_one():
+    torch.manual_seed(0)
+    generator = DCGANGenerator(num_classes=2, image_shape=(1, 16, 16), base_channels=4)
+    y = torch.arange(600) % 2
+
+    def pool(labels):
+        return Pool(generator, labels, seed=0, class_names=("a", "b"), source="images")
+
+    whole = pool(y).first(600)
+    assert torch.equal(whole.labels, y)
+    for count in (4, 256, 300):
+        assert torch.equal(pool(y).first(count).images, whole.images[:count])
+    with pytest.raises(ValueError, match="the pool has 600 images, got a request for 601"):
+        pool(y).first(601)
+
+
+def test_only_generators_of_the_library_are_loaded(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"got no config\.json"):
+        load_generator(tmp_path)
+    (tmp_path / "generator").mkdir()
+    for name in ("DCGANCritic", "Trainer", "os"):
+        (tmp_path / "generator" / "config.json").write_text(f'{{"class": "{name}"}}')
+        with pytest.raises(ValueError, match=f"must hold a generator of condgan.networks, got a {name}"):
+            load_generator(tmp_path)

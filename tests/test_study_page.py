@@ -25,8 +25,21 @@ from condgan.study.report.view import make_view
 from condgan.study.report.words import DASH, significant
 from condgan.study.results import Answer, Family, ProgressEvidence, Question, Reason, Results, Verdict
 from study import builders
-from study.builders import CREDIT, RECIPES, arm, around, comparison, full_results
-from study.test_report import better, collapse, copies, numbers, recall, small_results, write_pictures
+from study.builders import (
+    CREDIT,
+    RECIPES,
+    arm,
+    around,
+    better,
+    collapse,
+    comparison,
+    copies,
+    full_results,
+    numbers,
+    recall,
+    small_results,
+    write_pictures,
+)
 
 ROOT = Path(__file__).parents[1]
 MODULES = ("page_parts", "figures", "study_page")
@@ -132,7 +145,7 @@ def test_page_says_everything(docs):
     assert results.command in page
     assert results.commit in page
     assert CREDIT in page
-    assert "The test set was used 8 times: 6 for the score of a classifier, 2 to compare" in page
+    assert "The test set was used 8 times: 6 for the score of a classifier, 2 for a comparison" in page
     assert "| acgan: normal | 1 |" in page
     assert "copies training images (1)" in page
     assert "cannot tell: too few images (1)" in page
@@ -141,7 +154,7 @@ def test_page_says_everything(docs):
 
 def test_rules_that_answers_share_are_said_once(docs):
     page = page_of(docs, whole())
-    assert page.count("Recall alone can be bought with errors on other classes.") == 1
+    assert page.count("Recall alone can rise at the cost of errors on other classes.") == 1
 
 
 def test_texts_from_elsewhere_are_escaped(docs):
@@ -233,11 +246,11 @@ def test_what_is_unfinished_is_listed(docs):
 
     assert unfinished([lost if cell.name == lost.name else cell for cell in done[:6]]) == [
         "**Unfinished**: 6 of 10 parts of the study are done; all figures may change. Missing: "
-        "1 of the generators, 2 of the classifiers, 1 of the judgements of images.",
-        f"**Failed**: 1 training diverged and are in no score ({lost.name}: {lost.error}).",
+        "1 of the generators, 2 of the classifiers, 1 of the evaluations of images.",
+        f"**Failed**: 1 training diverged, which no score includes ({lost.name}: {lost.error}).",
     ]
     assert unfinished(done) == []
-    assert unfinished(done[:2])[0].endswith("Not begun: `acgan`; generated only, as many as real.")
+    assert unfinished(done[:2])[0].endswith("Not started: `acgan`; generated only, as many as real.")
 
 
 def test_answers_to_one_question_stand_together(docs):

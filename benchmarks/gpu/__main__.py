@@ -1,6 +1,6 @@
-"""Everything that is to be found out on a GPU machine, in a few minutes. See README.md.
+"""All measurements on a GPU machine, in a few minutes. See README.md.
 
-Each part is a process with a limit of its own and writes what it found at once.
+Each part is a process with a time limit of its own and writes its results at once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--rehearse", action="store_true", help="everything in miniature, on the CPU")
     probe.add_argument("--parts", help="some of them, separated by commas")
     _add_study_options(study)
-    publish = commands.add_parser("publish", help="put what a run on CUDA wrote into results/, for the docs")
+    publish = commands.add_parser("publish", help="put the results of a run on CUDA into results/, for the docs")
     publish.add_argument("--out", type=Path, required=True, metavar="DIR", help="what the run wrote")
     publish.add_argument("--name", required=True, help="name of the file in results/, such as 2027-01-h100")
     part = commands.add_parser("part")  # how the others start their processes

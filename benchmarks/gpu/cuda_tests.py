@@ -1,4 +1,4 @@
-"""The tests that need a CUDA device, on several workers; everything they say goes to `tests.txt`."""
+"""The tests that need a CUDA device, on several workers; their output goes to `tests.txt`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from parts import ROOT
 from work import Row, Work
 
-MARK = "mark" + ".cuda"  # in two parts, so that this file is none of those that are looked for
+MARK = "mark" + ".cuda"  # in two parts, so that this file is not found itself
 WORKERS = 8
 SECONDS_OF_A_TEST = 60
 
@@ -24,7 +24,7 @@ WORDS = {"PASSED": "passed", "FAILED": "failed", "SKIPPED": "skipped", "ERROR": 
 
 
 def run(work: Work) -> None:
-    """Run them, and enter how many passed and which failed."""
+    """Run them, and write how many passed and which failed."""
     work.measure({"what": "tests"}, lambda: run_pytest(work))
 
 
@@ -51,9 +51,9 @@ def run_until(given: Sequence[str], log: Path, seconds: float) -> int | None:
 
 
 def command(work: Work) -> list[str]:
-    """Return the command; what is not installed is left out of it."""
+    """Return the command, without options of plugins that are not installed."""
     given = [sys.executable, "-m", "pytest", "-v", "-m", "cuda", "-p", "no:cacheprovider", "-p", "no:benchmark"]
-    # A warning that nobody foresaw is to be reported, and not to end a test.
+    # An unexpected warning is reported and ends no test.
     given += ["-W", "default", "-rfE", "--tb=short", "--continue-on-collection-errors"]
     if importlib.util.find_spec("xdist") is not None:
         # One failed recording can spoil its process: more of them spoil fewer tests.
@@ -82,7 +82,7 @@ def outcome(said: str) -> Row:
 
 
 def outcome_so_far(said: str) -> Row:
-    """Return what became of the tests that had ended, by the lines of pytest's `-v`, on workers or not."""
+    """Return the outcomes of the tests that had ended, from the lines of `pytest -v`, on workers or not."""
     results: list[tuple[str, str]] = []
     for line in said.splitlines():
         if on_worker := re.match(r"\[gw\d+\] \[ *\d+%\] ([A-Z]+) (\S+::.*)", line):

@@ -14,7 +14,7 @@ PRECISIONS = ("bf16", "fp32")
 
 
 def run(work: Work) -> None:
-    """Time one configuration: what the predictions are about first."""
+    """Time one configuration, the cases of the predictions first."""
     config = config_of(work.options["config"], work)
     precisions = PRECISIONS[:1] if work.rehearse else PRECISIONS
     for precision in precisions:
@@ -28,7 +28,7 @@ def run(work: Work) -> None:
 
 
 def measure(work: Work, config: Config, engine: str, precision: str, *, benchmark: bool = False) -> None:
-    """Enter one row."""
+    """Write one row."""
     columns = {**config.describe(), "engine": engine, "precision": precision, "cudnn_benchmark": benchmark}
     if engine == "tutorial":
         function = partial(time_tutorial, config, precision, work.device)

@@ -46,7 +46,7 @@ def run(work: Work) -> None:
         layers = list(convolutions(critic, torch.zeros(config.batch, 1, config.size, config.size)))
         for benchmark in (False, True):
             for precision in ("bf16", "fp32"):
-                # First what cannot go astray: if cuDNN hangs in PyTorch's way, that ends the part.
+                # PyTorch's way last: cuDNN may hang in it, which ends the part
                 for way in (time_weight_gradient, time_pytorch):
                     for layer in layers[: 2 if work.rehearse else None]:
                         columns = {"networks": config.kind, "layer": layer.name, "input": list(layer.input_shape)}

@@ -1,4 +1,4 @@
-"""What the machine is, and its rates: copies, matrix products, launches."""
+"""The machine and its rates: copies, matrix products, launches."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(work: Work) -> None:
 
 
 def describe(device: str) -> Row:
-    """Return what is there."""
+    """Return the properties of machine and device."""
     found = {
         "cpus": os.cpu_count(),
         "convolutions_fp32": torch.backends.cudnn.conv.fp32_precision,
@@ -49,14 +49,14 @@ def describe(device: str) -> Row:
 
 
 def copy_rate(size: int, device: str) -> Row:
-    """Return the bytes a second that a copy reads and writes."""
+    """Return the bytes per second that a copy reads and writes."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return {"bytes_per_second": 2 * size / seconds_of_call(partial(target.copy_, source), device)["median"]}
 
 
 def matrix_rate(kind: str, work: Work) -> Row:
-    """Return the operations a second of a large matrix product."""
+    """Return the operations per second of a large matrix product."""
     side = 256 if work.rehearse else 8192
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
     a, b = torch.randn(2, side, side, device=work.device).to(dtype)
@@ -70,7 +70,7 @@ def matrix_rate(kind: str, work: Work) -> Row:
 
 
 def launch_time(device: str) -> Row:
-    """Return the host's seconds for launching a kernel, and the device's for one that does nothing worth naming."""
+    """Return the host's seconds for launching a kernel, and the device's for one that does next to nothing."""
     x = torch.zeros((), device=device)
     host, whole = [], []
     for _ in range(5):

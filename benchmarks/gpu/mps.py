@@ -1,4 +1,4 @@
-"""NVIDIA's multi-process service: a daemon of the user's that lets kernels of several processes run at one time."""
+"""NVIDIA's multi-process service: a user's daemon that lets kernels of several processes run at the same time."""
 
 from __future__ import annotations
 

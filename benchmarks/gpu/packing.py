@@ -1,4 +1,4 @@
-"""What of the studies is packed, and how what earlier runs packed is brought back."""
+"""Packing of new results of the studies, and unpacking of those of earlier runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _merge(source: Path, folder: Path) -> set[str]:
 
 
 def pack_new(folders: Sequence[Path], out: Path, *, known: Collection[str], most: float) -> list[Path]:
-    """Pack what is new in the studies, in few files; generators that no longer fit into so many bytes are left out.
+    """Pack what is new in the studies, in few files; generators beyond `most` bytes are left out.
 
     `known` holds names of cells as `SIZE/NAME`.
     """

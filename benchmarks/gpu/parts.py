@@ -44,7 +44,7 @@ class Part:
 
 
 def run_parts(parts: Sequence[Part], base: Task, seconds: float) -> list[Row]:
-    """Run parts one after another, in so many seconds in all, and return how each ended.
+    """Run parts one after another within `seconds` in all, and return how each ended.
 
     A part plans with its share of the time that is left, and is killed a while later: what one does not need goes to
     those after it, and one that hangs takes little from them.
@@ -81,7 +81,7 @@ def run_together(
     Args:
         tasks: What to run, in order.
         slots: How many may run at the same time; by default all.
-        end: Time of `time.monotonic` by which all are over: what begins late plans with less.
+        end: Time of `time.monotonic` by which all are over: what starts late has less time.
         ended: Called with the row of each process that has ended, when the next has been started. An error in it is
             printed: it must not cost the processes that run.
     """
@@ -159,7 +159,7 @@ class _Running:
         return self.task.silence is not None and now - self._heard > self.task.silence
 
     def kill(self) -> None:
-        """Kill the process and all that it started and left behind."""
+        """Kill the process and all processes that it started."""
         if self._process is None:
             return
         with suppress(ProcessLookupError):

@@ -22,7 +22,7 @@ def run(work: Work) -> None:
 
 
 def measure(work: Work, config: Config, without: str | None, precision: str) -> None:
-    """Enter one row."""
+    """Write one row."""
     how = {"engine": "recorded updates", "precision": precision, "without": without}
     columns = {**config.describe(), **how, "cudnn_benchmark": True}  # as trainers have it by themselves
     with cudnn_benchmark(True):

@@ -1,4 +1,4 @@
-"""The first run on a machine: what it is, whether everything works there, and how fast."""
+"""The first run on a machine: its rates, the tests on CUDA, and the speed of training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from work import Task, append
 
 PARTS = (
     Part("machine", "machine", 20),
-    # If cuDNN goes astray in a convolution of PyTorch's, it happens here and costs this part alone.
+    # if cuDNN hangs in a convolution of PyTorch, it costs this part alone
     Part("layers", "layers", 24),
     Part("penalty", "penalty", 30),
     Part("tests", "cuda_tests", 60),

@@ -1,4 +1,4 @@
-"""Puts what a run on CUDA found into one file that is committed, and that the docs are made from."""
+"""Collects the results of a run on CUDA in one file, which is committed and which the docs show."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def run(work: Work) -> None:
 
 
 def in_one_process(count: int, work: Work) -> Row:
-    """Return the iterations a second of trainings side by side."""
+    """Return the iterations per second of trainings side by side."""
     config = config_of(CONFIG, work)
     data = make_data(config.size)
     how = {"engine": LEAST_OF_THE_HOST, "precision": "bf16"}
@@ -60,7 +60,7 @@ def in_one_process(count: int, work: Work) -> Row:
 
 
 def in_processes(count: int, work: Work) -> Row:
-    """Return the iterations a second of as many processes that begin at the same moment."""
+    """Return the iterations per second of processes that start at the same moment."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         children = [_start(number, folder, work) for number in range(count)]

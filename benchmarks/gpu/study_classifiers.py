@@ -26,7 +26,7 @@ def classify(work: Work) -> Row:
 
 
 def wanted(study: Study, work: Work) -> list[str]:
-    """Return the names of classifiers whose generators are here: results can be without their networks."""
+    """Return the names of classifiers whose generators are here: results may come without networks."""
     recipe = work.options["recipe"]
     if recipe is None:
         return [cell.name for cell in study.cells if cell.kind == "classifier" and cell.recipe is None]

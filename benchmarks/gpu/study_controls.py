@@ -17,7 +17,7 @@ def run(work: Work) -> None:
 
 
 def train_reference(work: Work) -> Row:
-    """Train the classifier where its network is missing, as it is for results that were brought along."""
+    """Train the classifier if its network is missing, as it is for merged results of earlier runs."""
     study = make_study(work)
     cell = reference(study.config)
     if not study.folder.is_finished(cell.name):

@@ -57,7 +57,7 @@ def make_study(work: Work) -> Study:
     root = Path(given["data"])
     real = root.is_dir()
     if not real and not work.rehearse:
-        raise FileNotFoundError(f"the X-rays must be in {root}: a folder with train, val and test. Bring them along.")
+        raise FileNotFoundError(f"the X-rays must be in {root}: a folder with train, val and test. See README.md.")
     data = load(root, given["classes"], size, Path(given["work"]) / "decoded") if real else phantoms(given["classes"])
     return Study(
         size.config,
@@ -71,7 +71,7 @@ def make_study(work: Work) -> Study:
 
 
 def phantoms(classes: int) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
-    """Return drawn images for a rehearsal where there are no X-rays."""
+    """Return drawn images for a rehearsal without X-rays."""
     counts = ((24, 40, 32), (12, 12, 12), (20, 30, 25))
     draw: dict[str, Any] = {"classes": classes, "image_shape": (1, 16, 16), "difficulty": 0.0}
     train, validation, test = (ChestPhantom(own[:classes], seed=seed, **draw) for seed, own in enumerate(counts))
@@ -79,7 +79,7 @@ def phantoms(classes: int) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
 
 
 def generators(config: StudyConfig, recipes: list[str] | None, seeds: list[int] | None) -> list[Cell]:
-    """Return the generators of the main study that are asked for: patterns of recipes, and seeds."""
+    """Return the generators of the main study by patterns of recipes and by seeds."""
     return [
         cell
         for cell in make_cells(config)
@@ -91,5 +91,5 @@ def generators(config: StudyConfig, recipes: list[str] | None, seeds: list[int] 
 
 
 def reference(config: StudyConfig) -> Cell:
-    """Return the classifier of real images that generators are judged by while they train."""
+    """Return the classifier of real images whose features choose the kept step of a generator."""
     return next(cell for cell in make_cells(config) if cell.kind == "classifier" and cell.recipe is None)

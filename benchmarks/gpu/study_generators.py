@@ -21,14 +21,14 @@ from condgan.study.results import FailedOutcome, GeneratorOutcome
 from condgan.training import fit_together
 
 TRIAL = 8.0
-"""Seconds of training after the warm-up after which it is foreseen whether the rest fits."""
+"""Seconds of a trial after the warm-up, from which the time of the rest is estimated."""
 
 PATIENCE = 1.1
-"""How much longer than there is time for the rest may seem to take: a trial is short, and not exact."""
+"""Factor by which the estimate may exceed the time that is left: a trial is short, and not exact."""
 
 
 def run(work: Work) -> None:
-    """Train what is missing of the seeds that are asked for."""
+    """Train the missing generators of the given seeds."""
     study = make_study(work)
     cells = generators(study.config, [work.options["recipe"]], work.options["seeds"])
     missing = [cell for cell in cells if not study.folder.is_finished(cell.name)]
@@ -80,7 +80,7 @@ def train_side_by_side(study: Study, cells: Sequence[Cell], work: Work) -> list[
 
 
 def say(name: str, line: str) -> None:
-    """Print how far a training is; without that it would be taken to hang."""
+    """Print the progress of a training; silence would be taken for a hang."""
     print(f"{name}: {line}", flush=True)
 
 
@@ -129,7 +129,7 @@ def try_out(trainings: Sequence[GeneratorTraining], work: Work) -> tuple[bool, f
 
 
 def advance(trainings: Sequence[GeneratorTraining], *, until: float) -> bool:
-    """Train for so many seconds at most; return whether all are finished."""
+    """Train for `until` seconds at most; return whether all are finished."""
     for training in trainings:
         training.deadline = time.monotonic() + until
     if not are_finished(trainings):
@@ -155,7 +155,7 @@ def fits(trainings: Sequence[GeneratorTraining], seconds_of_step: float, work: W
 
 
 def keep(study: Study, cell: Cell, training: GeneratorTraining) -> None:
-    """Write down a finished training as the study does."""
+    """Write the outcome of a finished training as the study does."""
     run = training.finish()
     if run is None:
         raise RuntimeError(f"{cell.name} is not finished")
@@ -164,7 +164,7 @@ def keep(study: Study, cell: Cell, training: GeneratorTraining) -> None:
 
 
 def report(study: Study, cells: Sequence[Cell], work: Work) -> None:
-    """Enter a row for each generator."""
+    """Write a row for each generator."""
     for cell in cells:
         outcome = study.folder.read(cell.name)
         row = {name: work.options[name] for name in ("size", "classes")}

@@ -1,4 +1,4 @@
-"""The second run on a machine: generators by whole seeds, then their classifiers, packed to be carried elsewhere."""
+"""The second run on a machine: generators by whole seeds, then their classifiers, packed for another machine."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _task(
     most: float = math.inf,
     silence: float | None = None,
 ) -> Task:
-    """Return a task that may take all the time there is, or so many seconds at most."""
+    """Return a task that may take all the time that is left, or `most` seconds."""
     seconds = min(most, end - time.monotonic())
     task = replace(base, part=part, module=module, options=options, silence=silence)
     return replace(task, seconds=seconds, planned=seconds - FINISHING)

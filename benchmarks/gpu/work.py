@@ -1,4 +1,4 @@
-"""What a part of a run is told, and how it reports: each row goes to the file at once, so that nothing found is lost.
+"""The task of a part of a run, and its results: each row goes to the file at once, so that none is lost.
 
 Imports nothing heavy: the process that starts the parts must survive whatever is wrong with a device.
 """
@@ -26,7 +26,7 @@ class Task:
         rows: File that rows are appended to.
         device: Where to compute.
         seconds: Time after which the process is killed.
-        planned: Time after which it begins nothing new.
+        planned: Time after which it starts nothing new.
         rehearse: Do everything in miniature.
         options: What else the module needs, plain values.
         silence: Seconds without output after which the process is taken to hang, and killed.
@@ -64,7 +64,7 @@ class Work:
         return Path(self.task.rows).parent
 
     def left(self) -> float:
-        """Return the seconds in which something may still be begun."""
+        """Return the seconds in which new work may still start."""
         return self._end - time.monotonic()
 
     def left_to_live(self) -> float:

@@ -24,8 +24,8 @@ from xrays import load
 
 from condgan.files import to_json, write_json
 from condgan.runs import load_run
-from condgan.study import Study, merge, write_report, write_results
-from condgan.study.cells import Cell
+from condgan.study import Study, merge, summarize, write_report
+from condgan.study.cells import Cell, make_cells
 from condgan.study.folder import StudyFolder
 from condgan.study.results import GeneratorOutcome
 
@@ -48,15 +48,15 @@ def publish(folder: Path, published: Path) -> None:
 
     `--merge benchmarks/study/results/cpu` goes on from there; networks that are needed are trained again. On another
     processor that gives another network, because training amplifies rounding. The outcome, samples and curve of the
-    first one stay, and what became of the other goes into `trained_again`.
+    first one stay, and the description of the other goes into `trained_again`.
     """
     published.mkdir(parents=True, exist_ok=True)
-    shutil.copy(write_results(folder), published / "results.json")
+    summarize(folder).write(published / "results.json")
     for name in ("real.png", "probes.json", "config.json", "test.npz", "test_evaluations.jsonl"):
         if (folder / name).is_file():
             shutil.copy(folder / name, published / name)
     shutil.copytree(folder / "cells", published / "cells", dirs_exist_ok=True)
-    for gan in sorted((folder / "gans").glob("*")):  # none where published results are summarized again
+    for gan in sorted((folder / "gans").glob("*")):  # missing where published results are summarized again
         if not (gan / "run.json").is_file():
             continue
         run, outcome = load_run(gan), StudyFolder(folder).read(gan.name)
@@ -109,9 +109,11 @@ def main() -> None:
     )
     parser.add_argument("--list", action="store_true", help="print the names of all cells and run none")
     parser.add_argument("--time-limit", type=float, metavar="MIN", help="minutes after which to stop for now")
-    parser.add_argument("--merge", nargs="+", type=Path, metavar="DIR", help="put other folders of it into --out first")
+    parser.add_argument(
+        "--merge", nargs="+", type=Path, metavar="DIR", help="put other folders of the study into --out first"
+    )
     parser.add_argument("--pack", type=Path, metavar="DIR", help="put --out into files of at most 16 MiB; runs nothing")
-    parser.add_argument("--unpack", type=Path, metavar="DIR", help="make --out of such files; runs nothing")
+    parser.add_argument("--unpack", type=Path, metavar="DIR", help="make --out from such files; runs nothing")
     parser.add_argument("--publish", action="store_true", help=f"put what there is into {RESULTS.name}/; runs nothing")
     parser.add_argument(
         "--probe",
@@ -121,8 +123,20 @@ def main() -> None:
     parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest there is")
     given = parser.parse_args()
 
-    size, fine = SIZES[given.size], True
     given.out = given.out or Path("runs/study") / given.size
+    if given.list:
+        print("\n".join(cell.name for cell in make_cells(SIZES[given.size].config)))
+        return
+    try:
+        fine = run(given)
+    except (ValueError, FileNotFoundError) as error:  # of what was asked for: data, cells, folders
+        raise SystemExit(f"error: {error}") from error
+    sys.exit(0 if fine else 1)
+
+
+def run(given: argparse.Namespace) -> bool:
+    """Do what the command line asks for; return whether cells that were run again lie inside their intervals."""
+    size, fine = SIZES[given.size], True
     for classes in given.classes or size.classes:
         folder, published = given.out / NAMES[classes], RESULTS / given.size / NAMES[classes]
         if given.merge:
@@ -142,9 +156,6 @@ def main() -> None:
             progress=lambda line: print(line, flush=True),
             command=f"python benchmarks/study --size {given.size} --classes {classes}",
         )
-        if given.list:
-            print("\n".join(cell.name for cell in study.cells))
-            continue
         patterns = given.cell or ["*"]
         chosen = [*patterns, *with_needs(study.cells, patterns)]
         if not study.run(chosen, time_limit=None if given.time_limit is None else 60 * given.time_limit):
@@ -152,7 +163,7 @@ def main() -> None:
         write_report(study.results(), folder)
         if given.cell:
             fine &= compare(folder, published, patterns)
-    sys.exit(0 if fine else 1)
+    return fine
 
 
 if __name__ == "__main__":

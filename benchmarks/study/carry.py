@@ -1,4 +1,4 @@
-"""A study in few small files, to carry it from one machine to another that shares no folder with it."""
+"""A study in few small files, to move it between machines that share no folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ WEIGHTS = "model.safetensors"
 
 
 def pack(folder: Path, out: Path, *, part: int = PART, without: Collection[str] = ()) -> list[Path]:
-    """Write a study's finished cells and the generators that unfinished cells need, in parts of at most 16 MiB.
+    """Write the finished cells of a study, and the generators that unfinished ones need, in parts of at most 16 MiB.
 
-    Averaged generators are stored in half precision. A generator whose cells are all finished is left out but for its
-    pictures and curves: what it was needed for is there. Checkpoints of unfinished trainings and the weights of
-    classifiers are left out, and are trained anew where they are needed.
+    Averaged generators are stored in half precision. A generator whose cells are all finished is left out except
+    for its pictures and curves: nothing needs it any more. Checkpoints of unfinished trainings and the weights of
+    classifiers are left out, and are trained again where they are needed.
 
     Args:
         folder: Folder of a study.

@@ -1,4 +1,4 @@
-"""What is computed at each size of the study. Frozen before this study tested on the official set.
+"""The configurations of the study by size. Frozen before this study tested on the official set.
 
 All generators of a size get about the same time: their steps are the time over that of a step, measured before
 (`steps_in`). The two recipes and three rungs are those of the protocol: each recipe on the DCGAN networks, on residual
@@ -49,7 +49,7 @@ class Size:
 
 
 def steps_in(seconds: float, recipe: str, networks: str) -> int:
-    """Return the steps that fit into so many seconds, rounded to tens."""
+    """Return the steps that fit into `seconds`, rounded to tens."""
     return round(100 * seconds / MILLISECONDS[recipe, networks]) * 10
 
 

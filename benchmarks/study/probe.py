@@ -1,4 +1,4 @@
-"""Judges the generators of a study without training anything: what is wrong with their images?"""
+"""Evaluates the images of a study's generators in detail, without training anything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from condgan.study.folder import StudyFolder
 from condgan.study.results import GeneratorOutcome
 
 IMAGES = 400
-"""Generated images of each class that are judged."""
+"""Generated images per class."""
 
 
 def fine_texture(images: Tensor) -> float:

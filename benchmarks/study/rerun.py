@@ -34,11 +34,11 @@ def prediction_interval(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
 
 
 def compare(folder: Path, published: Path, patterns: Sequence[str]) -> bool:
-    """Say of each cell that was run and published before whether it lies inside the published interval.
+    """Print whether each cell that was run again lies inside its published interval; return whether all do.
 
-    On the same processor with the same versions a cell has the same networks again. Anywhere else it has others, as if
+    On the same processor with the same versions a cell gives the same networks. Anywhere else it gives others, as if
     from another seed, and its interval, which is over patients, does not allow for that: where one more run of the arm
-    is expected is said beside it, and decides nothing.
+    is expected is printed beside it, and decides nothing.
     """
     if not (published / "results.json").is_file():
         return True

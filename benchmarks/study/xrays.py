@@ -1,4 +1,4 @@
-"""The X-rays of Kermany et al. as the study takes them: validation apart by patient, the official test set."""
+"""The X-rays of Kermany et al. for the study: validation split off by patient, and the official test set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VALIDATION_FRACTION = 0.15
 
 
 def check_not_held_out(*sets: ArrayDataset) -> None:
-    """Make sure that no image shows a patient who is held out for the last study.
+    """Check that no image shows a patient who is held out for the last study.
 
     Raises:
         ValueError: If one does.

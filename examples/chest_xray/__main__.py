@@ -24,7 +24,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python examples/chest_xray",
         description="Train conditional GANs on chest X-rays, train a ResNet-18 on their images and on real ones, test "
-        "it on real ones, judge the images, and write a report. For research only.",
+        "it on real ones, evaluate the images, and write a report. For research only.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -35,14 +35,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--classes", type=int, choices=(2, 3), default=2, help="2, or 3 with bacterial and viral")
     parser.add_argument(
-        "--recipes", default="small_data,acgan,acwgan_gp", help="names of condgan.recipes, with commas between"
+        "--recipes", default="small_data,acgan,acwgan_gp", help="names of condgan.recipes, separated by commas"
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick", help="how much is computed")
     parser.add_argument("--image-size", type=int, help="pixels, in place of the preset's")
     parser.add_argument("--steps", type=int, help="generator updates of every recipe, in place of the preset's")
     parser.add_argument("--seed", type=int, default=0, help="first seed of everything")
     parser.add_argument("--out", type=Path, help="folder of the results; by default a new one in runs/")
-    parser.add_argument("--resume", action="store_true", help="go on with --out, or with the newest run")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out, or the newest run")
     parser.add_argument("--device", help="cpu, cuda or mps; by default the fastest there is")
     parser.add_argument("--no-real-images", action="store_true", help="show no real image, so that it can be shared")
     given = parser.parse_args(arguments)
@@ -56,7 +56,7 @@ def run(given: argparse.Namespace) -> Path:
     """Run the study, or what is left of it, and return the folder of its results.
 
     Raises:
-        ValueError: If the folder was begun with other settings or data, or an option does not fit the data.
+        ValueError: If the folder holds a run with other settings or data, or an option does not fit the data.
         FileNotFoundError: If the data are missing.
     """
     folder = choose_folder(given)
@@ -82,7 +82,7 @@ def run(given: argparse.Namespace) -> Path:
     )
     try:
         study.run()
-    finally:  # what was interrupted has a report too
+    finally:  # an interrupted run gets a report too
         results = study.results()
         report = write_report(results, folder, real_images=not given.no_real_images)
     for verdict in results.verdicts:
@@ -92,20 +92,20 @@ def run(given: argparse.Namespace) -> Path:
 
 
 def choose_folder(given: argparse.Namespace) -> Path:
-    """Return the folder of the run: a new one, or with `--resume` the one to go on with."""
+    """Return the folder of the run: a new one, or with `--resume` the one to continue."""
     if given.resume:
         folder = given.out or max(RUNS.glob("chest_xray-*"), key=lambda path: path.stat().st_mtime, default=None)
         if folder is None or not (folder / "config.json").is_file():
-            raise SystemExit(f"there is no run to resume in {folder or RUNS}: leave out --resume to begin one.")
+            raise SystemExit(f"there is no run to resume in {folder or RUNS}: leave out --resume to start one.")
         return Path(folder)
     folder = given.out or RUNS / f"chest_xray-{time.strftime('%Y%m%d-%H%M%S')}"
     if folder.exists() and any(folder.iterdir()):
-        raise SystemExit(f"{folder} is not empty: add --resume to go on with it, or choose another --out.")
+        raise SystemExit(f"{folder} is not empty: add --resume to continue it, or choose another --out.")
     return Path(folder)
 
 
 def command(given: argparse.Namespace) -> str:
-    """Return the command that gives the same results; a path of data is named by its last part."""
+    """Return the command that gives the same results; of the path of the data it has only the last part."""
     data = Path(given.data).name if Path(given.data).exists() else given.data
     words = ["python examples/chest_xray", f"--data {data}"]
     for name in SETTINGS:
@@ -115,7 +115,7 @@ def command(given: argparse.Namespace) -> str:
 
 
 def banner(text: str) -> None:
-    """Say something that must not be overlooked."""
+    """Print text between two rules."""
     rule = "=" * min(100, len(text))
     print(f"\n{rule}\n{text}\n{rule}\n", flush=True)
 
@@ -123,5 +123,5 @@ def banner(text: str) -> None:
 if __name__ == "__main__":
     try:
         run(parse())
-    except (ValueError, FileNotFoundError) as error:  # of what was asked for: data, seeds, sizes
+    except (ValueError, FileNotFoundError) as error:  # wrong data, seeds or sizes
         raise SystemExit(f"error: {error}") from error

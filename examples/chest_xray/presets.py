@@ -1,4 +1,4 @@
-"""Sizes of the study: a smoke test, a quick look, the real thing."""
+"""Sizes of the example's study: a smoke test, a quick one, and the full study."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Preset:
     Attributes:
         image_size: Height and width in pixels.
         networks: Networks of each recipe, see `RecipeConfig`.
-        steps: Generator updates of each recipe. The ACWGAN makes five critic updates for each, and takes the longest.
-        training: What else `RecipeConfig` takes.
-        study: What else `StudyConfig` takes.
-        phantoms: Images to draw where no real data can be had.
+        steps: Generator updates of each recipe. The ACWGAN makes five critic updates for each and takes the longest.
+        training: Further arguments of `RecipeConfig`.
+        study: Further arguments of `StudyConfig`.
+        phantoms: Number of images to draw if there are no real data.
     """
 
     image_size: int

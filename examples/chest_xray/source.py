@@ -1,4 +1,4 @@
-"""Where the example's images come from: a folder of real X-rays, a published file, or drawn phantoms."""
+"""The images of the example: a folder of real X-rays, a published file, or drawn phantoms."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Source:
     Attributes:
         train: What generators and classifiers learn from.
         validation: What settings, thresholds and stopping are chosen on.
-        test: What results are reported on; used once.
-        name: Short name for files and tables: `kermany`, `pneumoniamnist_64`, `phantom`.
-        notice: One sentence that says which data was taken, to be shown above every result.
-        notes: What else must be known of the data, for the report.
+        test: What results are reported on.
+        name: Short name: `kermany`, `pneumoniamnist_64`, `phantom`.
+        notice: One sentence that says which data were used, to be shown above every result.
+        notes: Further remarks on the data, for the report.
     """
 
     train: ArrayDataset

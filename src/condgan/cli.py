@@ -1,7 +1,8 @@
 """The command line: `condgan train | sample | evaluate | study` for any folder of labelled images.
 
-A flag is a field of a command below, or a keyword of what the command calls: `RecipeConfig`, `StudyConfig`,
-`metrics.evaluate`. Its default and its help are those of the keyword. `--config FILE` reads flags from a TOML file.
+A flag is a field of a command below, or a keyword of what the command calls (`RecipeConfig`, `StudyConfig`,
+`train_generator`, `metrics.evaluate`), with the default and the documentation of that keyword. `--config FILE` reads
+flags from a TOML file.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from condgan.types import ImageShape
 
 __all__ = ["main"]
 
-RESEARCH_ONLY = "For research only: nothing that comes out of it may be used to diagnose anybody."
+RESEARCH_ONLY = "For research only: its results must not be used to diagnose anybody."
 _TEST_SHARE, _VALIDATION_SHARE = 0.2, 0.15
 
 Flags = Any  # an instance of a class that `_flags` made
@@ -49,16 +50,16 @@ Rule = Callable[[Path], str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 2 for a mistake in what was given, 130 for Ctrl-C."""
+    """Run the command line and return the exit code: 0, 2 for an error in flags or data, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = " ".join(["condgan", *words[:1]])
     try:
-        _parse(words).execute(words)
+        parse(words).execute(words)
     except (ValueError, OSError, FloatingPointError, TrainingDivergedError) as error:
         sys.stderr.write(f"{name}: error: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(f"{name}: interrupted; the same command goes on from here\n")
+        sys.stderr.write(f"{name}: interrupted; run the same command again to continue\n")
         return 130
     return 0
 
@@ -70,20 +71,19 @@ def say(line: str) -> None:
 
 
 def _flags(about: str, target: Callable[..., Any], *names: str) -> type[Any]:
-    """Return a dataclass of keywords of a function or class: flags with the keywords' types, defaults and help.
+    """Return a dataclass of keywords of a function or dataclass, with their types and defaults, and their help.
 
     Args:
-        about: What they are, for the help.
-        target: The function or class; its docstring describes the keywords.
-        *names: Which; all by default.
+        about: Heading of these flags in the help.
+        target: The function or dataclass; its docstring describes the keywords.
+        *names: The keywords.
     """
-    plain_class = inspect.isclass(target) and not is_dataclass(target)
-    hints = get_type_hints(target.__init__ if plain_class else target)
+    hints = get_type_hints(target)
     help_of = {entry.arg_name: entry.description for entry in parse_docstring(inspect.getdoc(target) or "").params}
     factories = {entry.name: entry.default_factory for entry in fields(target)} if is_dataclass(target) else {}
     made = []
     for name, parameter in inspect.signature(target).parameters.items():
-        if names and name not in names:
+        if name not in names:
             continue
         text = " ".join((help_of[name] or "").replace("`", "").split())
         factory = factories.get(name, MISSING)
@@ -93,11 +93,11 @@ def _flags(about: str, target: Callable[..., Any], *names: str) -> type[Any]:
 
 
 def _without_objects(hint: Any) -> Any:
-    """Return what can be typed of a union: no devices, no extractors."""
+    """Return the parts of a union that can be typed on a command line: text and numbers, but no devices or networks."""
     if get_origin(hint) not in (Union, UnionType):
         return hint
     typed = [part for part in get_args(hint) if not inspect.isclass(part) or part.__module__ == "builtins"]
-    return Union[tuple(typed)]  # noqa: UP007  # made when the program runs
+    return Union[tuple(typed)]  # noqa: UP007 - made when the program runs
 
 
 def _all_but(cls: type[Any], *names: str) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def _all_but(cls: type[Any], *names: str) -> tuple[str, ...]:
 
 
 def _given(flags: Flags) -> dict[str, Any]:
-    """Return the keywords that flags stand for."""
+    """Return the values of flags as keyword arguments."""
     return {entry.name: getattr(flags, entry.name) for entry in fields(flags)}
 
 
@@ -114,8 +114,7 @@ _TrainFlags = _flags(_GENERATOR, RecipeConfig, *_all_but(RecipeConfig, "keep", "
 _RecipeFlags = _flags(_GENERATOR, RecipeConfig, *_all_but(RecipeConfig, "recipe", "networks"))
 _StudyFlags = _flags("What the study computes.", StudyConfig, *_all_but(StudyConfig, "image_shape", "recipes"))
 _RunFlags = _flags("How training is run.", train_generator, "seed", "precision", "device")
-_JudgeFlags = _flags("How images are judged.", evaluate, "extractor", "precision", "device", "seed")
-_DeviceFlags = _flags("Where to compute.", Study, "device")
+_EvaluateFlags = _flags("How images are evaluated.", evaluate, "extractor", "precision", "device", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +122,9 @@ class Folders:
     """How folders of images are read.
 
     Args:
-        image_shape: Channels (1 for greyscale, 3 for colour), height and width in pixels, to which images are resized.
-        groups: Which images belong to one patient: a regular expression whose captured groups, or whole match, in the
-            path name the patient; or a .csv file with the columns path and group.
+        image_shape: Channels (1 for greyscale, 3 for color), height and width in pixels, to which images are resized.
+        groups: How the patient of an image is found: a regular expression whose captured groups, or else whole match,
+            in the path name the patient; or a .csv file with the columns path and group.
         split_seed: Seed of the splits.
     """
 
@@ -134,23 +133,23 @@ class Folders:
     split_seed: int = 0
 
     def read(self, root: Path, *, class_names: Sequence[str] | None = None) -> ImageFolder:
-        """Read a folder that holds one folder for each class.
+        """Read a folder with one folder of images per class.
 
         Raises:
             FileNotFoundError: If it does not exist.
-            ValueError: If its images or classes do not fit, or no patient can be read off a path.
+            ValueError: If its images or classes do not fit, or a path names no patient.
         """
         rule = None if self.groups is None else group_rule(self.groups, root)
         return ImageFolder(root, self.image_shape, group=rule, class_names=class_names, progress=False)
 
     def split(self, data: ArrayDataset, share: float) -> tuple[ArrayDataset, ArrayDataset]:
-        """Set a share of the patients aside."""
+        """Split off a share of the patients."""
         return data.split(share, seed=self.split_seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedOn:
-    """What `condgan evaluate` must know of the training: the content of `data.json`.
+    """What `condgan evaluate` needs to know about the training: the content of `data.json`.
 
     Args:
         folders: How the folder was read.
@@ -163,13 +162,13 @@ class TrainedOn:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCommand:
-    """Train a generator, or go on with it.
+    """Train a generator, or continue its training.
 
     Args:
-        data: Folder with one folder of images for each class.
-        out: Where the generator goes.
+        data: Folder with one folder of images per class.
+        out: Folder of the generator.
         held_out: Share of the patients that is not trained on, for condgan evaluate; 0 trains on all.
-        time_limit: Minutes after which to stop for now.
+        time_limit: Minutes after which to stop; the same command continues later.
         config: TOML file with flags, such as steps = 4500; those of the command line override it.
     """
 
@@ -193,7 +192,7 @@ class TrainCommand:
         write_json(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
         deadline = math.inf if self.time_limit is None else time.monotonic() + 60 * self.time_limit
         done = train_generator(config, data, self.out, deadline=deadline, report=say, **_given(self.running))
-        say("stopped by the time limit: the same command goes on from here" if done is None else f"done: {self.out}")
+        say(f"done: {self.out}" if done else "stopped by the time limit: run the same command again to continue")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,10 +200,10 @@ class SampleCommand:
     """Generate images of some classes.
 
     Args:
-        folder: Folder of condgan train, or of a study's generator.
-        out: Where the images go.
+        folder: Folder of condgan train, or of a generator of a study.
+        out: Folder of the images.
         classes: Names of classes; by default all.
-        count: Images of each class.
+        count: Images per class.
         grid: One sheet, a row per class, instead of single files.
         seed: Seed of the images.
         device: Where to compute; by default CUDA, then MPS, then the CPU.
@@ -243,13 +242,13 @@ class SampleCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateCommand:
-    """Judge the images of a generator: fidelity, diversity, memorization.
+    """Evaluate the images of a generator: fidelity, diversity, memorization.
 
     Args:
         folder: Folder of condgan train.
         data: The folder that it was trained on.
         test: Folder of test images of other patients.
-        no_real_images: Write no picture of real images.
+        no_real_images: Write no picture that shows real images.
         config: TOML file with flags; those of the command line override it.
     """
 
@@ -258,19 +257,22 @@ class EvaluateCommand:
     test: Path
     no_real_images: bool = False
     config: Path | None = None
-    judging: Annotated[Flags, tyro.conf.arg(constructor=_JudgeFlags)]
+    how: Annotated[Flags, tyro.conf.arg(constructor=_EvaluateFlags)]
 
-    groups: ClassVar[tuple[type[Any], ...]] = (_JudgeFlags,)
+    groups: ClassVar[tuple[type[Any], ...]] = (_EvaluateFlags,)
 
     def execute(self, words: Sequence[str]) -> None:
         """Run the command."""
         path = self.folder / "data.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{str(self.folder)!r} must be a folder of condgan train, and has no data.json.")
+            raise FileNotFoundError(f"{str(self.folder)!r} must be a folder of condgan train, got no data.json in it.")
         trained_on = from_json(TrainedOn, json.loads(path.read_text(encoding="utf-8")))
         expected = load_run(self.folder).train.fingerprint
         if not trained_on.held_out:
-            raise ValueError("the generator was trained on all images (--held-out 0): none are left to compare with.")
+            raise ValueError(
+                "evaluation needs held-out patients, got a generator that was trained on all images (--held-out 0). "
+                "Train one with --held-out 0.15."
+            )
         folder = trained_on.folders.read(self.data)
         test = trained_on.folders.read(self.test, class_names=folder.class_names)
         train, held_out = trained_on.folders.split(folder, trained_on.held_out)
@@ -281,7 +283,7 @@ class EvaluateCommand:
             )
         if folder.groups is not None:
             check_disjoint(training=folder, test=test)
-        given = _given(self.judging)
+        given = _given(self.how)
         found = evaluate(
             load_generator(self.folder, device=given["device"] or best_device()),
             train,
@@ -291,30 +293,31 @@ class EvaluateCommand:
             **given,
         )
         write_json(self.folder / "evaluation.json", to_json(found))
-        for line in _in_words(found):
+        for line in _evaluation_words(found):
             say(line)
-        say(f"all figures are in {self.folder / 'evaluation.json'}")
+        say(f"all results are in {self.folder / 'evaluation.json'}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyCommand:
-    """Find out what generated images are good for.
+    """Measure what generated images are good for.
 
-    Trains generators, trains classifiers on real and generated images, tests them on real ones, judges the images, and
-    writes results.json and report.html. What is finished is never run again: the same command goes on where it was
+    Trains generators, trains classifiers on real and generated images, tests them on real ones, evaluates the images,
+    and writes results.json and report.html. Finished parts are never run again: the same command continues where it
     stopped.
 
     Args:
-        data: Folder with one folder of images for each class.
+        data: Folder with one folder of images per class.
         out: Folder of the study.
         test: Folder of test images of other patients; by default a fifth of the patients.
         recipes: Recipes of the generators; acwgan_gp:dcgan takes other networks than its own. A table [recipes.NAME] of
             the TOML file describes one with flags of its own.
-        cells: Run only cells of these names, such as 'gan-*' 'classifier-real-*'.
+        cells: Run only cells whose names match these patterns, such as 'gan-*' 'classifier-real-*'.
         list_cells: Print the names of all cells and run none.
-        time_limit: Minutes after which to stop for now.
+        time_limit: Minutes after which to stop; the same command continues later.
         no_real_images: Keep and show no real image, so that the folder can be shared.
-        merge: Put folders of the same study, run by several machines, into --out; nothing is run.
+        merge: Merge folders of the same study, run on several machines, into --out; nothing is run.
+        device: Where to compute; by default CUDA, then MPS, then the CPU.
         config: TOML file with flags, such as seeds = 5; those of the command line override it.
     """
 
@@ -327,13 +330,13 @@ class StudyCommand:
     time_limit: float | None = None
     no_real_images: bool = False
     merge: tuple[Path, ...] = ()
+    device: str | None = None
     config: Path | None = None
     folders: Folders = Folders()
     generators: Annotated[Flags, tyro.conf.arg(constructor=_RecipeFlags)]
     plan: Annotated[Flags, tyro.conf.arg(constructor=_StudyFlags)]
-    running: Annotated[Flags, tyro.conf.arg(constructor=_DeviceFlags)]
 
-    groups: ClassVar[tuple[type[Any], ...]] = (Folders, _RecipeFlags, _StudyFlags, _DeviceFlags)
+    groups: ClassVar[tuple[type[Any], ...]] = (Folders, _RecipeFlags, _StudyFlags)
 
     def execute(self, words: Sequence[str]) -> None:
         """Run the command."""
@@ -342,7 +345,7 @@ class StudyCommand:
             self._report()
             return
         if self.data is None:
-            raise ValueError("the folder of images is missing. Only --merge needs none.")
+            raise ValueError("condgan study needs a folder of images, got none. Only --merge works without one.")
         config = StudyConfig(
             image_shape=self.folders.image_shape,
             recipes=dict(self._recipe(entry, words) for entry in self.recipes),
@@ -355,7 +358,7 @@ class StudyCommand:
             real_images=not self.no_real_images,
             progress=say,
             command=shlex.join(["condgan", *words]),
-            **_given(self.running),
+            device=self.device,
         )
         if self.list_cells:
             sys.stdout.write("\n".join(cell.name for cell in study.cells) + "\n")
@@ -373,7 +376,7 @@ class StudyCommand:
         table = _recipe_tables(self.config).get(entry)
         flags = _given(self.generators)
         if table is not None:
-            flags = _given(cast("StudyCommand", _parse(words, table=table)).generators)
+            flags = _given(cast("StudyCommand", parse(words, table=table)).generators)
             recipe, networks = table.get("recipe", entry), table.get("networks", "")
         if networks:
             flags["networks"] = networks
@@ -406,8 +409,8 @@ _COMMANDS: dict[str, type[Any]] = {
 }
 
 
-def _parse(words: Sequence[str], *, table: Mapping[str, Any] | None = None) -> Command:
-    """Read a command: the flags of its file, those of a table of the file, and those of the command line over both."""
+def parse(words: Sequence[str], *, table: Mapping[str, Any] | None = None) -> Command:
+    """Read a command: the flags of its TOML file, overridden by those of a table of it, and by the command line."""
     name, rest = (words[0], words[1:]) if words else ("", [])
     if name in _COMMANDS:
         file = _config_file(rest)
@@ -423,14 +426,14 @@ def _parse(words: Sequence[str], *, table: Mapping[str, Any] | None = None) -> C
         }
         check_names(f"keys of {file}", content, known)
         given = {**content, **{key: value for key, value in (table or {}).items() if key not in ("recipe", "networks")}}
-        # after the folders, before the flags: a list of values must not take a folder in, and the last flag counts
+        # after the positional folders, which a list would swallow; before the flags of the command line, which override
         at = next((place for place, word in enumerate(rest) if word.startswith("-")), len(rest))
         rest = [*rest[:at], *(word for key, value in given.items() for word in _as_words(key, value)), *rest[at:]]
     commands: Any = Union[tuple(Annotated[cls, tyro.conf.subcommand(key)] for key, cls in _COMMANDS.items())]  # noqa: UP007
     parsed: Command = tyro.cli(
         commands,
         prog="condgan",
-        description="Train conditional GANs on labelled images, and find out what the generated images are good for. "
+        description="Train conditional GANs on labelled images, and measure what the generated images are good for. "
         + RESEARCH_ONLY,
         args=[*words[:1], *rest],
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
@@ -453,7 +456,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _recipe_tables(file: Path | None) -> dict[str, dict[str, Any]]:
-    """Return the recipes that a file describes by tables, each checked."""
+    """Return the tables `[recipes.NAME]` of a file; their keys are checked."""
     tables = {} if file is None else _read_toml(file).get("recipes", {})
     if not isinstance(tables, dict):
         return {}
@@ -477,7 +480,7 @@ def _as_words(key: str, value: Any) -> list[str]:
 def group_rule(groups: str, root: Path) -> Rule:
     r"""Return the rule that maps a path relative to `root` to its patient.
 
-    A path in a CSV file is relative to `root`, or begins with the name of `root`.
+    Paths in a CSV file are relative to `root`, or begin with its name.
 
     Args:
         groups: A regular expression, or the name of a `.csv` file.
@@ -503,7 +506,7 @@ def group_rule(groups: str, root: Path) -> Rule:
     def rule(path: Path) -> str:
         match = pattern.search(path.as_posix())
         if match is None:
-            raise ValueError("--groups does not match")
+            raise ValueError(f"--groups {groups!r} does not match")
         return "-".join(part for part in match.groups() if part is not None) or match.group()
 
     return rule
@@ -522,13 +525,13 @@ def _csv_rule(file: Path, root: Path) -> Rule:
         for key in (f"{name}/{path.as_posix()}", path.as_posix()):
             if key in known:
                 return known[key]
-        raise ValueError(f"not in {file.name}")
+        raise ValueError(f"{file.name} has no such path")
 
     return rule
 
 
-def _in_words(found: Evaluation) -> list[str]:
-    lines = [f"{part} cannot be judged: {reason}" for part, reason in found.refusals.items()]
+def _evaluation_words(found: Evaluation) -> list[str]:
+    lines = [f"{part} cannot be evaluated: {reason}" for part, reason in found.refusals.items()]
     if found.fidelity is not None:
         for name, scores in {"all classes": found.fidelity.overall, **found.fidelity.per_class}.items():
             kid = scores["kid"]

@@ -1,4 +1,4 @@
-"""Runs: a generator trained into a folder, so that a killed run goes on, and drawn from again and again."""
+"""Runs: training a generator into a folder, where a killed run goes on, and the images that it makes afterwards."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ SHOWN = 8
 """Images of each class on a sheet of samples."""
 
 Criterion = Callable[[Trainer], float]
-"""Tells how far the averaged generator of a trainer is from what is wanted; smaller is better."""
+"""Scores the averaged generator of a trainer; smaller is better."""
 
-_OWN = {"data", "trainer_options", "generator", "critic", "networks", "base_channels", "augment", "auxiliary"}
-_OWN |= {"precision", "engine", "device", "seed", "callbacks"}
+# keywords of recipes and of the trainer that have a field or an argument of their own
+_NOT_OPTIONS = {"data", "trainer_options", "generator", "critic", "networks", "base_channels", "augment", "auxiliary"}
+_NOT_OPTIONS |= {"precision", "engine", "device", "seed", "callbacks"}
 _AUXILIARY_WEIGHTS = ("real_weight", "fake_weight", "generator_weight")
 _CHUNK = 256
 _CHECKPOINTS, _ROWS = 20, 200
 _SECONDS_BETWEEN_REPORTS = 30.0
-_MOST = 200  # images of a class that an evaluation of `class_kid` compares
+_KID_IMAGES = 200  # of each class, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +55,19 @@ class RecipeConfig:
     Args:
         recipe: Name of a conditional recipe.
         steps: Generator updates.
-        batch_size: Images of a critic step.
-        generator_batch_size: Images of a generator step; by default `batch_size`.
+        batch_size: Images per critic step.
+        generator_batch_size: Images per generator step; by default `batch_size`.
         networks: `"recipe"` for those of its paper, else `"dcgan"` or `"resnet"`: two recipes on the same networks
             differ in their losses only.
         base_channels: Width of the networks; None for the recipe's default.
         augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for the
-            recipe's own, if it has any.
+            augmentation of the recipe, if it has one.
         auxiliary: Weights of the `AuxiliaryClassifierLoss` in place of the recipe's, such as
             `{"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.2}`; None for the recipe's.
         keep: Which step's generator is kept: `"last"`, or `"best_kid"`, the one of the smallest KID on validation
             images, class by class, in the features of a classifier of real images (see `class_kid`). The latter uses
             real images that are not trained on.
-        evaluations: How often the criterion is computed for that, at even distances, the last step included.
+        evaluations: Number of evaluations to choose that step by, evenly spaced, the last step included.
         options: Further keywords of the recipe and of the `Trainer`, numbers and strings only, such as
             `{"ema_decay": 0.9}`.
 
@@ -99,7 +100,7 @@ class RecipeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriterionValue:
-    """The criterion that the kept step is chosen by, after a step."""
+    """The value, at a step, of the criterion that the kept step is chosen by."""
 
     step: int
     value: float
@@ -125,8 +126,8 @@ class TrainingImages:
     """The images that a generator was trained on.
 
     Args:
-        source: What they are.
-        fingerprint: A digest of their content.
+        source: Where they come from.
+        fingerprint: Digest of images and labels.
         class_counts: Number of images of each class.
     """
 
@@ -144,9 +145,9 @@ class RunDescription:
         class_names: Names of the classes.
         steps: Generator updates.
         images_seen: Real images that the critic has seen.
-        seconds: Time of training, interruptions left out.
+        seconds: Training time without interruptions.
         kept: The step whose generator was kept.
-        settings: Everything the trainer was made of, see `Trainer.settings`.
+        settings: Networks, terms and options of the trainer, see `Trainer.settings`.
         generator_parameters: Number of weights of the generator.
         critic_parameters: Number of weights of the critic.
         last_metrics: Losses of the last step that was logged.
@@ -167,7 +168,7 @@ class RunDescription:
 
 
 def load_run(folder: str | Path) -> RunDescription:
-    """Read the description that `train_generator` left in a folder.
+    """Read the description that `train_generator` wrote into a folder.
 
     Raises:
         FileNotFoundError: If the folder has no such file.
@@ -175,7 +176,9 @@ def load_run(folder: str | Path) -> RunDescription:
     """
     path = Path(folder) / "run.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} must be the folder of a trained generator, and has no run.json.")
+        raise FileNotFoundError(
+            f"{str(folder)!r} must be the folder of a trained generator, got one without run.json. Finish its training."
+        )
     return from_json(RunDescription, json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -191,28 +194,28 @@ def train_generator(
     deadline: float = math.inf,
     report: Callable[[str], None] | None = None,
 ) -> RunDescription | None:
-    """Train a generator, or go on with it, and leave it in a folder.
+    """Train a generator into a folder, or continue an interrupted training.
 
     The folder then holds `generator` (the averaged one, see `load_generator`), `samples.png` (one row per class),
-    `curve.json` (metrics over the steps), `run.json` (what is returned, see `load_run`) and `checkpoints`. A call that
-    was interrupted goes on from the newest checkpoint, and ends as if it had not been.
+    `curve.json` (metrics over the steps), `run.json` (what is returned, see `load_run`) and `checkpoints`. An
+    interrupted training continues from the newest checkpoint and ends with the same weights as an uninterrupted one.
 
     Args:
         config: Recipe, networks and sizes.
         data: Training images.
         folder: Where everything goes.
-        criterion: What the kept step is chosen by, for a configuration that does not keep the last one.
+        criterion: What the kept step is chosen by; required unless the configuration keeps the last step.
         seed: Seed of initial weights and all draws.
-        precision: Arithmetic of the passes.
+        precision: Precision of the passes.
         device: Where to train.
         deadline: Time of `time.monotonic` at which to stop with a checkpoint.
-        report: Called with a line of text from time to time.
+        report: Called with a line of progress about every 30 seconds.
 
     Returns:
         What was trained; None if the deadline came first.
 
     Raises:
-        ValueError: If the data do not fit, the folder holds another run, or the criterion is missing.
+        ValueError: If the data do not fit the recipe, the folder holds another run, or the criterion is missing.
         TrainingDivergedError: If a loss or gradient was not finite.
     """
     return GeneratorTraining(
@@ -237,10 +240,10 @@ class Sizes(TypedDict):
 
 
 class GeneratorTraining:
-    """A training of `train_generator` before it is run: its trainer is where the newest checkpoint left it.
+    """The training that `train_generator` runs, in the state of the newest checkpoint.
 
-    Call `run`; or run the trainer with `sizes` side by side with others, then call `finish`. Arguments and errors are
-    those of `train_generator`, and the trainer's `engine`.
+    Call `run`; or train several of them side by side with `fit_together` and `sizes`, then call `finish` of each.
+    Arguments and errors are those of `train_generator`, and the trainer's `engine`.
 
     Attributes:
         trainer: The trainer.
@@ -293,12 +296,12 @@ class GeneratorTraining:
         self._watch.deadline = value
 
     def run(self) -> RunDescription | None:
-        """Train alone, and return what `finish` does."""
+        """Train, and return what `finish` returns."""
         self.trainer.fit(self.data, progress=False, **self.sizes)
         return self.finish()
 
     def finish(self) -> RunDescription | None:
-        """Leave generator, samples and curve in the folder and return what was trained; None before the last step."""
+        """Write generator, samples, curve and description; return the description, or None before the last step."""
         if self.trainer.state.step < self.config.steps:
             return None
         if self._keeper is None:
@@ -329,7 +332,7 @@ class GeneratorTraining:
         save_sheet(pool.first(len(pool.labels)).images, self.folder / "samples.png", columns=SHOWN)
 
     def _describe(self) -> RunDescription:
-        data, state, keeper, players = self.data, self.trainer.state, self._keeper, self.trainer.networks
+        data, state, keeper, networks = self.data, self.trainer.state, self._keeper, self.trainer.networks
         return RunDescription(
             recipe=self.config.recipe,
             class_names=data.class_names,
@@ -340,8 +343,8 @@ class GeneratorTraining:
             if keeper is None
             else KeptStep(step=keeper.step, criterion=self.config.keep, evaluations=tuple(keeper.evaluations)),
             settings=as_json(self.trainer.settings),
-            generator_parameters=sum(p.numel() for p in players.generator.parameters()),
-            critic_parameters=sum(p.numel() for p in players.critic.parameters()),
+            generator_parameters=sum(p.numel() for p in networks.generator.parameters()),
+            critic_parameters=sum(p.numel() for p in networks.critic.parameters()),
             last_metrics=state.metrics,
             train=TrainingImages(source=data.source, fingerprint=data.fingerprint, class_counts=data.class_counts),
         )
@@ -374,15 +377,17 @@ def make_trainer(
 
 
 def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") -> Generator:
-    """Load the generator that `train_generator` left in a folder.
+    """Load the generator that `train_generator` wrote into a folder.
 
     Raises:
-        FileNotFoundError: If the folder has no such file.
-        ValueError: If it is of a class that this library does not have.
+        FileNotFoundError: If the folder holds none.
+        ValueError: If its class is not a generator of `condgan.networks`.
     """
     folder = Path(folder) / "generator"
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{str(folder)!r} must hold a trained generator, and does not. Finish its training.")
+        raise FileNotFoundError(
+            f"{str(folder)!r} must hold a trained generator, got no config.json. Finish its training."
+        )
     name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["class"]
     found = getattr(networks, name, None) if name in networks.__all__ else None
     if not (isinstance(found, type) and issubclass(found, Generator)):
@@ -391,16 +396,16 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
 
 
 class Pool:
-    """Images of one generator, drawn as they are needed and the same every time.
+    """Images of one generator, made as they are needed and the same every time.
 
-    Chunks of 256 have a random generator each, so that a larger pool begins with the images of a smaller one.
+    Each chunk of 256 has a random generator of its own, so that a larger pool begins with the images of a smaller one.
 
     Args:
         generator: The generator.
-        labels: Labels of all images that may ever be asked for.
+        labels: Labels of all images of the pool.
         seed: Seed of the latents.
         class_names: Names of the classes.
-        source: What the images are, for results.
+        source: Description of the images, for results.
 
     Shape:
         - `labels`: `(N,)`, int64 in `[0, K)`.
@@ -435,7 +440,7 @@ class Pool:
 
 
 class KeepBest(Callback):
-    """Evaluates the averaged generator every `every` steps and keeps the best one by a criterion in a folder.
+    """Evaluates the averaged generator every `every` steps and saves the best one in a folder.
 
     Args:
         folder: Where the generator is kept, see `Generator.save_pretrained`.
@@ -477,9 +482,9 @@ def class_kid(validation: ArrayDataset, extractor: Extractor, *, seed: int = 0) 
 
     $$ \frac1K \sum_k \mathrm{KID}(\tilde x \mid \tilde y = k,\; x \mid y = k) $$
 
-    A generator that mixes classes up, or shows one image of a class, is far off although its images may look real. The
-    estimate has no bias in the number of images; of each class as many are compared as there are, 200 at most, and the
-    latents are the same in every evaluation.
+    It is large for a generator that confuses classes or repeats one image, even if single images look real. The
+    estimate is unbiased in the number of images. At most 200 images of each class are compared, and the latents are
+    the same in every evaluation.
 
     Args:
         validation: Real images of patients that the generator is not trained on.
@@ -489,23 +494,23 @@ def class_kid(validation: ArrayDataset, extractor: Extractor, *, seed: int = 0) 
     References:
         Bińkowski et al. 2018, arXiv:1801.01401, which lowers the learning rate by the KID on held-out images.
     """
-    shown = min(_MOST, *validation.class_counts)
+    shown = min(_KID_IMAGES, *validation.class_counts)
     real = [
-        extractor(validation.images[(validation.labels == label).nonzero().flatten()[:_MOST]])
+        extractor(validation.images[(validation.labels == label).nonzero().flatten()[:_KID_IMAGES]])
         for label in range(validation.num_classes)
     ]
     y = class_grid(validation.num_classes, shown)
 
     def distance(trainer: Trainer) -> float:
         features = extractor(to_uint8(trainer.sample(y, seed=seed)).cpu())
-        scores = [kid(features[y == label], real[label], subsets=1, subset_size=_MOST) for label in range(len(real))]
+        scores = [kid(features[y == k], x, subsets=1, subset_size=_KID_IMAGES) for k, x in enumerate(real)]
         return sum(score.value for score in scores) / len(scores)
 
     return distance
 
 
 def in_words(seconds: float) -> str:
-    """Return a length of time for humans.
+    """Return a duration for readers.
 
     Examples:
         >>> in_words(42), in_words(600), in_words(9000)
@@ -552,4 +557,4 @@ class _Watch(Callback):
 
 def _options_of(recipe: str) -> set[str]:
     parameters = {*inspect.signature(Trainer).parameters, *inspect.signature(RECIPES[recipe]).parameters}
-    return parameters - _OWN
+    return parameters - _NOT_OPTIONS

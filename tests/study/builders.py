@@ -1,8 +1,11 @@
 """Typed records of invented studies, for tests of what is made of them."""
 
+import base64
+import re
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
 from condgan.metrics.copying import CopyTest, DataCopying
 from condgan.metrics.diversity import ClassDiversity, Diversity, DiversityReport, DiversitySettings, MeanWithError
@@ -36,10 +39,15 @@ from condgan.study.cells import Cell
 from condgan.study.config import StudyConfig
 from condgan.study.provenance import Provenance
 from condgan.study.results import (
+    AloneEvidence,
     Answer,
     ArmKey,
+    ClassCollapse,
+    ClassCopies,
     ClassifierOutcome,
+    CollapseEvidence,
     Comparison,
+    CopiesEvidence,
     DataDescription,
     DifferencesEvidence,
     FailedOutcome,
@@ -413,3 +421,100 @@ def full_results() -> Results:
         verdicts=(helps(best),),
         test_evaluations={"acgan/fidelity": 2, "acgan/synthetic_1x": 3, "real": 3},
     )
+
+
+def small_results():
+    """One classifier of real images and one of the images of one generator."""
+    keys = [arm("real"), arm("synthetic_1x", "acgan")]
+    scores = [summary(key, metric, seeds=1) for key in keys for metric in (*OVERALL_METRICS, recall_of("viral"))]
+    return results(
+        cells=tuple(classifier(key.arm, recipe=key.recipe) for key in keys),
+        summaries=tuple(
+            replace(s, estimate=replace(s.estimate, counts=replace(s.estimate.counts, classifiers=1))) for s in scores
+        ),
+    )
+
+
+def write_pictures(folder):
+    """Write a sheet for each generator and of real images, and return the real ones as they stand in a page."""
+    names = [f"gans/gan-{recipe}-s{seed}-p100/" for recipe in RECIPES for seed in range(2)]
+    rng = np.random.default_rng(2)
+    secret = []
+    for name in ["real.png", *(name + file for name in names for file in ("samples.png", "neighbors.png"))]:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (3 * 66 + 2, 8 * 66 + 2), dtype=np.uint8)).save(path)
+        if not name.endswith("samples.png"):
+            secret.append(base64.b64encode(path.read_bytes()).decode())
+    return secret
+
+
+def numbers(content):
+    """Return all numbers in plain values, those in text too."""
+    if isinstance(content, dict):
+        return [found for value in content.values() for found in numbers(value)]
+    if isinstance(content, list):
+        return [found for value in content for found in numbers(value)]
+    if isinstance(content, (int, float)) and not isinstance(content, bool):
+        return [content]
+    return [float(found) for found in re.findall(r"-?\d+\.?\d*", content)] if isinstance(content, str) else []
+
+
+def recall(recipe, answer, reason=None, percent=100.0):
+    """Whether the images of a recipe, or of any at a percentage, raise the recall of the rare class."""
+    best = comparison(Family.RARE, arm("pretrained", recipe or "acgan", percent), arm("real"), recall_of("viral"))
+    return Verdict(
+        question=Question.RECALL_RISES,
+        answer=answer,
+        reason=reason,
+        recipes=(recipe,) if recipe else (),
+        class_name="viral",
+        metric=recall_of("viral"),
+        percent=percent,
+        evidence=DifferencesEvidence(best=best, compared=4),
+    )
+
+
+def alone(answer, reason=None, seeds=3):
+    """Whether a classifier learns from generated images alone."""
+    score = summary(arm("synthetic_1x", "acgan"), "balanced_accuracy", seeds=seeds)
+    evidence = AloneEvidence(score=score, guessing=1 / 3, real=summary(arm("real"), "balanced_accuracy", 0.875))
+    return Verdict(
+        question=Question.TEACH_ALONE,
+        answer=answer,
+        reason=reason,
+        recipes=("acgan",),
+        metric="balanced_accuracy",
+        evidence=evidence,
+    )
+
+
+def better(answer, reason=None):
+    """Which of two recipes is better."""
+    row = comparison(Family.RECIPES, arm("synthetic_1x", "acgan"), arm("synthetic_1x", "acwgan_gp"), "auroc")
+    evidence = DifferencesEvidence(best=row, compared=1)
+    return Verdict(
+        question=Question.BETTER_RECIPE,
+        answer=answer,
+        reason=reason,
+        recipes=RECIPES,
+        metric="auroc",
+        evidence=evidence,
+    )
+
+
+def copies(answer, reason, *verdicts, why=()):
+    """Whether a recipe copies, with one finding for each class."""
+    found = tuple(ClassCopies(seed=0, class_name=f"class {i}", verdict=v) for i, v in enumerate(verdicts))
+    evidence = CopiesEvidence(copies=found, not_measured=why)
+    return Verdict(question=Question.COPIES, answer=answer, reason=reason, recipes=("acgan",), evidence=evidence)
+
+
+def collapse(answer, *collapsed):
+    """Whether a recipe has collapsed, with one finding for each class of two."""
+    classes = tuple(
+        ClassCollapse(seed=i // 2, class_name=f"class {i % 2}", collapsed=found, explanation=f"Explained {i}.")
+        for i, found in enumerate(collapsed)
+    )
+    evidence = CollapseEvidence(classes=classes)
+    return Verdict(question=Question.COLLAPSED, answer=answer, recipes=("acgan",), evidence=evidence)

@@ -15,7 +15,7 @@ COUNTS = (8, 24)
 
 
 def pictures(labels, *, seed=0, first_patient=0, **options):
-    """Images whose mean grey level tells the class; two images a patient."""
+    """Images whose mean gray level gives the class; two images per patient."""
     y = torch.as_tensor(labels)
     noise = 20 * torch.randn(len(y), 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     images = (70 + 110 * y[:, None, None, None] + noise).clamp(0, 255).to(torch.uint8)
@@ -145,7 +145,7 @@ def test_labels_may_follow_the_real_ones_or_any_law():
     exponent=st.sampled_from([0.0, 0.5, 1.0]),
 )
 @settings(deadline=None)
-def test_labels_are_near_their_law_in_every_prefix(counts, count, exponent):
+def test_labels_are_near_their_distribution_in_every_prefix(counts, count, exponent):
     share = Tempered(exponent)
     y = synthetic_labels(counts, count, distribution=share)
     assert len(y) == count

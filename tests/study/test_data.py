@@ -4,30 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from condgan.data.dataset import ArrayDataset
-from condgan.stats import Estimate
 from condgan.study.data import keep_patients
-from condgan.study.summaries import relative_usefulness
 
 
 def patients(counts):
-    """Six images a patient: three of the first class, three of the patient's own."""
+    """Six images per patient: three of the first class, three of another one."""
     y = torch.cat([torch.tensor([0, c]).repeat(3) for c, n in enumerate(counts) for _ in range(n)])
     images = torch.arange(len(y)).byte().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
     return ArrayDataset(images, y, groups=torch.arange(len(y)) // 6)
-
-
-def test_relative_usefulness_is_a_ratio_over_chance():
-    real = Estimate(0.9, 0.85, 0.95)
-    assert relative_usefulness(real.value, real, chance=0.5) == 1
-    assert relative_usefulness(0.5, real, chance=0.5) == 0
-    assert relative_usefulness(0.7, real, chance=0.5) == pytest.approx(0.5)
-    assert relative_usefulness(0.4, real, chance=0.5) < 0
-
-
-def test_a_real_score_at_chance_is_refused():
-    for low in (0.45, 0.5, float("nan")):
-        with pytest.raises(ValueError, match=r"must lie above chance, 0\.5"):
-            relative_usefulness(0.6, Estimate(0.55, low, 0.65), chance=0.5)
 
 
 def patients_of_the_rare_class(data):
@@ -41,13 +25,13 @@ def patients_of_the_rare_class(data):
 )
 def test_kept_patients_are_nested_whole_and_of_one_class(rare, percents, seed):
     data = patients((2, rare, 3))
-    less, more = (keep_patients(data, 1, percent, seed=seed) for percent in percents)
-    kept = [patients_of_the_rare_class(part) for part in (less, more)]
+    fewer, more = (keep_patients(data, 1, percent, seed=seed) for percent in percents)
+    kept = [patients_of_the_rare_class(part) for part in (fewer, more)]
     assert kept[0] <= kept[1]
-    for part, percent, own in zip((less, more), percents, kept, strict=True):
+    for part, percent, own in zip((fewer, more), percents, kept, strict=True):
         assert len(own) == max(1, round(rare * percent / 100))
         assert part.class_counts == (data.class_counts[0], 3 * len(own), data.class_counts[2])
-    assert keep_patients(data, 1, percents[0], seed=seed).fingerprint == less.fingerprint
+    assert keep_patients(data, 1, percents[0], seed=seed).fingerprint == fewer.fingerprint
 
 
 def test_all_patients_are_all_data_and_the_seed_chooses_them():

@@ -19,7 +19,7 @@ def test_sources_outside_of_a_repository_have_the_commit_that_the_environment_na
     assert provenance("cpu").commit == "0123456789ab"
 
 
-def test_precision_of_float32_is_told_where_it_can_be_another(monkeypatch):
+def test_precision_of_float32_is_recorded_where_it_can_vary(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     found = provenance("cuda")
     assert found.device == "a GPU"

@@ -1,4 +1,4 @@
-"""Records of results: there and back through JSON, and what is said of a file that is none."""
+"""Records of results: there and back through JSON, and errors about other files."""
 
 import json
 from dataclasses import fields, replace
@@ -83,7 +83,7 @@ def test_verdicts_are_read_with_their_evidence(evidence):
     assert there_and_back(Verdict, verdict) == verdict
 
 
-def test_every_kind_of_evidence_is_told_by_its_own_field():
+def test_every_kind_of_evidence_is_recognized_by_its_fields():
     """Which record an evidence is shows in its keys alone."""
     kinds = Evidence.__args__
     for kind in kinds:

@@ -201,7 +201,7 @@ def test_folders_of_different_studies_do_not_merge(study, tmp_path):
 
 
 def test_cells_are_chosen_by_patterns(study):
-    with pytest.raises(ValueError, match="every pattern must fit a cell, got gan-wgan"):
+    with pytest.raises(ValueError, match="every pattern must match a cell, got gan-wgan"):
         study().run(["gan-wgan"])
     with pytest.raises(ValueError, match="needs gan-acgan-s0-p100, which is neither finished nor among"):
         study().run(["classifier-acgan-*"])

@@ -7,12 +7,12 @@ import torch
 
 from condgan.data import ArrayDataset
 from condgan.runs import RecipeConfig
-from condgan.stats import auroc, classification_report, paired_difference, seed_interval
+from condgan.stats import Estimate, auroc, classification_report, paired_difference, seed_interval
 from condgan.study.cells import make_cells
 from condgan.study.folder import StudyDescription, StudyFolder
 from condgan.study.results import Answer, ArmKey, Family, PartDescription, Question, Reason, Results
 from condgan.study.study import Study
-from condgan.study.summaries import TestedArms, compare_arms, summarize, summarize_arms, write_results
+from condgan.study.summaries import TestedArms, compare_arms, relative_usefulness, summarize, summarize_arms
 from study.builders import ORIGIN, classifier, data
 
 TINY = RecipeConfig(recipe="acgan", steps=2, batch_size=8, base_channels=4)
@@ -84,7 +84,7 @@ def test_every_arm_is_summarized_with_its_seeds(full_config, tmp_path):
     for row in results.summaries:
         assert row.estimate.interval.low <= row.estimate.value <= row.estimate.interval.high
     assert results.commit == ORIGIN.commit
-    assert write_results(tmp_path) == tmp_path / "results.json"
+    results.write(tmp_path / "results.json")
     assert Results.read(tmp_path / "results.json") == results
 
 
@@ -130,7 +130,7 @@ def test_help_is_said_where_there_is_help(full_config, tmp_path):
         assert row.simultaneous.low <= interval.low <= value <= interval.high <= row.simultaneous.high
 
 
-def test_no_help_is_said_where_there_is_none(full_config, tmp_path):
+def test_arms_below_the_controls_do_not_help(full_config, tmp_path):
     results = invent(tmp_path, full_config(), lambda cell: 0.85 if cell.recipe is None else 0.4)
     assert verdict(results, Question.IMAGES_HELP).answer is Answer.NO
 
@@ -184,7 +184,8 @@ def test_partial_results_take_what_is_complete(full_config, tmp_path):
 def test_a_study_without_any_cell_has_results(full_config, tmp_path):
     results = invent(tmp_path, full_config(), lambda cell: 0.7, keep=lambda cell: False)
     assert results.summaries == results.comparisons == results.cells == ()
-    assert Results.read(write_results(tmp_path)) == results
+    results.write(tmp_path / "results.json")
+    assert Results.read(tmp_path / "results.json") == results
 
 
 def one_hot(decided, classes=2):
@@ -342,3 +343,17 @@ def test_labels_that_say_nothing_drop_synthetic_only_arms_to_chance(small_config
     assert null.interval.low < 0.5 < null.interval.high
     assert abs(null.value - 0.5) < 0.15
     assert answers[StudyOfShuffledCopies] is Answer.CANNOT_TELL
+
+
+def test_relative_usefulness_is_a_ratio_over_chance():
+    real = Estimate(0.9, 0.85, 0.95)
+    assert relative_usefulness(real.value, real, chance=0.5) == 1
+    assert relative_usefulness(0.5, real, chance=0.5) == 0
+    assert relative_usefulness(0.7, real, chance=0.5) == pytest.approx(0.5)
+    assert relative_usefulness(0.4, real, chance=0.5) < 0
+
+
+def test_a_real_score_at_chance_is_refused():
+    for low in (0.45, 0.5, float("nan")):
+        with pytest.raises(ValueError, match=r"must lie above chance, 0\.5"):
+            relative_usefulness(0.6, Estimate(0.55, low, 0.65), chance=0.5)

@@ -141,7 +141,7 @@ def test_what_was_not_measured_is_not_known():
         assert found.evidence.not_measured == (why,)
 
 
-def test_failures_and_missing_cells_are_told():
+def test_failures_and_missing_cells_are_reported():
     (found,) = answers(Question.ALL_TRAINED, cells=[failed("acgan")])
     assert (found.answer, found.evidence.failed) == (Answer.NO, (failed("acgan"),))
     assert answers(Question.ALL_TRAINED, cells=[judge("acgan")]) == []

@@ -1,4 +1,4 @@
-"""What a classifier learns from generated images: train on them, test on real ones, with seeds and controls."""
+"""Studies of what a classifier learns from generated images, tested on real ones, with seeds and controls."""
 
 from condgan.study.arms import ARMS, CONTROLS, Arm, Phase, run_arm, synthetic_labels
 from condgan.study.cells import Cell, make_cells
@@ -7,7 +7,7 @@ from condgan.study.data import keep_patients
 from condgan.study.report import write_report
 from condgan.study.results import Results
 from condgan.study.study import Study, merge
-from condgan.study.summaries import relative_usefulness, summarize, write_results
+from condgan.study.summaries import relative_usefulness, summarize
 
 __all__ = [
     "ARMS",
@@ -26,5 +26,4 @@ __all__ = [
     "summarize",
     "synthetic_labels",
     "write_report",
-    "write_results",
 ]

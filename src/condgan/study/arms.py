@@ -1,4 +1,4 @@
-"""The arms of the comparison: what a classifier is trained on, with generated images and with what could do without."""
+"""The arms of a study: what a classifier is trained on, with generated images, and without them as a control."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from condgan.sampling import ClassDistribution, class_probabilities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One training: the sum of its ingredients, and how the classifier is trained on it.
+    """One training of a classifier: its training set, and options of the training.
 
     Args:
-        real: Whether the real training images are in.
-        synthetic: Generated images, as a multiple of the number of real ones.
-        duplicates: Real images that are in again, as a multiple of the number of real ones.
-        labels: How many of each class there are among the generated images, and among the duplicates. `"balanced"`
-            gives each class the same number, so a rare class gains most; `"empirical"` gives the proportions of the
-            real images.
+        real: Whether to train on the real training images.
+        synthetic: Number of generated images, as a multiple of the number of real ones.
+        duplicates: Number of real images to add again, as a multiple of the number of real ones.
+        labels: Distribution of the classes of the generated images, and of the duplicates. `"balanced"` gives each
+            class the same number, so a rare class gains most; `"empirical"` gives the proportions of the real images.
         class_weights: Weights of the loss, see `train_classifier`.
         augment: Augmentation, see `train_classifier`.
 
     Raises:
-        ValueError: If a multiple is negative, or nothing is in.
+        ValueError: If a multiple is negative, or the training set is empty.
     """
 
     real: bool = False
@@ -49,11 +48,11 @@ class Phase:
             )
 
     def training_set(self, real: ArrayDataset, synthetic: ArrayDataset | None = None, *, seed: int = 0) -> ArrayDataset:
-        """Put the training set together.
+        """Return the training set.
 
-        Of the generated images, the first of each class are taken: the images of a smaller multiple are among those
-        of a larger one. Duplicates are drawn without replacement; a class that is to be duplicated more than once is
-        repeated whole, and the rest is drawn.
+        Of the generated images, the first of each class are taken, so that the images of a smaller multiple are among
+        those of a larger one. Duplicates are drawn without replacement; a class that is duplicated more than once is
+        repeated as a whole, and the rest is drawn.
 
         Args:
             real: Real training images.
@@ -61,10 +60,10 @@ class Phase:
             seed: Seed of the duplicates.
 
         Returns:
-            `real` itself where nothing else is in, else a data set without groups.
+            `real` itself if nothing is added to it, else a data set without groups.
 
         Raises:
-            ValueError: If generated images are needed and missing, too few, or of other classes or shape.
+            ValueError: If generated images are needed, and missing, too few, or of other classes or another shape.
         """
         if not self.synthetic and not self.duplicates:
             return real
@@ -75,7 +74,7 @@ class Phase:
             parts.append((real, order[_first_of_each_class(real.labels[order], needed)]))
         if self.synthetic:
             needed = self._counts(self.synthetic, real)
-            pool = _check_synthetic(synthetic, needed, real)
+            pool = _checked_synthetic(synthetic, needed, real)
             parts.append((pool, _first_of_each_class(pool.labels, needed)))
         return ArrayDataset(
             torch.cat([data.images[index] for data, index in parts]),
@@ -93,7 +92,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A way to train a classifier: one phase after the other, each from the weights of the one before.
+    """A way to train a classifier: phases in order, each starting from the weights of the one before.
 
     Args:
         name: Name of the arm.
@@ -122,7 +121,7 @@ class Arm:
 
     @property
     def synthetic_multiple(self) -> float:
-        """How many generated images it needs, as a multiple of the number of real ones."""
+        """Number of generated images it needs, as a multiple of the number of real ones."""
         return max(phase.synthetic for phase in self.phases)
 
     @property
@@ -153,14 +152,14 @@ ARMS: dict[str, Arm] = {
         "pretrained": (Phase(synthetic=5), Phase(real=True, class_weights="balanced")),
     }.items()
 }
-"""The arms of the study by name. Generated images have uniform labels.
+"""The arms of a study by name. Generated images have the same number of each class.
 
 `real_oversampled` has as many images of each class as `real_plus_synthetic_1to1`, with copies in place of generated
-ones. `pretrained` ends like `real_weighted` and differs from it in where it starts: without weights, the last phase
-would undo the balance of the first."""
+ones. `pretrained` ends like `real_weighted` and starts from other weights: without class weights, its last phase would
+undo the balance of the first."""
 
 CONTROLS: dict[str, Arm] = {name: arm for name, arm in ARMS.items() if not arm.needs_synthetic}
-"""The arms without generated images. Generated images help if they beat the best of these, not the first."""
+"""The arms without generated images. Generated images help if they beat the best of these, not just the first."""
 
 
 def run_arm(
@@ -183,17 +182,17 @@ def run_arm(
     """Train the classifier of one arm.
 
     All arms get the same number of optimizer steps. Phases share steps and epochs equally: pre-training and
-    fine-tuning take half of them each, with the same settings, each under its own one-cycle schedule and from its best
-    epoch on the validation images to the next.
+    fine-tuning take half of them each, with the same settings and a one-cycle schedule each. A phase starts from the
+    best epoch of the one before, chosen on the validation images.
 
     Args:
         arm: The arm, such as `ARMS["synthetic_1x"]`.
-        real: Real training images, also for arms that train on none: they say how many generated ones are taken.
+        real: Real training images, also for arms that train on none: they determine the number of generated ones.
         validation: Real images of other patients, the same for all arms.
-        synthetic: Generated images, see `Phase.training_set`; arms that need none leave them alone.
+        synthetic: Generated images, see `Phase.training_set`; ignored by arms that need none.
         steps: Optimizer steps of all phases together.
-        test: Images to be tested on later. If given, no patient may be in two of `real`, `validation` and `test`, and
-            nothing else is done with them. See `condgan.data.check_disjoint`.
+        test: Images to be tested on later, only checked here: no patient may be in two of `real`, `validation` and
+            `test`, see `condgan.data.check_disjoint`.
         epochs: Evaluations on the validation set, of all phases together; at least one in each.
         batch_size: Images per step.
         learning_rate: Peak learning rate.
@@ -242,14 +241,14 @@ def run_arm(
 def synthetic_labels(
     class_counts: Sequence[int], count: int, *, distribution: ClassDistribution = "balanced"
 ) -> Tensor:
-    """Return the labels to generate images with: as near to the distribution as whole numbers allow, in every prefix.
+    """Return labels for generated images: every prefix is as near to the distribution as whole numbers allow.
 
-    The next label is always that of the class with the smallest $(n_k + 1/2) / p_k$, where $n_k$ counts its labels so
-    far and $p_k$ is its probability. Make the most that any arm needs once, and all arms can share them.
+    The next label is always that of the class with the smallest $(n_k + 1/2) / p_k$, where $n_k$ is the number of its
+    labels so far and $p_k$ its probability. Generate the images of the largest arm, and all arms can share them.
 
     Args:
         class_counts: Numbers of the real images of each class.
-        count: How many labels.
+        count: Number of labels.
         distribution: `"balanced"`, `"empirical"`, or another distribution of the classes.
 
     Shape:
@@ -273,7 +272,7 @@ def synthetic_labels(
 
 
 def _first_of_each_class(labels: Tensor, counts: Sequence[int]) -> Tensor:
-    """Return indices of that many samples of each class, the first ones, over again where there are fewer."""
+    """Return indices of the first `counts` samples of each class, repeated from the start where there are fewer."""
     found = []
     for label, count in enumerate(counts):
         own = (labels == label).nonzero().flatten()
@@ -281,7 +280,7 @@ def _first_of_each_class(labels: Tensor, counts: Sequence[int]) -> Tensor:
     return torch.cat(found)
 
 
-def _check_synthetic(synthetic: ArrayDataset | None, needed: Sequence[int], real: ArrayDataset) -> ArrayDataset:
+def _checked_synthetic(synthetic: ArrayDataset | None, needed: Sequence[int], real: ArrayDataset) -> ArrayDataset:
     hint = "Generate images with the labels synthetic_labels(real.class_counts, count)."
     if synthetic is None:
         raise ValueError(f"this arm needs synthetic images, {list(needed)} of the classes, got None. {hint}")

@@ -1,4 +1,4 @@
-"""The cells that a study is cut into."""
+"""The cells of a study: its pieces of work, each with one result."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Kind = Literal["gan", "judge", "classifier"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One piece of work of a study, and the name of its results.
+    """One piece of work of a study.
 
     Args:
-        kind: `"gan"` trains a generator, `"judge"` judges its images, `"classifier"` trains and tests a classifier.
+        kind: `"gan"` trains a generator, `"judge"` evaluates its images, `"classifier"` trains and tests a classifier.
+        percent: Percentage of the patients of the reduced class that is kept.
         recipe: Name of the recipe in the configuration; None for arms without generated images.
         seed: Seed of the generator; None likewise.
-        percent: Share of the patients of the reduced class.
-        arm: Name of the arm, of classifiers.
-        classifier_seed: Number of the classifier of this generator and arm.
-        needs: Names of the cells that must be finished before.
+        arm: Name of the arm; None except for classifiers.
+        classifier_seed: Seed of the classifier; None except for classifiers.
+        needs: Names of the cells that must be finished first.
     """
 
     kind: Kind
@@ -48,11 +48,11 @@ class Cell:
 
 
 def make_cells(config: StudyConfig) -> list[Cell]:
-    """Cut a study into cells, each after those that it needs.
+    """Return the cells of a study, each after those that it needs.
 
     The main study comes first, then the sweep from large to small percentages. Within each, the arms of real images
-    come first, then all that belongs to the first generator seed of every recipe: what was finished when time is up
-    answers a smaller version of the whole question.
+    come first, then everything of the first generator seed of every recipe: a study that is stopped early is a
+    complete study with fewer seeds.
     """
     return [cell for percent in sorted(config.percents, reverse=True) for cell in _cells_at(config, percent)]
 

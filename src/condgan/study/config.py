@@ -1,4 +1,4 @@
-"""What a study computes."""
+"""The configuration of a study."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from condgan.stats import OVERALL_METRICS
 from condgan.study.arms import ARMS, CONTROLS
 from condgan.types import ImageShape
 
-_SEEDS = 1_000_000  # images are drawn with multiples of 2**32 of a seed, which must stay below 2**63
+_SEEDS = 1_000_000  # images are drawn with a seed times 2**32, which must stay below 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyConfig:
-    """Everything that the results of a study depend on, beside the data and the machine.
+    """Everything that the results of a study depend on, besides the data and the machine.
 
     Args:
         image_shape: Channels, height and width of all images.
-        recipes: How generators are trained, by a name of letters, digits and underscores. One recipe on two networks
-            makes two of these configurations.
-        seeds: Number of generator seeds of each of them.
+        recipes: How generators are trained, by a name of letters, digits and underscores. One recipe on two kinds of
+            networks takes two entries.
+        seeds: Number of generator seeds of each recipe.
         classifier_seeds: Number of classifiers for each generator and arm.
-        first_seed: The first seed of generators and classifiers; the others count up from there.
+        first_seed: The first seed of generators and classifiers; the others count up from it.
         arms: Names of `condgan.study.arms.ARMS`.
-        percents: How many percent of the patients of `reduced_class` are kept for training, generators included. The
+        percents: Percentages of the patients of `reduced_class` that are kept for training, generators included. The
             largest is the main study; the others make the imbalance sweep.
         reduced_class: Name of the class that the sweep makes rare.
         classifier_steps: Optimizer steps of every classifier, whatever its training set.
         classifier_epochs: Evaluations on the validation set.
-        classifier_batch_size: Images of a classifier's step.
+        classifier_batch_size: Images per step of a classifier.
         learning_rate: Peak learning rate of the classifiers.
-        precision: Arithmetic of the passes through all networks.
-        extractor: Network of the features that images are judged in: `"in_domain"` (a ResNet-18 trained on the real
-            training images, cross-fitted by patient), `"inception"`, `"dinov2"` or `"clip"`; None judges no images.
-        primary_metric: The metric that the main question is answered by.
+        precision: Precision of the passes through all networks.
+        extractor: Network of the features that images are evaluated in: `"in_domain"` (a ResNet-18 trained on the real
+            training images, cross-fitted by patient), `"inception"`, `"dinov2"` or `"clip"`; None evaluates no images.
+        primary_metric: The metric that answers the main question.
         level: Nominal coverage of intervals.
         resamples: Bootstrap resamples of the interval of a single classifier.
 
     Raises:
-        ValueError: If a name is unknown, a number is out of range, or parts do not fit each other.
+        ValueError: If a name is unknown, a number is out of range, or settings contradict each other.
 
     Examples:
         >>> from condgan.study.cells import make_cells
@@ -105,7 +105,8 @@ class StudyConfig:
         wrong = [name for name in self.recipes if not re.fullmatch(r"\w+", name)]
         if wrong:
             raise ValueError(
-                f"names of recipes must be letters, digits and underscores, got {', '.join(wrong)}. They name files."
+                f"names of recipes must be letters, digits and underscores, got {', '.join(wrong)}. They are parts of "
+                "file names."
             )
         needing = [name for name in self.arms if ARMS[name].needs_synthetic]
         if not self.arms or (needing and not self.recipes):
@@ -113,11 +114,11 @@ class StudyConfig:
                 f"a study needs at least one arm, and a recipe for arms with generated images, got the arms "
                 f"{list(self.arms)} and no recipe. Name some."
             )
-        choosing = [name for name, plan in self.recipes.items() if plan.keep != "last"]
+        choosing = [name for name, recipe in self.recipes.items() if recipe.keep != "last"]
         if choosing and not self.controls:
             raise ValueError(
-                f"{choosing[0]} keeps {self.recipes[choosing[0]].keep!r} and needs an arm without generated images, "
-                f"whose first classifier is used for that, got {list(self.arms)}. Add 'real', or keep the last step."
+                f"keep={self.recipes[choosing[0]].keep!r} of {choosing[0]} needs an arm without generated images, "
+                f"whose first classifier chooses the step, got {list(self.arms)}. Add 'real', or keep the last step."
             )
         self._check_percents()
         if not 0 < self.level < 1:

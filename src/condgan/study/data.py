@@ -1,4 +1,4 @@
-"""What is done to the data of a study before anything is trained on them."""
+"""Checks and preparation of the data of a study, before anything is trained on them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from condgan.study.results import DataDescription, PartDescription
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Data that a study can trust.
+    """Checked data of a study.
 
     Args:
         train: Training images, each once.
         validation: Images to choose epochs and thresholds on.
         test: Images to report on.
-        test_groups: The group of each test image, its own without groups.
-        description: What they are.
+        test_groups: The group of each test image; without groups, each image is one of its own.
+        description: Record of the data for the results.
 
     Shape:
         - `test_groups`: `(N,)`, int64.
@@ -49,15 +49,15 @@ def prepare(
     """Check that three sets fit the study and share no patient, and remove repeated images.
 
     Training images that repeat another one (see `find_duplicates`) are removed, and so are training and validation
-    images that repeat one of a later set; numbers of both are in the description. The test set stays as it is.
+    images that also occur in a later set (validation, test). The description counts both. The test set stays as it is.
 
     Args:
         config: The study.
         train: Training images.
         validation: Validation images.
         test: Test images.
-        notice: What nobody may overlook about the data, for the top of the report.
-        notes: What else must be known about them.
+        notice: Warning about the data, for the top of the report.
+        notes: Further remarks on the data, for the report.
 
     Raises:
         ValueError: If shapes or classes differ, a patient is in two of the sets, or a class of the test set comes from
@@ -76,12 +76,16 @@ def prepare(
     fingerprints = [data.fingerprint for data in sets.values()]
     distinct, repeated, leaked = _remove_repetitions(train, validation, test)
     parts = [
-        PartDescription(counts=data.class_counts, patients=count_patients(data), fingerprint=fingerprint)
+        PartDescription(
+            counts=data.class_counts,
+            patients=None if data.groups is None else len(data.group_names),
+            fingerprint=fingerprint,
+        )
         for data, fingerprint in zip(distinct, fingerprints, strict=True)
     ]
     unknown = (
-        "Patients are unknown: whether one is in two of the sets could not be checked, and intervals by image are too "
-        "narrow where patients have several."
+        "Patients are unknown: whether one is in two of the sets could not be checked, and intervals, which take each "
+        "image for a patient, are too narrow where patients have several images."
     )
     description = DataDescription(
         source=train.source,
@@ -99,18 +103,13 @@ def prepare(
     return Prepared(*distinct, groups, description)
 
 
-def count_patients(data: ArrayDataset) -> int | None:
-    """Return the number of patients, or None where they are unknown."""
-    return None if data.groups is None else len(data.group_names)
-
-
 def _check_test_classes(test: ArrayDataset, groups: Tensor) -> None:
     for label, name in enumerate(test.class_names):
         count = len(groups[test.labels == label].unique())
         if count < 2:
             raise ValueError(
                 f"every class of the test set must come from at least two patients, got {count} of {name}. Intervals "
-                "leave out one at a time: add patients."
+                "are over patients: add some."
             )
 
 
@@ -133,20 +132,19 @@ def _without(data: ArrayDataset, masks: Iterable[Tensor]) -> ArrayDataset:
 
 
 def keep_patients(data: ArrayDataset, label: int, percent: float, *, seed: int = 0) -> ArrayDataset:
-    """Return the data with a share of one class's patients, to make this class rare.
+    """Return the data with a share of the patients of one class, to make this class rare.
 
-    Patients of the class are put in an order that follows from the seed, and the first of them are kept: who is kept
-    at some percentage is kept at every larger one. Of the others, the images of this class are dropped; images of
-    other classes all stay.
+    The seed determines an order of these patients, of whom the first are kept: a patient who is kept at some percentage
+    is kept at every larger one. Of the others, the images of this class are dropped. All images of other classes stay.
 
     Args:
         data: Labeled images. Without groups, each image counts as a patient.
         label: The class.
-        percent: Share of its patients to keep, rounded to whole patients, at least one.
+        percent: Percentage of its patients to keep, rounded to whole patients, at least one.
         seed: Seed of the order.
 
     Raises:
-        ValueError: If `label` is no class, `percent` is not in (0, 100], or fewer than two images of the class remain.
+        ValueError: If `label` or `percent` is out of range, or fewer than two images of the class remain.
 
     Examples:
         >>> images = torch.zeros(12, 1, 8, 8, dtype=torch.uint8)
@@ -169,6 +167,6 @@ def keep_patients(data: ArrayDataset, label: int, percent: float, *, seed: int =
     if left < 2:
         raise ValueError(
             f"at least two images of class {data.class_names[label]!r} must remain, got {left} with percent={percent} "
-            f"of {len(patients)} patients. Keep more of them."
+            f"of {len(patients)} patients. Keep more patients."
         )
     return data.subset(remaining.nonzero().flatten())

@@ -1,4 +1,4 @@
-"""The folder of a study: one file per cell, written whole or not at all."""
+"""The folder of a study: one file per cell, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StudyDescription:
     Args:
         config: The configuration.
         data: The data.
-        command: The command that the study can be repeated with.
+        command: The command that repeats the study.
         schema: Version of all records in the folder.
     """
 
@@ -46,8 +46,8 @@ class StudyFolder:
     | `test.npz` | labels and patients (as numbers) of the test images |
     | `cells/NAME.json` | outcome of a finished cell |
     | `cells/NAME.npz` | class probabilities of a classifier on the test images |
-    | `gans/NAME/` | a generator, see `train_generator`, and `neighbors.png`, the most suspicious of its images beside real ones |
-    | `classifiers/NAME.safetensors` | the reference classifier, of real images, that judges generated ones |
+    | `gans/NAME/` | a generator, see `train_generator`, and `neighbors.png`: the images most likely to be copies, each beside its nearest training images |
+    | `classifiers/NAME.safetensors` | the reference classifier, trained on real images, for the GAN-test |
     | `real.png` | real training images, one row per class |
     | `test_evaluations.jsonl` | one line for each use of the test set |
 
@@ -61,7 +61,7 @@ class StudyFolder:
         self.path = Path(path)
 
     def begin(self, study: StudyDescription, test: tuple[Tensor, Tensor]) -> None:
-        """Write down configuration and data, or compare them with those that the folder was begun with.
+        """Write configuration and data into a new folder, or verify that an existing one holds the same study.
 
         Args:
             study: Configuration and data; the command is not compared.
@@ -91,14 +91,14 @@ class StudyFolder:
         return self.path / "config.json"
 
     def study(self) -> StudyDescription:
-        """Return what the study is of. Settings that are younger than the folder have their defaults.
+        """Return configuration and data. Settings that did not exist when the folder was made have their defaults.
 
         Raises:
             FileNotFoundError: If the folder holds no study.
             ValueError: If it has another schema.
         """
         if not self.is_begun:
-            raise FileNotFoundError(f"{str(self.path)!r} must hold a study (a config.json), and does not.")
+            raise FileNotFoundError(f"{str(self.path)!r} must hold a study, got a folder without config.json.")
         content = json.loads(self._description.read_text(encoding="utf-8"))
         check_schema(content, self._description)
         return from_json(StudyDescription, content)
@@ -113,10 +113,7 @@ class StudyFolder:
         return (self.path / "cells" / f"{name}.json").is_file()
 
     def has_network(self, cell: Cell) -> bool:
-        """Return whether the network that a finished cell trained is there, for cells that need it.
-
-        A training that failed left none, and counts as complete.
-        """
+        """Return whether the network that a finished cell trained is in the folder; true for failed trainings."""
         if isinstance(self.read(cell.name), FailedOutcome):
             return True
         if cell.kind == "gan":
@@ -128,7 +125,7 @@ class StudyFolder:
         return self.path / "classifiers" / f"{name}.safetensors"
 
     def write(self, outcome: Outcome, probabilities: Tensor | None = None) -> None:
-        """Keep the outcome of a cell.
+        """Write the outcome of a cell.
 
         Shape:
             - `probabilities`: `(N, K)`, float64, or None.
@@ -152,19 +149,19 @@ class StudyFolder:
         return self.path / "gans" / gan.name
 
     def count_test_use(self, key: str, cell: Cell) -> None:
-        """Write down, before it happens, that the test set is used: a use that is cut off counts too."""
+        """Record a use of the test set, before it happens, so that an interrupted use counts too."""
         line = json.dumps({"key": key, "cell": cell.name, "time_ns": time.time_ns()})
         with (self.path / "test_evaluations.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def test_evaluations(self) -> dict[str, int]:
-        """Return how often the test set was used, by what was tested."""
+        """Return the number of uses of the test set, by what was tested."""
         path = self.path / "test_evaluations.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return dict(sorted(Counter(json.loads(line)["key"] for line in lines).items()))
 
     def take(self, other: StudyFolder) -> None:
-        """Take over what another folder of the same study has and this one has not.
+        """Copy what another folder of the same study has and this one lacks.
 
         Raises:
             FileNotFoundError: If the other folder holds no study.
@@ -189,15 +186,12 @@ class StudyFolder:
         _copy(other.path, self.path, [f"classifiers/{name}.safetensors" for name in absent])
         _copy(other.path, self.path, [f"cells/{name}.json" for name in absent])
         _copy(other.path, self.path, ["test.npz", "real.png", "config.json"])
-        self._take_pictures(other)
-        self._take_uses(other)
-
-    def _take_pictures(self, other: StudyFolder) -> None:
-        """Take pictures that judging left in the folder of a generator that is here already."""
+        # judging adds a picture to the folder of a generator, which may be here already
         pictures = (other.path / "gans").glob("*/*.png")
         _copy(other.path, self.path, [str(path.relative_to(other.path)) for path in pictures])
+        self._take_test_uses(other)
 
-    def _take_uses(self, other: StudyFolder) -> None:
+    def _take_test_uses(self, other: StudyFolder) -> None:
         lines: dict[str, None] = {}
         for path in (self.path / "test_evaluations.jsonl", other.path / "test_evaluations.jsonl"):
             if path.is_file():
@@ -209,15 +203,15 @@ _OF_THE_MACHINE = {"seconds", "origin", "device", "command"}
 
 
 def _check_same(found: object, given: object, what: str) -> None:
-    """Make sure that two records agree in all that does not depend on the machine.
+    """Check that two records agree, except for times, machines and commands.
 
     Raises:
-        ValueError: If not; the message says where they differ.
+        ValueError: If they differ; the message says where.
     """
     differing = list(_differences("", to_json(found), to_json(given)))
     if differing:
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-        raise ValueError(f"{what}: {'; '.join(differing[:5])}{more}. Choose another folder, or give the same.")
+        raise ValueError(f"{what}: {'; '.join(differing[:5])}{more}. Choose another folder, or the same study.")
 
 
 def _differences(place: str, found: object, given: object) -> Iterator[str]:

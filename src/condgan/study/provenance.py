@@ -1,4 +1,4 @@
-"""Where a figure comes from: device, versions, commit."""
+"""Where results come from: device, versions, commit."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PACKAGES = ("torchvision", "torch-fidelity", "numpy", "scipy")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What results depend on beside data and settings.
+    """What results depend on besides data and settings.
 
     Args:
         device: The device.
-        commit: The commit of the sources that ran, marked `-dirty` where files differ from it. Outside of a repository
-            it is that in the environment variable CONDGAN_COMMIT, or None.
+        commit: Commit of the sources, with `-dirty` where files differ from it. Outside a repository it is the value
+            of the environment variable CONDGAN_COMMIT, or None.
         versions: Versions of packages, by name.
-        fp32_precision: On CUDA, in which precision convolutions and matrix products of float32 are computed.
+        fp32_precision: On CUDA, the internal precision of float32 convolutions and matrix products.
     """
 
     device: str
@@ -35,7 +35,7 @@ class Provenance:
 
 
 def provenance(device: torch.device | str) -> Provenance:
-    """Return where what is computed on a device now comes from."""
+    """Return the provenance of what this process computes on a device."""
     device = torch.device(device)
     return Provenance(
         device=_describe_device(device),
@@ -61,26 +61,26 @@ def _describe_device(device: torch.device) -> str:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # another system than Linux
+    except OSError:  # not Linux
         return platform.machine()
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     return f"{model} {platform.machine()}".strip()
 
 
 def _versions() -> dict[str, str]:
-    # torch's own version names its build for CUDA, that of its package may not
+    # torch.__version__ names the CUDA build, the metadata of the package may not
     found = {"condgan": __version__, "python": platform.python_version(), "torch": torch.__version__}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # a part that this study does not need
+        except PackageNotFoundError:  # not needed here
             continue
     return found
 
 
 def _commit() -> str | None:
     here = Path(__file__)
-    # an installed package may lie inside of a foreign repository
+    # an installed package may lie inside another repository
     tracked = _git("ls-files", "--error-unmatch", here.name, folder=here.parent)
     if tracked is None:
         return os.environ.get("CONDGAN_COMMIT")

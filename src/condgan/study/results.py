@@ -1,4 +1,4 @@
-"""What a study has found, as records: everything in `results.json`, from the outcomes of cells to the verdicts.
+"""The results of a study as typed records: everything in `results.json`, from outcomes of cells to verdicts.
 
 `condgan.files.to_json` writes them, `condgan.files.from_json` reads them.
 """
@@ -59,9 +59,9 @@ class DataDescription:
         duplicates_removed: Number of training images that were removed because they repeat another one.
         repeats_of_other_sets_removed: Number of training and validation images that were removed because they repeat
             one of a later set.
-        attribution: Whom the images are owed to.
-        notice: What nobody may overlook about the data, for the top of the report.
-        notes: What else must be known about them.
+        attribution: Credit that the licence of the images asks for.
+        notice: Warning about the data, for the top of the report.
+        notes: Further remarks on the data.
     """
 
     source: str
@@ -92,13 +92,13 @@ class DataDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What all finished cells tell.
+    """What the outcomes of all cells have in common.
 
     Args:
         name: Name of the cell.
-        percent: Share of the patients of the reduced class that was kept for training.
+        percent: Percentage of the patients of the reduced class that was kept for training.
         seconds: Wall-clock time.
-        origin: Machine and versions.
+        origin: Device, commit and versions.
     """
 
     name: str
@@ -115,12 +115,12 @@ class GeneratorOutcome(Finished):
         recipe: Name of its recipe in the study's configuration.
         seed: Seed of the generator.
         steps: Generator updates.
-        images_seen: Real images that the critic was shown, repetitions counted.
-        kept: The step that was kept.
-        settings: Everything that the training depended on.
+        images_seen: Real images that the critic has seen, with repetitions.
+        kept: The step whose generator was kept.
+        settings: Networks, terms and options of the trainer.
         generator_parameters: Number of parameters of the generator.
         critic_parameters: Number of parameters of the critic.
-        last_metrics: Losses and other metrics of the last step.
+        last_metrics: Losses and other metrics of the last step that was logged.
         train: The training images.
     """
 
@@ -139,7 +139,7 @@ class GeneratorOutcome(Finished):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recognition:
-    """How a classifier of real images recognizes the classes of generated ones (GAN-test).
+    """How well a classifier of real images recognizes the classes of generated ones (GAN-test).
 
     Args:
         classifier: Name of the cell of the classifier.
@@ -155,7 +155,7 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeOutcome(Finished):
-    """What was found in the images of a generator.
+    """The evaluation of the images of a generator, see `condgan.metrics.evaluate`.
 
     Args:
         recipe: Name of its recipe in the study's configuration.
@@ -165,7 +165,7 @@ class JudgeOutcome(Finished):
         diversity: How much they differ; None likewise.
         memorization: Whether they repeat training images; None likewise.
         refused: Why a report is None, by its name.
-        gan_test: How a classifier of real images recognizes them; None where there is no such classifier.
+        gan_test: How well a classifier of real images recognizes them; None where the study has no such classifier.
     """
 
     kind: Literal["judge"] = "judge"
@@ -185,13 +185,13 @@ class ClassifierOutcome(Finished):
 
     Args:
         arm: Name of the arm.
-        recipe: Name of the recipe that the generated images come from; None for arms without any.
+        recipe: Name of the recipe of the generated images; None for arms without any.
         seed: Seed of the generator; None likewise.
-        classifier_seed: Number of the classifier of this generator and arm.
+        classifier_seed: Seed of the classifier, as it is counted in the study's configuration.
         train_counts: Number of its training images of each class.
-        real_counts: Number of the real training images of each class, whether it was trained on them or not.
-        report: Scores on the test images, with intervals over patients alone.
-        settings: Everything that the training depended on.
+        real_counts: Number of real training images of each class at this percentage, used by the arm or not.
+        report: Scores on the test images, with intervals over patients only.
+        settings: Network, data and options of the training.
         history: One row per epoch, see `Classifier`.
     """
 
@@ -218,7 +218,7 @@ class FailedOutcome(Finished):
 
     Args:
         of: Kind of the cell.
-        error: What happened.
+        error: Which loss or gradient was not finite, and at which step.
     """
 
     kind: Literal["failed"] = "failed"
@@ -239,7 +239,7 @@ class ArmKey:
     Args:
         recipe: Name of the recipe of its generated images in the study's configuration; None without any.
         arm: Name of the arm.
-        percent: Share of the patients of the reduced class.
+        percent: Percentage of the patients of the reduced class.
     """
 
     recipe: str | None
@@ -255,10 +255,9 @@ class Summary:
         arm: The arm.
         metric: Name of the metric, see `condgan.stats`.
         estimate: The mean over all its classifiers, with an interval over seeds and patients.
-        images: Number of the test images that the metric depends on.
-        relative_usefulness: How much of what real images teach is learned from the generated ones, see
-            `relative_usefulness`; None without generated images, without real ones to compare with, or for metrics
-            without a score of guessing.
+        images: Number of test images that the metric depends on.
+        relative_usefulness: Share of what real images teach that generated ones teach too, see `relative_usefulness`;
+            None without generated images, without real ones to compare with, or without a chance level.
     """
 
     arm: ArmKey
@@ -288,14 +287,13 @@ class Comparison:
 
     Args:
         family: The comparisons that it is corrected with.
-        a: The one arm.
+        a: One arm.
         b: The other.
         metric: Name of the metric.
         level: Nominal coverage of the intervals.
         difference: The difference, with its own interval and p value.
-        simultaneous: The interval at the level that covers all differences of the family together (Bonferroni); None
-            where there is no interval.
-        p_holm: The p value corrected for the family (Holm); None where there is no p value.
+        simultaneous: Interval that covers all differences of the family together (Bonferroni); None without interval.
+        p_holm: The p value corrected for the family (Holm); None without p value.
         primary: Whether it answers the main question.
     """
 
@@ -314,20 +312,20 @@ class Comparison:
 
 
 class Question(Enum):
-    """What a study is asked."""
+    """The questions of a study."""
 
     IMAGES_HELP = "images_help"  # do generated images help, by the primary metric?
     TEACH_ALONE = "teach_alone"  # does a classifier learn the classes from the images of a recipe alone?
     RECALL_RISES = "recall_rises"  # do the images of a recipe, or at a percentage of any, raise the recall of a class?
     BETTER_RECIPE = "better_recipe"  # the images of which of two recipes teach more, alone?
-    COPIES = "copies"  # do the images of a recipe repeat training images or reveal patients?
+    COPIES = "copies"  # do the images of a recipe repeat training images or reveal training patients?
     COLLAPSED = "collapsed"  # has a recipe collapsed onto few images of a class?
     ALL_TRAINED = "all_trained"  # did every training end well?
     COMPLETE = "complete"  # is the study finished?
 
 
 class Answer(Enum):
-    """An answer; `FIRST` and `SECOND` name one of two recipes, `NO_SIGN` claims less than `NO`."""
+    """An answer; `FIRST` and `SECOND` name one of two recipes, `NO_SIGN` is weaker than `NO`."""
 
     YES = "yes"
     NO = "no"
@@ -338,11 +336,11 @@ class Answer(Enum):
 
 
 class Reason(Enum):
-    """Why an answer is not a plain one."""
+    """Why an answer is qualified or open."""
 
-    FEW_SEEDS = "few_seeds"  # fewer than three of the outermost seeds
-    WITHIN_CHANCE = "within_chance"  # what was found may be chance
-    BELOW_GUESSING = "below_guessing"  # worse than guessing
+    FEW_SEEDS = "few_seeds"  # fewer than three generators, or classifiers of a control
+    WITHIN_CHANCE = "within_chance"  # not distinguishable from chance
+    BELOW_GUESSING = "below_guessing"
     NOT_MEASURED = "not_measured"
     TOO_FEW_IMAGES = "too_few_images"
     COPIES = "copies"  # generated images repeat training images
@@ -354,9 +352,9 @@ class DifferencesEvidence:
     """A family of comparisons.
 
     Args:
-        best: The one that speaks most for generated images, or the only one between two recipes.
+        best: The comparison most in favor of generated images, or the only one between two recipes.
         compared: Number of comparisons.
-        controls: The controls that were run, of which the best counts; empty for other families.
+        controls: The controls that were run; the best of them counts. Empty for other families.
     """
 
     best: Comparison
@@ -386,7 +384,7 @@ class AloneEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassCopies:
-    """What was found of copies in one class of one generator."""
+    """Whether the images of one class of one generator are copies."""
 
     seed: int
     class_name: str
@@ -395,11 +393,11 @@ class ClassCopies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopiesEvidence:
-    """What was found of copies; the gravest finding counts.
+    """Findings about copies; the most serious one counts.
 
     Args:
         copies: Findings, those that the answer rests on first.
-        not_measured: Why there are none.
+        not_measured: Why findings are missing.
     """
 
     copies: tuple[ClassCopies, ...]
@@ -418,11 +416,11 @@ class ClassCollapse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollapseEvidence:
-    """What was found of collapse.
+    """Findings about collapse.
 
     Args:
         classes: Findings, collapsed classes first.
-        not_measured: Why there are none.
+        not_measured: Why findings are missing.
     """
 
     classes: tuple[ClassCollapse, ...]
@@ -431,7 +429,7 @@ class CollapseEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailuresEvidence:
-    """The trainings that diverged, which are in no score."""
+    """The trainings that diverged, which no score includes."""
 
     failed: tuple[FailedOutcome, ...]
 
@@ -455,11 +453,11 @@ class Verdict:
         question: What is asked.
         answer: The answer.
         evidence: What it rests on.
-        reason: Why the answer is not a plain one.
-        recipes: The recipes that are asked about: one, two for `BETTER_RECIPE`, none for a question about all.
-        class_name: The class that is asked about.
-        metric: The metric that it is answered by.
-        percent: The share of patients of the reduced class.
+        reason: Why the answer is qualified or open.
+        recipes: The recipes in question: one, two for `BETTER_RECIPE`, none for a question about all.
+        class_name: The class in question.
+        metric: The metric that decides.
+        percent: Percentage of the patients of the reduced class.
     """
 
     question: Question
@@ -477,7 +475,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Everything that a study has found so far.
+    """All results of a study so far.
 
     Args:
         config: The configuration.
@@ -487,12 +485,12 @@ class Results:
         summaries: Scores of the arms.
         comparisons: Differences between them.
         verdicts: Answers, the most important first.
-        test_evaluations: How often the test set was used, by what was tested.
+        test_evaluations: Number of uses of the test set, by what was tested.
         commit: Commits of the sources.
         device: Devices.
         versions: Versions of packages, by name.
-        command: The command that the study can be repeated with.
-        what: What is studied, for titles.
+        command: The command that repeats the study.
+        what: Title of the study.
         schema: Version of this record.
     """
 
@@ -518,7 +516,7 @@ class Results:
 
     @property
     def judged(self) -> tuple[JudgeOutcome, ...]:
-        """What was found in the images of generators."""
+        """The evaluations of the images of generators."""
         return tuple(cell for cell in self.cells if isinstance(cell, JudgeOutcome))
 
     @property
@@ -533,7 +531,7 @@ class Results:
 
     @property
     def rare_class(self) -> str:
-        """The class whose recall is asked for."""
+        """The class whose recall is compared."""
         return rare_class(self.config, self.data)
 
     def by_arm(self, percent: float | None = None) -> dict[ArmKey, dict[str, Summary]]:
@@ -546,7 +544,7 @@ class Results:
         return found
 
     def copied(self, recipe: str, seed: int) -> tuple[str, ...] | None:
-        """Return the classes of a generator that were found to be copied, or None where this was not measured."""
+        """Return the classes of a generator whose images are copies, or None where this was not measured."""
         reports = [c.memorization for c in self.judged if (c.recipe, c.seed) == (recipe, seed) and c.memorization]
         if not reports:
             return None
@@ -558,7 +556,7 @@ class Results:
         )
 
     def write(self, path: str | Path) -> None:
-        """Write a `results.json`, whole or not at all."""
+        """Write a `results.json`, completely or not at all."""
         write_json(Path(path), to_json(self))
 
     @classmethod
@@ -566,8 +564,8 @@ class Results:
         """Read a `results.json`.
 
         Raises:
-            FileNotFoundError: If there is none.
-            ValueError: If it is of another schema, or not what `write` wrote; the message says where.
+            FileNotFoundError: If the file does not exist.
+            ValueError: If it has another schema, or a key or value is wrong; the message says which.
         """
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         check_schema(content, path)
@@ -575,10 +573,10 @@ class Results:
 
 
 def check_schema(content: object, path: str | Path) -> None:
-    """Make sure that the content of a file has this version's schema.
+    """Check that the content of a file has the schema of this version.
 
     Raises:
-        ValueError: If not.
+        ValueError: If it has not.
     """
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
@@ -589,10 +587,10 @@ def check_schema(content: object, path: str | Path) -> None:
 
 
 def read_outcome(content: object) -> Outcome:
-    """Return the outcome that `to_json` made plain values of.
+    """Return the outcome that `to_json` turned into plain values.
 
     Raises:
-        ValueError: If it is not one; the message says where.
+        ValueError: If a key or value is wrong; the message says which.
     """
     return from_json(_Cell, {"outcome": content}).outcome
 
@@ -603,7 +601,7 @@ class _Cell:
 
 
 def rare_class(config: StudyConfig, data: DataDescription) -> str:
-    """Return the class whose recall is asked for: the one made rare, or else the rarest."""
+    """Return the class whose recall is compared: the one made rare, or else the rarest."""
     if config.reduced_class is not None:
         return config.reduced_class
     counts = data.train.counts

@@ -1,4 +1,4 @@
-"""Runs a study cell by cell: what is finished is never run again, what was cut off goes on."""
+"""Runs a study cell by cell: finished cells are never run again, interrupted ones continue."""
 
 from __future__ import annotations
 
@@ -43,24 +43,23 @@ from condgan.training.engines import EngineName
 
 
 class Study:
-    """A study in a folder: trains generators, judges their images, trains and tests classifiers on them.
+    """A study in a folder: trains generators, evaluates their images, trains and tests classifiers on them.
 
-    Everything that may be wrong with the data is found here, before anything is trained, see `prepare`. The folder is
-    begun here too, or compared with what it was begun with.
+    The constructor checks the data, see `prepare`, and creates the folder, or verifies that it holds the same study.
 
     Args:
         config: What to compute.
         train: Training images, with groups (patients) if they are known.
         validation: Images of other patients from the same source, to choose epochs and thresholds on.
         test: Images of other patients, to report on.
-        folder: Where everything goes, see `StudyFolder`. With a study in it, that one goes on.
+        folder: Folder of the study, see `StudyFolder`; a study in it is continued.
         device: Where to compute; by default CUDA, then MPS, then the CPU.
         engine: How updates of generators are run, see `Trainer`; the results are the same.
         real_images: Whether pictures of real images may be kept in the folder.
-        progress: Called with a line of text for each cell, and from time to time within long ones.
-        command: The command that the study can be repeated with, for its report.
-        notice: What nobody may overlook about the data, for the top of the report.
-        notes: What else must be known about the data, for the report.
+        progress: Called with a line of text for each cell, and about every 30 seconds within the training of one.
+        command: The command that repeats the study, for the report.
+        notice: Warning about the data, for the top of the report.
+        notes: Further remarks on the data, for the report.
 
     Raises:
         ValueError: If the data do not fit, a patient is in two of the sets, or the folder holds another study.
@@ -96,7 +95,7 @@ class Study:
         self._reduced: dict[float, ArrayDataset] = {}
         self._pool: tuple[str, Pool] | None = None
         if config.extractor in PRETRAINED:
-            self.prepare_extractor()  # now, so that missing weights are not found out after days of training
+            self.prepare_extractor()  # now, so that missing weights do not end days of training
         description = StudyDescription(config=config, data=self.data.description, command=command)
         self.folder.begin(description, (self.data.test.labels, self.data.test_groups))
         if real_images:
@@ -106,17 +105,17 @@ class Study:
         """Run what is missing, in the order of the plan.
 
         Args:
-            cells: Patterns of names, such as `"gan-acgan-*"`: several machines share a study by different patterns and
-                `merge` their folders. A finished cell among them is run again only if another one needs its network
-                and the folder lacks it.
-            time_limit: Seconds after which to stop. A generator in training is kept in a checkpoint; another cell is
-                begun only if those of its kind so far fit into the time that is left, the first one in any case.
+            cells: Patterns of names, such as `"gan-acgan-*"`: several machines can share a study by different patterns
+                and `merge` their folders. A finished cell is run again only if another one needs its network and the
+                folder lacks it.
+            time_limit: Seconds after which to stop. A generator in training is kept in a checkpoint. Any other cell
+                but the first is started only if the mean time of its kind fits into the time that is left.
 
         Returns:
             Whether all of these cells are finished.
 
         Raises:
-            ValueError: If a pattern fits no cell, or a cell needs one that is neither finished nor among these.
+            ValueError: If a pattern matches no cell, or a cell needs one that is neither finished nor among these.
         """
         chosen = self._choose(cells)
         deadline = math.inf if time_limit is None else time.monotonic() + time_limit
@@ -126,7 +125,7 @@ class Study:
                 continue  # another process was faster
             failed = [name for name in cell.needs if isinstance(self.folder.read(name), FailedOutcome)]
             if failed:
-                self.progress(f"{cell.name} is left out: {failed[0]} failed")
+                self.progress(f"{cell.name} is skipped: {failed[0]} failed")
                 continue
             left = deadline - time.monotonic()
             expected = self._expected_seconds(cell) if cell.kind != "gan" else 0.0
@@ -136,13 +135,13 @@ class Study:
             began = time.perf_counter()
             line = f"[{len(chosen) - len(missing) + number + 1}/{len(chosen)}] {cell.name}"
             if not self._run(cell, deadline, line):
-                self.progress(f"{line} was stopped by the time limit and will go on from there")
+                self.progress(f"{line} was stopped by the time limit and will continue from there")
                 return False
             self.progress(f"{line}: {in_words(time.perf_counter() - began)}; {self._time_left(missing[number + 1 :])}")
         return True
 
     def results(self) -> Results:
-        """Return the results so far, and leave them as `results.json` in the folder."""
+        """Return the results so far, and write them to `results.json` in the folder."""
         results = summarize(self.folder.path)
         results.write(self.folder.path / "results.json")
         return results
@@ -157,7 +156,7 @@ class Study:
     def prepare_training(
         self, cell: Cell, *, deadline: float = math.inf, report: Callable[[str], None] | None = None
     ) -> GeneratorTraining:
-        """Return the training of a cell's generator before it is run."""
+        """Return the training of a cell's generator, ready to run."""
         name, seed = _generator_of(cell)
         recipe = self.config.recipes[name]
         return GeneratorTraining(
@@ -174,7 +173,7 @@ class Study:
         )
 
     def outcome_of(self, cell: Cell, run: RunDescription) -> GeneratorOutcome:
-        """Return the outcome of a cell from what `train_generator` returned for it."""
+        """Return the outcome of a cell from the description of its training."""
         recipe, seed = _generator_of(cell)
         return GeneratorOutcome(
             name=cell.name,
@@ -194,12 +193,12 @@ class Study:
         )
 
     def judge(self, cell: Cell) -> JudgeOutcome:
-        """Judge as many images of a generator as there are real training images, class by class."""
+        """Evaluate as many images of a generator as there are real training images of each class."""
         began = time.perf_counter()
         recipe, seed = _generator_of(cell)
         train = self.real(cell.percent)
         y = torch.arange(train.num_classes).repeat_interleave(torch.tensor(train.class_counts))
-        # Not the images that classifiers are trained on: of these a study has as many as its largest arm asks for.
+        # another seed than that of the images that classifiers are trained on
         generated = self.images_of(cell, y, seed=_SEED_STRIDE + seed).first(len(y))
         self._count_test_use(cell, "fidelity")
         found = evaluate(
@@ -244,7 +243,7 @@ class Study:
         synthetic = None
         if arm.needs_synthetic:
             synthetic = self._synthetic(cell).first(round(arm.synthetic_multiple * len(real)))
-        # Classifiers of different generators share no seed: what a seed does to all of them would not count as chance.
+        # classifiers of different generators share no seed, whose effect on all of them would not count as variance
         seed = number if cell.seed is None else (cell.seed + 1) * _SEED_STRIDE + number
         classifier = run_arm(
             arm,
@@ -290,14 +289,14 @@ class Study:
         ), p
 
     def prepare_extractor(self) -> Extractor | CrossFit:
-        """Return the network of the features that images are judged in; that of the domain is trained the first time.
+        """Return the network of the features that images are evaluated in; `"in_domain"` trains it in the first call.
 
         Raises:
-            ValueError: If the study judges no images.
+            ValueError: If the study evaluates no images.
             FileNotFoundError: If weights are missing.
         """
         if self.config.extractor is None:
-            raise ValueError("this study judges no images: its configuration has extractor=None.")
+            raise ValueError("evaluating images needs an extractor, got a configuration with extractor=None.")
         if self._extractor is None:
             train = self.real(self.config.full_percent)
             precision = self.config.precision
@@ -314,7 +313,7 @@ class Study:
         return self._reduced[percent]
 
     def images_of(self, cell: Cell, y: Tensor, *, seed: int) -> Pool:
-        """Return images of a cell's generator with these labels, drawn as they are needed.
+        """Return images of a cell's generator with these labels, made as they are needed.
 
         Shape:
             - `y`: `(N,)`, int64 in `[0, K)`.
@@ -328,7 +327,7 @@ class Study:
         )
 
     def _synthetic(self, cell: Cell) -> Pool:
-        """Return the images that all arms of a generator share; those of the last one are kept in memory."""
+        """Return the images that all arms of a generator share; those of the last generator stay in memory."""
         name = self.folder.gan(cell).name
         if self._pool is None or self._pool[0] != name:
             real = self.real(cell.percent)
@@ -338,7 +337,7 @@ class Study:
         return self._pool[1]
 
     def _reference(self, percent: float) -> Classifier:
-        """Return the first classifier of real images, which judges generated ones."""
+        """Return the first classifier of real images."""
         return Classifier.load(self.folder.classifier(self.references[percent]), device=self.device)
 
     def _class_kid(self, percent: float) -> Criterion:
@@ -360,7 +359,7 @@ class Study:
         )
 
     def _run(self, cell: Cell, deadline: float, line: str) -> bool:
-        """Compute the outcome of a cell and keep it; return False if the deadline came first."""
+        """Compute and write the outcome of a cell; return False if the deadline came first."""
         began = time.perf_counter()
         outcome: Outcome | None
         probabilities: Tensor | None = None
@@ -382,7 +381,7 @@ class Study:
             )
         if outcome is None:
             return False
-        if not self.folder.is_finished(cell.name):  # else only its network was missing: results stay as they are
+        if not self.folder.is_finished(cell.name):  # otherwise only its network was missing
             self.folder.write(outcome, probabilities)
         if cell.kind == "gan":
             shutil.rmtree(self.folder.gan(cell) / "checkpoints", ignore_errors=True)
@@ -392,7 +391,7 @@ class Study:
         names = [cell.name for cell in self.cells]
         idle = [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]
         if idle:
-            raise ValueError(f"every pattern must fit a cell, got {', '.join(idle)}. Cells are {', '.join(names)}.")
+            raise ValueError(f"every pattern must match a cell, got {', '.join(idle)}. Cells are {', '.join(names)}.")
         chosen = [cell for cell in self.cells if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)]
         there = {cell.name for cell in chosen} | {name for name in names if self.folder.is_finished(name)}
         for cell in chosen:
@@ -405,13 +404,13 @@ class Study:
         return chosen
 
     def _missing(self, chosen: Sequence[Cell]) -> list[Cell]:
-        """Return the cells to run: unfinished ones, and finished ones whose network one of these needs and lacks.
+        """Return the unfinished cells, and finished ones whose network is missing and needed by one of these.
 
         Results can be kept without networks; a network is then trained again from its seed.
         """
         found: list[Cell] = []
         needed: set[str] = set()
-        for cell in reversed(chosen):  # cells come after those that they need
+        for cell in reversed(chosen):  # a cell comes after those that it needs
             finished = self.folder.is_finished(cell.name)
             if not finished or (cell.name in needed and not self.folder.has_network(cell)):
                 found.append(cell)
@@ -419,7 +418,7 @@ class Study:
         return found[::-1]
 
     def _expected_seconds(self, cell: Cell) -> float | None:
-        """Return the mean time of the finished cells of this kind, and of this recipe for generators; None if none."""
+        """Return the mean time of finished cells of this kind (generators: and recipe), or None without any."""
         alike = [
             other
             for other in self.cells
@@ -437,11 +436,11 @@ class Study:
 
 
 def merge(folders: Sequence[str | Path], into: str | Path) -> Path:
-    """Put the cells of one study that several machines ran into one folder.
+    """Merge the cells of one study that several machines ran into one folder.
 
     Args:
         folders: Folders of the same configuration and data.
-        into: Folder to put them in: one of these, another begun study, or a new one.
+        into: Target: one of these folders, another folder of the study, or a new one.
 
     Raises:
         FileNotFoundError: If a folder holds no study.

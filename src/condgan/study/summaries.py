@@ -1,4 +1,4 @@
-"""Scores of arms over seeds and patients, their comparisons, and all that a study's folder says so far."""
+"""Scores of arms over seeds and patients, their comparisons, and the results of a study's folder."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ ByGenerator = Mapping[int | None, Mapping[int, Tensor]]
 
 
 def summarize(folder: str | Path) -> Results:
-    """Return the results of a study as far as it has come.
+    """Return the results of a study so far.
 
-    They depend on the files of the folder alone: those of several machines give the same results once merged.
+    They depend only on the files of the folder: merged folders of several machines give the same results as one.
 
     Args:
         folder: Folder of a study.
@@ -84,16 +84,9 @@ def summarize(folder: str | Path) -> Results:
     )
 
 
-def write_results(folder: str | Path) -> Path:
-    """Write `results.json` into the folder of a study and return its path."""
-    path = Path(folder) / "results.json"
-    summarize(folder).write(path)
-    return path
-
-
 @dataclass(frozen=True)
 class TestedArms:
-    """The test probabilities of all finished classifiers.
+    """The test probabilities of all tested classifiers.
 
     Args:
         config: The configuration of the study.
@@ -106,7 +99,7 @@ class TestedArms:
         - `labels`, `groups`: `(N,)`, int64.
     """
 
-    __test__ = False  # not a test case, whatever pytest takes the name for
+    __test__ = False  # pytest takes the name for a test case
 
     config: StudyConfig
     class_names: tuple[str, ...]
@@ -125,7 +118,7 @@ class TestedArms:
         return score_functions(self.labels, self.class_names)
 
     def on_images_of(self, metric: str) -> TestedArms:
-        """Return what was tested on the images that a metric depends on: those of the class, for its recall."""
+        """Return the part on the images that a metric depends on: those of the class, for its recall."""
         name = recalled_class(metric)
         if name is None:
             return self
@@ -148,8 +141,8 @@ class TestedArms:
     def difference(self, metric: str, a: ArmKey, b: ArmKey, *, level: float) -> SeedDifference:
         """Return the difference of two arms, a minus b.
 
-        Two arms of one recipe are trained on images of the same generators, and are compared on those that both have.
-        Arms of different recipes share no seeds, though these are counted alike.
+        Two arms of one recipe are trained on images of the same generators and are compared on those that both have.
+        Arms of different recipes share no seeds, even if these have the same numbers.
         """
         shared = a.recipe is not None and (a.recipe, a.percent) == (b.recipe, b.percent)
         seeds_a, seeds_b = self._complete(a), self._complete(b)
@@ -165,7 +158,7 @@ class TestedArms:
         )
 
     def _complete(self, key: ArmKey) -> list[int | None]:
-        """Return the seeds of the generators that have the most classifiers: where some are missing, others wait."""
+        """Return the seeds of the generators with the most classifiers, those without missing ones."""
         by_seed = self.by_arm[key]
         most = max(map(len, by_seed.values()))
         return [seed for seed, found in by_seed.items() if len(found) == most]
@@ -206,7 +199,7 @@ def compare_arms(tested: TestedArms, summaries: Sequence[Summary], rare: str) ->
     Args:
         tested: All probabilities.
         summaries: What `summarize_arms` returned.
-        rare: The class whose recall is asked for.
+        rare: The class whose recall is compared.
     """
     config = tested.config
     value = {(summary.arm, summary.metric): summary.estimate.value for summary in summaries}
@@ -237,9 +230,9 @@ def _family(
         return [on.difference(metric, a, b, level=level) for a, b in pairs]
 
     found = differences(config.level)
-    # Bonferroni: the level that covers all of so many differences together
+    # Bonferroni: intervals that cover all differences together
     together = differences(1 - (1 - config.level) / len(pairs)) if len(pairs) > 1 else found
-    # a comparison that cannot be made counts in the correction of the others
+    # a comparison without p value counts in the correction of the others
     adjusted = holm([1.0 if one.p_value is None else one.p_value for one in found])
     return [
         Comparison(
@@ -264,12 +257,12 @@ def _relative(synthetic: SeedEstimate, real: SeedEstimate | None, chance: float 
         return relative_usefulness(
             synthetic.value, Estimate(real.value, real.interval.low, real.interval.high), chance=chance
         )
-    except ValueError:  # real images taught nothing that could be told from chance
+    except ValueError:  # real images are not distinguishable from chance
         return None
 
 
 def relative_usefulness(synthetic: float, real: Estimate, *, chance: float) -> float:
-    r"""Return how much of what real images teach is learned from generated ones.
+    r"""Return the share of what real images teach that generated ones teach too.
 
     $$\frac{s_\text{synthetic} - s_\text{chance}}{s_\text{real} - s_\text{chance}}$$
 
@@ -289,8 +282,8 @@ def relative_usefulness(synthetic: float, real: Estimate, *, chance: float) -> f
     """
     if not real.low > chance:
         raise ValueError(
-            f"the interval of the real score must lie above chance, {chance:g}, got {real}. Real images taught the "
-            "classifier nothing that could be told from chance: train it for longer or on more images."
+            f"the interval of the real score must lie above chance, {chance:g}, got {real}. The classifier of real "
+            "images is not distinguishable from chance: train it for longer or on more images."
         )
     return (synthetic - chance) / (real.value - chance)
 

@@ -1,16 +1,16 @@
-"""The rules by which a study's questions are answered. They claim no more than intervals bear.
+"""The rules that answer the questions of a study. They claim no more than the intervals support.
 
 - Generated images *help* (`IMAGES_HELP`), or raise the recall of a class (`RECALL_RISES`), where the difference of an
   arm is above 0 with a p value, corrected for its family (Holm), below 1 - level. They do not where the simultaneous
-  intervals of all arms end at or below 0. Otherwise, and with fewer than three seeds, one cannot
-  tell.
-- A recipe's images *teach alone* (`TEACH_ALONE`) where the interval of the score lies above guessing; they do not where
-  it lies below. With a single generator there is no interval.
+  intervals of all arms end at or below 0. Otherwise, and with fewer than three seeds, the study cannot tell.
+- The images of a recipe *teach alone* (`TEACH_ALONE`) where the interval of the score lies above guessing; they do not
+  where it lies below. With a single generator there is no interval.
 - One of two recipes is *better* (`BETTER_RECIPE`) where the corrected p value of their difference is below 1 - level.
-- Copies and collapse are found where they are found in one class of one generator: the gravest finding counts.
+- A recipe copies, or has collapsed, if one class of one generator has: the most serious finding counts.
 
 A verdict on recipes, rather than on single networks, needs at least three generator seeds, and at least three
-classifiers of each control. The seeds of the classifiers of several generators are part of the spread between these.
+classifiers of each control. With several generators, the variance of classifier seeds is part of that between
+generators.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from condgan.study.results import (
 )
 
 LEAST_SEEDS = 3
-"""The fewest of the outermost seeds of either arm that a comparison is decided by."""
+"""The fewest generators of an arm, or classifiers of a control, that decide a comparison."""
 
 
 def verdicts(
@@ -62,7 +62,7 @@ def verdicts(
 
     Args:
         config: The configuration.
-        rare: The class whose recall is asked for.
+        rare: The class whose recall is compared.
         num_classes: Number of classes.
         cells: All finished cells.
         summaries: Scores of the arms.
@@ -115,12 +115,12 @@ def _differences(
     class_name: str | None = None,
     controls: tuple[str, ...] = (),
 ) -> list[Verdict]:
-    """Answer with a family of comparisons: help, no help, or neither for sure."""
+    """Answer with a family of comparisons: yes, no, or cannot tell."""
     if not rows:
         return []
     best = max(rows, key=lambda row: (_is_above(row), row.difference.value))
     reason: Reason | None = None
-    if not all(map(has_seeds, rows)):
+    if not all(map(_has_seeds, rows)):
         answer, reason = Answer.CANNOT_TELL, Reason.FEW_SEEDS
     elif _is_above(best):
         answer = Answer.YES
@@ -143,7 +143,7 @@ def _differences(
 
 
 def _alone(config: StudyConfig, recipe: str, num_classes: int, summaries: Sequence[Summary]) -> list[Verdict]:
-    """Say whether a recipe's images alone teach the classes."""
+    """Answer whether the images of a recipe alone teach the classes."""
     metric, full = config.primary_metric, config.full_percent
     chance = guessing(metric, num_classes)
     here = [summary for summary in summaries if summary.metric == metric and summary.arm.percent == full]
@@ -178,7 +178,7 @@ def _alone(config: StudyConfig, recipe: str, num_classes: int, summaries: Sequen
 def _better(row: Comparison) -> Verdict:
     first, second = row.a.recipe, row.b.recipe
     reason: Reason | None = None
-    if not has_seeds(row):
+    if not _has_seeds(row):
         answer, reason = Answer.CANNOT_TELL, Reason.FEW_SEEDS
     elif not _is_significant(row):
         answer, reason = Answer.CANNOT_TELL, Reason.WITHIN_CHANCE
@@ -202,9 +202,8 @@ def _copies(recipe: str, judged: Sequence[JudgeOutcome]) -> Verdict:
         if cell.memorization is not None
         for name, entry in cell.memorization.per_class.items()
     ]
-    gravest = next((verdict for verdict in _GRAVEST_FIRST if any(one.verdict is verdict for one in found)), None)
-    answer, reason = _OF_COPIES[gravest]
-    found.sort(key=lambda one: _GRAVEST_FIRST.index(one.verdict))
+    found.sort(key=lambda one: _MOST_SERIOUS_FIRST.index(one.verdict))
+    answer, reason = _ANSWERS_ON_COPIES[found[0].verdict if found else None]
     return Verdict(
         question=Question.COPIES,
         answer=answer,
@@ -215,13 +214,13 @@ def _copies(recipe: str, judged: Sequence[JudgeOutcome]) -> Verdict:
     )
 
 
-_GRAVEST_FIRST = (
+_MOST_SERIOUS_FIRST = (
     MemorizationVerdict.COPIES,
     MemorizationVerdict.PATIENTS_RECOGNIZED,
     MemorizationVerdict.CANNOT_TELL,
     MemorizationVerdict.NO_SIGN,
 )
-_OF_COPIES: dict[MemorizationVerdict | None, tuple[Answer, Reason | None]] = {
+_ANSWERS_ON_COPIES: dict[MemorizationVerdict | None, tuple[Answer, Reason | None]] = {
     MemorizationVerdict.COPIES: (Answer.YES, Reason.COPIES),
     MemorizationVerdict.PATIENTS_RECOGNIZED: (Answer.YES, Reason.PATIENTS_RECOGNIZED),
     MemorizationVerdict.CANNOT_TELL: (Answer.CANNOT_TELL, Reason.TOO_FEW_IMAGES),
@@ -255,8 +254,8 @@ def _refusals(judged: Sequence[JudgeOutcome], report: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(cell.refused[report] for cell in judged if report in cell.refused))
 
 
-def has_seeds(row: Comparison) -> bool:
-    """Return whether the outermost seeds of both arms were varied enough for a verdict."""
+def _has_seeds(row: Comparison) -> bool:
+    """Return whether both arms have enough generators, or classifiers where there are no generators, for a verdict."""
     return _enough(row.difference.a.counts) and _enough(row.difference.b.counts)
 
 

@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 RESEARCH_ONLY = "For research only. Nothing in this report may be used to diagnose or treat anybody."
 
 REAL, SAMPLES, NEIGHBORS = "real.png", "samples.png", "neighbors.png"
-"""Pictures: sheets of images, one row per class, real ones in the study's folder, generated ones in that of their
-generator; there too suspicious generated images, each beside its nearest training images."""
+"""Pictures: sheets of images, one row per class, of real images in the folder of the study and of generated ones in the
+folder of their generator; and there the images most likely to be copies, each beside its nearest training images."""
 
 
 def write_report(results: Results, folder: str | os.PathLike[str], *, real_images: bool = True) -> Path:
     """Write `report.html` into the folder of a study: verdicts first, then what they rest on.
 
-    The file holds its pictures and its style, loads nothing and runs no script. What has not been measured, and
-    pictures that are missing, are said in their place.
+    The file contains its pictures and style, loads nothing and runs no script. It says what has not been measured and
+    which pictures are missing.
 
     Args:
         results: The results of the study.
         folder: The folder of the study, for its pictures.
-        real_images: Whether to show real images, and their credit. Without them the report leaves out real samples and
-            nearest neighbors, and also the samples of a generator that was found to copy its training images.
+        real_images: Whether to show real images. Without them the report leaves out real samples and nearest
+            neighbors, and also the samples of a generator that copies its training images.
 
     Returns:
         The path of the file.
@@ -54,7 +54,7 @@ def write_report(results: Results, folder: str | os.PathLike[str], *, real_image
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """A PNG, its bytes as base64 or None if it is missing, and about how many pixels wide to show it."""
+    """A PNG: its bytes as base64, or None if it is missing, and the width in pixels to show it at."""
 
     name: str
     data: str | None
@@ -81,8 +81,8 @@ class _Pictures:
         if not path.is_file():
             return _Picture(name, None, 0)
         content = path.read_bytes()
-        own_width, _ = struct.unpack(">II", content[16:24])  # of the header that every PNG begins with
-        # pixels are enlarged by a whole factor
+        own_width, _ = struct.unpack(">II", content[16:24])  # the header of a PNG
+        # a whole factor keeps pixels square
         return _Picture(name, base64.b64encode(content).decode("ascii"), own_width * max(1, round(width / own_width)))
 
 
@@ -97,7 +97,7 @@ def _environment() -> Environment:
     environment.filters |= filters()
     environment.tests["figure"] = words.is_figure
     environment.globals |= {
-        "css": Markup((here / "report.css").read_text(encoding="utf-8")),  # our own file
+        "css": Markup((here / "report.css").read_text(encoding="utf-8")),
         "dash": words.DASH,
         "grounds": view.grounds,
         "memorization_words": words.MEMORIZATION_WORDS,
@@ -111,7 +111,7 @@ def _environment() -> Environment:
 
 
 def filters() -> dict[str, Callable[..., object]]:
-    """Return the functions by which templates turn what a view holds into text."""
+    """Return the functions that turn values of a view into text, for templates."""
     return {
         "arm_name": words.arm_name,
         "as_json": lambda record: json.dumps(to_json(record), indent=1, ensure_ascii=False),
@@ -138,5 +138,5 @@ def _with_error(found: MeanWithError) -> str:
 
 
 def _badness(verdict: MemorizationVerdict) -> bool | None:
-    """Return whether a finding is bad; None where it is open."""
+    """Return whether a verdict is bad; None where it is open."""
     return None if verdict is MemorizationVerdict.CANNOT_TELL else verdict is not MemorizationVerdict.NO_SIGN

@@ -1,4 +1,4 @@
-"""Geometry of the charts of a study's report: dots with intervals, and lines. The templates draw them."""
+"""Layout of the charts of a study's report: dots with intervals, and lines. The templates draw them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 REFERENCE = -1
-"""The series of a dashed line that others are compared with."""
+"""The series of a dashed line to compare with."""
 
-_SERIES = 6  # shapes and colours in the style sheet, beside those of the controls
+_SERIES = 6  # shapes and colors in the style sheet, beside those of the controls
 WIDTH, HEIGHT = 340, 220
 """Size of a line panel in the units of its SVG."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 24, 10, 44
@@ -20,10 +20,10 @@ class Mark:
     """A value and its interval.
 
     Args:
-        label: What it is the value of.
+        label: Name of the value.
         value: The value.
         interval: The ends of its interval, if there is one.
-        series: Number of its colour and shape; 0 for controls, `REFERENCE` for a dashed line.
+        series: Number of its color and shape; 0 for controls, `REFERENCE` for a dashed line.
         note: Small print after the number.
     """
 
@@ -41,7 +41,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A round number of an axis, or a reference value, and where it lies."""
+    """A round number on an axis, or a reference value, and its position."""
 
     value: float
     at: float
@@ -50,13 +50,13 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class PlacedMark:
-    """A mark, and where its value and interval lie: in percent of the width of a dot chart, in units of a panel.
+    """A mark and its position: in percent of the width of a dot chart, or in SVG units of a panel.
 
     Args:
         mark: The mark.
-        x: Place of the value across.
-        bar: Places of the ends of its interval, across in a dot chart, down in a panel.
-        y: Place of the value down, of a panel.
+        x: Horizontal position of the value.
+        bar: Positions of the ends of its interval, horizontal in a dot chart, vertical in a panel.
+        y: Vertical position of the value in a panel.
     """
 
     mark: Mark
@@ -67,7 +67,7 @@ class PlacedMark:
 
 @dataclass(frozen=True, slots=True)
 class DotChart:
-    """Values of several groups under each other: a mark for the value, a bar for its interval."""
+    """Values of several groups below each other: a mark for the value, a bar for its interval."""
 
     title: str
     caption: str
@@ -78,7 +78,7 @@ class DotChart:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of the patients that is kept, where it lies across, and the number of training images there."""
+    """A percentage of patients kept, its horizontal position, and the number of training images."""
 
     percent: float
     at: float
@@ -116,14 +116,14 @@ def dot_chart(
     reference: tuple[float, str] | None = None,
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> DotChart:
-    """Lay out values of several groups under each other.
+    """Lay out values of several groups below each other.
 
     Args:
-        title: What is shown.
+        title: Title of the chart.
         groups: Marks by the heading above them; at least one mark.
-        caption: What the intervals cover, and what the figures rest on.
+        caption: What the intervals cover, and what the numbers rest on.
         reference: A value to compare with, drawn as a dashed line, and its name.
-        limits: The ends of what the values can be; bars are cut there, their numbers are not.
+        limits: Range of possible values; bars are clipped to it, their numbers are not.
 
     Examples:
         >>> chart = dot_chart("AUROC", {"controls": [Mark("real", 0.9, (0.8, 1.1))]}, caption="", limits=(0, 1))

@@ -1,6 +1,6 @@
-"""What is shown of a study: from its results, for the templates of its report and of the documentation's page.
+"""The view of a study: what the templates of its report and of the documentation show of its results.
 
-There is no HTML or Markdown here, and numbers stay numbers: templates turn them into text by the functions of `words`.
+It has no HTML or Markdown, and numbers stay numbers: templates turn them into text by the functions of `words`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from condgan.study.results import (
     recalled_class,
 )
 
-KINDS: dict[Kind, str] = {"gan": "generators", "classifier": "classifiers", "judge": "judgements of images"}
-"""What the kinds of cells are called, many of them."""
+KINDS: dict[Kind, str] = {"gan": "generators", "classifier": "classifiers", "judge": "evaluations of images"}
+"""Plural names of the kinds of cells."""
 
 _CONTROLS = "Without generated images (controls)"
 _FAMILIES = {
@@ -61,26 +61,34 @@ _FAMILIES = {
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a study has come.
+    """The progress of a study.
 
     Args:
-        done: Number of finished cells, those that failed among them.
+        done: Number of finished cells, failed ones included.
         planned: Number of all cells.
         missing: Number of missing cells by kind.
-        recipes_not_begun: Recipes of which nothing is finished.
-        arms_not_begun: Arms likewise.
+        recipes_missing: Recipes without a finished cell.
+        arms_missing: Arms without a finished cell.
     """
 
     done: int
     planned: int
     missing: dict[Kind, int]
-    recipes_not_begun: tuple[str, ...]
-    arms_not_begun: tuple[str, ...]
+    recipes_missing: tuple[str, ...]
+    arms_missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictView:
-    """A verdict in words: a question, its answer, and the sentences that it rests on."""
+    """A verdict in words: a question, its answer, the findings behind it, and the rule.
+
+    Args:
+        record: The verdict.
+        question: The question.
+        answer: The answer, with its reason.
+        findings: What the answer rests on, a sentence each.
+        rule: The rule of the answer, a sentence each.
+    """
 
     record: Verdict
     question: str
@@ -95,7 +103,7 @@ class VerdictView:
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """All sentences that it rests on."""
+        """All sentences of findings and rule."""
         return self.findings + self.rule
 
 
@@ -120,12 +128,12 @@ class ArmView:
 
     @property
     def counts(self) -> SeedCounts:
-        """Numbers of runs that it rests on."""
+        """Numbers of generators, classifiers and patients."""
         return next(iter(self.scores.values())).estimate.counts
 
     @property
     def relative_usefulness(self) -> float | None:
-        """How much of what real images teach is learned, by balanced accuracy."""
+        """Relative usefulness by balanced accuracy, see `condgan.study.relative_usefulness`."""
         summary = self.scores.get("balanced_accuracy")
         return None if summary is None else summary.relative_usefulness
 
@@ -136,7 +144,7 @@ class ArmView:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdView:
-    """Scores of an arm at the threshold that was chosen on validation images, one entry per classifier."""
+    """Scores of an arm at the threshold chosen on validation images, one entry per classifier."""
 
     key: ArmKey
     thresholds: tuple[float, ...]
@@ -170,8 +178,8 @@ class GeneratorView:
 
     Args:
         record: Its outcome.
-        copied: Its classes that were found to be copied; None where this was not measured.
-        is_first: Whether it is of the first seed of its recipe, with all patients.
+        copied: Its classes whose images are copies; None where this was not measured.
+        is_first: Whether it is the first seed of its recipe, with all patients.
     """
 
     record: GeneratorOutcome
@@ -186,7 +194,7 @@ class GeneratorView:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """A score of the images of a class, or of all together."""
+    """A score of the images of a class, or of all classes together."""
 
     scope: str
     name: str
@@ -195,14 +203,14 @@ class ScoreRow:
 
 @dataclass(frozen=True, slots=True)
 class JudgedView:
-    """What was found in the images of a generator.
+    """The evaluation of the images of a generator.
 
     Args:
         record: The outcome.
         farther: The classes whose KID is above that of real training images by more than chance.
-        near: The other classes that have a KID.
+        near: The other classes with a KID.
         scores: All scores of fidelity.
-        notes: Remarks on scores, and the scores that they hold for.
+        notes: Remarks on scores, and the scores that they concern.
     """
 
     record: JudgeOutcome
@@ -225,7 +233,7 @@ class JudgedView:
 
 @dataclass(frozen=True, slots=True)
 class JudgedClass:
-    """What was found in the images of a class, one entry per generator of the recipe that it was measured for."""
+    """The evaluation of the images of a class, one entry per generator of the recipe with such a measurement."""
 
     recipe: str
     class_name: str
@@ -245,8 +253,8 @@ class StudyView:
     """Everything that is shown of a study.
 
     Args:
-        results: The records, of which much is shown as it is.
-        progress: How far it has come.
+        results: The records.
+        progress: Its progress.
         verdicts: Answers in words, the most important first.
         recipes: All recipes in the order of the configuration; the first has series 1 of the charts.
         metrics: Metrics that were measured, in the order of tables.
@@ -255,14 +263,14 @@ class StudyView:
         thresholds: Scores of arms with all patients at chosen thresholds.
         charts: Overall scores of the arms.
         recall_charts: Recalls of each class.
-        size_of_test: What the scores were tested on.
-        cautions: What must be known of the number of seeds.
+        size_of_test: Number of test images and patients.
+        cautions: Limits that the number of seeds sets.
         comparison_chart: Differences that answer the questions, if there are any.
         sweep: The imbalance sweep, if there is one.
         generators: All generators.
-        judged: What was found in their images.
+        judged: The evaluations of their images.
         judged_classes: The same by recipe and class.
-        kid_chart: Nearness to real images, if it was measured.
+        kid_chart: Distance to real images, if it was measured.
     """
 
     results: Results
@@ -286,7 +294,7 @@ class StudyView:
 
     @property
     def intervals(self) -> str:
-        """What the study's intervals are called."""
+        """Name of the study's intervals."""
         return percent_intervals(self.results.config.level)
 
     @property
@@ -308,13 +316,13 @@ class StudyView:
 
 
 def make_view(results: Results) -> StudyView:
-    """Return what is shown of a study."""
+    """Return the view of a study."""
     full = max((summary.arm.percent for summary in results.summaries), default=results.config.full_percent)
     shown = [summary for summary in results.summaries if summary.arm.percent == full]
-    recipes = tuple(results.config.recipes)
     smaller = sorted({summary.arm.percent for summary in results.summaries} - {full}, reverse=True)
     measured = dict.fromkeys(summary.metric for summary in shown)
     metrics = [*(name for name in METRIC_NAMES if name in measured), *filter(recalled_class, measured)]
+    judged = tuple(map(_judged, results.judged))
     return StudyView(
         results=results,
         progress=_progress(results),
@@ -322,26 +330,26 @@ def make_view(results: Results) -> StudyView:
             VerdictView(v, question_words(v), answer_words(v), tuple(finding_words(v)), tuple(rule_words(v)))
             for v in results.verdicts
         ),
-        recipes=recipes,
+        recipes=tuple(results.config.recipes),
         metrics=tuple(metrics),
         arms=_arms(results, full),
         swept_arms={percent: _arms(results, percent) for percent in smaller},
         thresholds=_thresholds(results, full),
-        charts=tuple(_chart(results, recipes, shown, m) for m in ("balanced_accuracy", "auroc") if m in measured),
-        recall_charts=tuple(_chart(results, recipes, shown, metric) for metric in filter(recalled_class, measured)),
+        charts=tuple(_chart(results, shown, m) for m in ("balanced_accuracy", "auroc") if m in measured),
+        recall_charts=tuple(_chart(results, shown, metric) for metric in filter(recalled_class, measured)),
         size_of_test=size_of_test(shown),
         cautions=tuple(_cautions(shown)),
-        comparison_chart=_comparison_chart(results, recipes),
-        sweep=_sweep(results, recipes),
+        comparison_chart=_comparison_chart(results),
+        sweep=_sweep(results),
         generators=_generators(results),
-        judged=tuple(map(_judged, results.judged)),
+        judged=judged,
         judged_classes=_judged_classes(results),
-        kid_chart=_kid_chart(results, recipes),
+        kid_chart=_kid_chart(results, judged),
     )
 
 
 def size_of_test(summaries: Iterable[Summary]) -> str:
-    """Return what scores were tested on; recalls, which rest on a part of it, say it only where they are alone."""
+    """Return the size of the test set; where there are only recalls, that of the part that they rest on."""
     every = list(summaries)
     whole = [summary for summary in every if recalled_class(summary.metric) is None]
     sizes = dict.fromkeys((summary.images, summary.estimate.counts.patients) for summary in whole or every)
@@ -349,13 +357,13 @@ def size_of_test(summaries: Iterable[Summary]) -> str:
 
 
 def seeds_of(counts: SeedCounts) -> str:
-    """Return how many seeds of each kind a score rests on."""
+    """Return the numbers of seeds of a score in words."""
     generators = [] if counts.generators is None else [plural(counts.generators, "generator seed")]
     return " x ".join([*generators, plural(counts.classifiers, "classifier seed")])
 
 
 def grounds(cells: Iterable[JudgedView], part: Literal["fidelity", "diversity", "memorization"]) -> str:
-    """Say what features the figures of a part were measured on, with which seeds."""
+    """Return the features and seeds that the numbers of a part were measured with, in words."""
     said: dict[str, None] = {}
     for cell in cells:
         record = cell.record
@@ -381,8 +389,8 @@ def _progress(results: Results) -> Progress:
         done=len(results.cells),
         planned=results.cells_planned,
         missing=dict(Counter(cell.kind for cell in planned if cell.name not in names)),
-        recipes_not_begun=_first_seen(c.recipe for c in planned if c.recipe not in {d.recipe for d in done}),
-        arms_not_begun=_first_seen(c.arm for c in planned if c.arm not in {d.arm for d in done}),
+        recipes_missing=_first_seen(c.recipe for c in planned if c.recipe not in {d.recipe for d in done}),
+        arms_missing=_first_seen(c.arm for c in planned if c.arm not in {d.arm for d in done}),
     )
 
 
@@ -419,12 +427,12 @@ def _mark(label: str, found: Found, series: int, note: str = "") -> Mark:
     return Mark(label, found.value, ends_of(found), series, note)
 
 
-def _series(recipes: Sequence[str], recipe: str | None) -> int:
-    """Return the number of the colour and shape of a recipe; 0 for controls."""
-    return 0 if recipe is None else recipes.index(recipe) + 1
+def _series(results: Results, recipe: str | None) -> int:
+    """Return the number of the color and shape of a recipe; 0 for controls."""
+    return 0 if recipe is None else list(results.config.recipes).index(recipe) + 1
 
 
-def _chart(results: Results, recipes: Sequence[str], summaries: Sequence[Summary], metric: str) -> DotChart:
+def _chart(results: Results, summaries: Sequence[Summary], metric: str) -> DotChart:
     shown = [summary for summary in summaries if summary.metric == metric]
     controls = [summary for summary in shown if summary.arm.recipe is None]
     best = max(controls, key=lambda summary: summary.estimate.value) if len(controls) > 1 else None
@@ -438,7 +446,7 @@ def _chart(results: Results, recipes: Sequence[str], summaries: Sequence[Summary
             _mark(
                 arm_name(summary.arm.arm),
                 summary.estimate,
-                _series(recipes, recipe),
+                _series(results, recipe),
                 ", ".join([seed] * (not same) + ["best control"] * (summary is best)),
             )
             for summary, seed in zip(own, seeds, strict=True)
@@ -468,7 +476,7 @@ def _cautions(summaries: Sequence[Summary]) -> Iterable[str]:
         )
 
 
-def _comparison_chart(results: Results, recipes: Sequence[str]) -> DotChart | None:
+def _comparison_chart(results: Results) -> DotChart | None:
     full = max((row.a.percent for row in results.comparisons), default=None)
     asked = [r for r in results.comparisons if r.a.percent == full and (r.primary or r.family is not Family.CONTROL)]
     if not asked:
@@ -481,7 +489,7 @@ def _comparison_chart(results: Results, recipes: Sequence[str]) -> DotChart | No
             _mark(
                 side_name(row.a) + (f" minus {side_name(row.b)}" if family is Family.RECIPES else ""),
                 row.difference,
-                _series(recipes, row.a.recipe),
+                _series(results, row.a.recipe),
                 f"p {p_value(row.difference.p_value)}, after Holm {p_value(row.p_holm)}",
             )
             for row in own
@@ -497,7 +505,7 @@ def _comparison_chart(results: Results, recipes: Sequence[str]) -> DotChart | No
     )
 
 
-def _sweep(results: Results, recipes: Sequence[str]) -> SweepView | None:
+def _sweep(results: Results) -> SweepView | None:
     percents = sorted({summary.arm.percent for summary in results.summaries})
     if len(percents) < 2:
         return None
@@ -511,7 +519,7 @@ def _sweep(results: Results, recipes: Sequence[str]) -> SweepView | None:
         found: dict[str, list[tuple[float, Mark]]] = {}
         for summary in summaries:
             recipe, name = summary.arm.recipe, arm_name(summary.arm.arm)
-            mark = _mark(name, summary.estimate, _series(recipes, recipe))
+            mark = _mark(name, summary.estimate, _series(results, recipe))
             found.setdefault(recipe or name, []).append((summary.arm.percent, mark))
         return found
 
@@ -564,14 +572,13 @@ def _judged(cell: JudgeOutcome) -> JudgedView:
     )
 
 
-def _kid_chart(results: Results, recipes: Sequence[str]) -> DotChart | None:
+def _kid_chart(results: Results, judged: Sequence[JudgedView]) -> DotChart | None:
     groups: dict[str, list[Mark]] = {}
-    judged = [view for view in map(_judged, results.judged) if view.scores]
     kids = [(view, row) for view in judged for row in view.scores if row.found.generated.metric == "kid"]
     for view, row in kids:
         fake, real = row.found.generated, row.found.floor
         note = f"{fake.samples} generated and {real.samples} training against {fake.reference_samples} test images"
-        mark = _mark(view.who, row.found.difference, _series(recipes, view.record.recipe), note)
+        mark = _mark(view.who, row.found.difference, _series(results, view.record.recipe), note)
         groups.setdefault(row.scope, []).append(mark)
     if not groups:
         return None
@@ -585,7 +592,7 @@ def _kid_chart(results: Results, recipes: Sequence[str]) -> DotChart | None:
         "KID of generated images minus that of real training images",
         groups,
         caption=f"Left is better. Bars: {percent_intervals(kids[0][1].found.difference.level)} over images and "
-        f"patients, for these very generators. {grounds(judged, 'fidelity')} {' '.join(subsets)}",
+        f"patients, for these generators. {grounds(judged, 'fidelity')} {' '.join(subsets)}",
         reference=(0.0, "as near to the test images as real training images are"),
     )
 

@@ -1,4 +1,4 @@
-"""Numbers, names and short sentences for readers of a study, for its report and for pages about it."""
+"""Numbers, names and sentences for readers of a study: for its report, and for the documentation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Found = Estimate | SeedEstimate | SeedDifference
 """A number that may have an interval."""
 
 DASH = "\N{EN DASH}"
-"""Stands where there is no figure."""
+"""Shown where there is no number."""
 
 ARM_NAMES = {
     "real": "real images",
@@ -44,7 +44,7 @@ ARM_NAMES = {
     "real_plus_synthetic_1to2": "real + generated, 1 to 2",
     "pretrained": "generated first, then real",
 }
-"""Names of arms for readers; an arm that is not here goes by its own name."""
+"""Names of arms for readers; other arms keep their own name."""
 
 METRIC_NAMES = {
     "balanced_accuracy": "Balanced accuracy",
@@ -73,7 +73,7 @@ SCORE_NAMES = {
 }
 """Names of the scores of images."""
 
-_FIGURE = re.compile(r"[<+-]?\s?\d[-+±\d.,;/()\[\]\s]*")  # and no fingerprint
+_FIGURE = re.compile(r"[<+-]?\s?\d[-+±\d.,;/()\[\]\s]*")
 
 
 def arm_name(arm: str) -> str:
@@ -98,7 +98,7 @@ def metric_name(metric: str) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number as it is shown, a dash where there is none.
+    """Return a number as text, a dash for None or NaN.
 
     Examples:
         >>> number(0.73449), number(None), number(624)
@@ -110,7 +110,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def significant(value: float | None) -> str:
-    """Return a number of unknown size with three significant digits.
+    """Return a number as text with three significant digits.
 
     Examples:
         >>> significant(0.000123456), significant(18.4449), significant(18444.9)
@@ -122,7 +122,7 @@ def significant(value: float | None) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Return a difference as it is shown, a dash where there is none.
+    """Return a difference as text with its sign, a dash for None or NaN.
 
     Examples:
         >>> signed(0.0123), signed(None)
@@ -132,7 +132,7 @@ def signed(value: float | None) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """Return a p value as it is shown.
+    """Return a p value as text.
 
     Examples:
         >>> p_value(0.00004), p_value(0.2), p_value(None)
@@ -142,13 +142,13 @@ def p_value(value: float | None) -> str:
 
 
 def ends_of(found: Found) -> tuple[float, float] | None:
-    """Return the ends of an interval, or None where there is none."""
+    """Return the ends of the interval of a number, or None without interval."""
     ends = found.interval if isinstance(found, SeedEstimate | SeedDifference) else found
     return None if ends is None or math.isnan(ends.low) or math.isnan(ends.high) else (ends.low, ends.high)
 
 
 def interval(found: Found | None, show: Callable[[float | None], str] = number) -> str:
-    """Return a number with its interval, a dash where there is none.
+    """Return a number with its interval as text, a dash for None.
 
     Examples:
         >>> interval(Estimate(0.838, 0.8044, 0.8712)), interval(None)
@@ -161,7 +161,7 @@ def interval(found: Found | None, show: Callable[[float | None], str] = number) 
 
 
 def ends(found: Interval | None, show: Callable[[float | None], str] = number) -> str:
-    """Return an interval alone, a dash where there is none.
+    """Return an interval as text, a dash for None.
 
     Examples:
         >>> ends(Interval(low=-0.02, high=0.1, level=0.99), signed)
@@ -171,7 +171,7 @@ def ends(found: Interval | None, show: Callable[[float | None], str] = number) -
 
 
 def percent_intervals(level: float | None) -> str:
-    """Return the name of intervals of a level.
+    """Return the name of intervals with a nominal coverage.
 
     Examples:
         >>> percent_intervals(0.95), percent_intervals(None)
@@ -181,7 +181,7 @@ def percent_intervals(level: float | None) -> str:
 
 
 def plural(count: int, what: str) -> str:
-    """Return a number of things.
+    """Return a count and its noun.
 
     Examples:
         >>> plural(1, "patient"), plural(428, "patient"), plural(2, "class")
@@ -211,7 +211,7 @@ def capital(text: str) -> str:
 
 
 def is_figure(text: object) -> bool:
-    """Return whether the text of a table's cell is set as a figure.
+    """Return whether the text of a table's cell is a number, with or without interval, and not a fingerprint.
 
     Examples:
         >>> is_figure("0.838 [0.804, 0.871]"), is_figure("< 0.001"), is_figure("aa11")
@@ -228,7 +228,7 @@ MEMORIZATION_WORDS = {
     MemorizationVerdict.CANNOT_TELL: "cannot tell: too few images",
     MemorizationVerdict.NO_SIGN: "no sign of copying",
 }
-"""What is said of the images of a class, the gravest first."""
+"""Verdicts on the images of a class in words, the most serious first."""
 
 _ANSWERS = {
     Answer.YES: "yes",
@@ -251,7 +251,7 @@ def question_words(verdict: Verdict, recipes: Sequence[str] | None = None) -> st
 
     Args:
         verdict: The verdict.
-        recipes: What stands for the names of its recipes, by default these.
+        recipes: Names in place of those of its recipes.
     """
     names = list(verdict.recipes if recipes is None else recipes)
     metric = METRIC_WORDS.get(verdict.metric or "", verdict.metric)
@@ -295,7 +295,7 @@ def answer_words(verdict: Verdict) -> str:
 
 
 def _alone_words(verdict: Verdict) -> str:
-    """Return what is answered to whether a recipe's images alone teach the classes."""
+    """Return the answer to whether the images of a recipe alone teach the classes."""
     if verdict.reason is Reason.WITHIN_CHANCE:
         return "not distinguishable from guessing"
     if (
@@ -310,7 +310,7 @@ def _alone_words(verdict: Verdict) -> str:
 
 
 def finding_words(verdict: Verdict) -> list[str]:
-    """Return what an answer rests on, a sentence each. Arms have their names in `results.json`."""
+    """Return what an answer rests on, a sentence each. Arms have the names of `results.json`."""
     match verdict.evidence:
         case DifferencesEvidence(best=best, compared=compared):
             return [f"{'Best arm: ' if compared > 1 else ''}{_difference(best)}."]
@@ -341,27 +341,27 @@ def rule_words(verdict: Verdict) -> list[str]:
     """Return the rule that an answer follows, a sentence each."""
     match verdict.question, verdict.evidence:
         case Question.BETTER_RECIPE, DifferencesEvidence(best=best):
-            return [f"A recipe is named where the Holm-corrected p is below {_alpha(best)}; seeds count as chance."]
+            return [f"A recipe is named where the Holm-corrected p, over seeds and patients, is below {_alpha(best)}."]
         case _, DifferencesEvidence(best=best, compared=compared, controls=controls) as evidence:
-            said = ["Compared with the arm named last."]
+            said = ["The difference is to the arm named last."]
             if controls:
                 said = [f"The controls are {', '.join(controls)}; the best of them by the same score counts."]
             if missing := evidence.controls_missing:
                 said.append(f"Not run: {', '.join(missing)}.")
             if verdict.question is Question.RECALL_RISES and verdict.recipes:
-                said.append("Recall alone can be bought with errors on other classes.")
+                said.append("Recall alone can rise at the cost of errors on other classes.")
             every = f"all simultaneous intervals of {compared} arms end" if compared > 1 else "its interval ends"
             return [
                 *said,
-                f"Yes is said where a difference is above 0 with a Holm-corrected p below {_alpha(best)}, no where "
-                f"{every} at or below 0, and neither with fewer than three seeds.",
+                f"The answer is yes if a difference is above 0 with a Holm-corrected p below {_alpha(best)}, and no if "
+                f"{every} at or below 0; with fewer than three seeds it is neither.",
             ]
         case Question.TEACH_ALONE, _:
-            return ["Yes is said where the interval lies above guessing."]
+            return ["The answer is yes if the interval lies above guessing."]
         case Question.COPIES, CopiesEvidence(copies=copies) if copies:
-            return ["The gravest finding counts. No sign is no proof of privacy."]
+            return ["The most serious finding counts. No sign of copying is no proof of privacy."]
         case Question.ALL_TRAINED, _:
-            return ["They are in no score."]
+            return ["No score includes them."]
         case _:
             return []
 
@@ -373,7 +373,7 @@ def _difference(row: Comparison) -> str:
 
 
 def _by_seed(found: Iterable[tuple[int, str]]) -> str:
-    """Return classes of generators, those of one seed together."""
+    """Return classes of generators in words, grouped by seed."""
     classes: dict[int, list[str]] = {}
     for seed, name in found:
         classes.setdefault(seed, []).append(name)
