@@ -32,7 +32,7 @@ def outcomes(folder):
 @pytest.fixture
 def study(small_config, phantoms, tmp_path):
     def make(folder="study", **changes):
-        options = {key: changes.pop(key) for key in ("group", "real_images", "progress") if key in changes}
+        options = {key: changes.pop(key) for key in ("real_images", "progress") if key in changes}
         return Study(small_config(**changes), *phantoms, tmp_path / folder, device="cpu", **options)
 
     return make

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from condgan.classifier.network import Precision
 from condgan.classifier.training import check_settings
 from condgan.files import check_count, check_names
-from condgan.metrics.evaluation import EXTRACTOR_NAMES
+from condgan.metrics.evaluation import EXTRACTOR_NAMES, ExtractorName
 from condgan.runs import RecipeConfig
 from condgan.stats import OVERALL_METRICS
 from condgan.study.arms import ARMS, CONTROLS
@@ -81,7 +81,7 @@ class StudyConfig:
     classifier_batch_size: int = 64
     learning_rate: float = 1e-3
     precision: Precision = "bf16"
-    extractor: str | None = "in_domain"
+    extractor: ExtractorName | None = "in_domain"
     primary_metric: str = "balanced_accuracy"
     level: float = 0.95
     resamples: int = 2000

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from condgan.files import to_json, write_whole
 from condgan.metrics.diversity import MeanWithError
@@ -80,10 +81,11 @@ class _Pictures:
         name = f"{path.parent.name}/{path.name}"
         if not path.is_file():
             return _Picture(name, None, 0)
-        content = path.read_bytes()
-        own_width, _ = struct.unpack(">II", content[16:24])  # the header of a PNG
+        with Image.open(path) as picture:
+            own_width = picture.width
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
         # a whole factor keeps pixels square
-        return _Picture(name, base64.b64encode(content).decode("ascii"), own_width * max(1, round(width / own_width)))
+        return _Picture(name, data, own_width * max(1, round(width / own_width)))
 
 
 def _environment() -> Environment:
