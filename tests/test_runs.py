@@ -129,6 +129,17 @@ def test_a_pool_begins_with_the_images_of_a_smaller_one():
         pool(y).first(601)
 
 
+def test_pools_of_other_seeds_and_their_chunks_hold_other_images():
+    torch.manual_seed(0)
+    generator = DCGANGenerator(num_classes=2, image_shape=(1, 16, 16), base_channels=4)
+    pools = [
+        Pool(generator, torch.arange(512) % 2, seed=seed, class_names=("a", "b"), source="images")
+        for seed in (0, 1, 1000, 2**33)
+    ]
+    chunks = [chunk for pool in pools for chunk in pool.first(512).images.split(256)]
+    assert len({chunk.numpy().tobytes() for chunk in chunks}) == len(chunks)
+
+
 def test_only_generators_of_the_library_are_loaded(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"got no config\.json"):
         load_generator(tmp_path)

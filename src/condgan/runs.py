@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -428,7 +429,9 @@ class Pool:
             raise ValueError(f"the pool has {len(self.labels)} images, got a request for {count}.")
         device = next(self.generator.parameters()).device
         for number in range(len(self._chunks), math.ceil(count / _CHUNK)):
-            rng = torch.Generator(device).manual_seed(self.seed * 2**32 + number)
+            # 32 bits of both numbers: the generator of the CPU takes no more of a seed
+            (mixed,) = np.random.SeedSequence([self.seed, number]).generate_state(1).tolist()
+            rng = torch.Generator(device).manual_seed(mixed)
             y = self.labels[number * _CHUNK : (number + 1) * _CHUNK]
             self._chunks.append(to_uint8(sample(self.generator, y, rng=rng)).cpu())
         return ArrayDataset(

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from condgan.classifier.network import Precision
 from condgan.classifier.training import check_settings
-from condgan.files import check_count, check_names
+from condgan.files import check_count, check_names, check_not_negative
 from condgan.metrics.evaluation import EXTRACTOR_NAMES, ExtractorName
 from condgan.runs import RecipeConfig
 from condgan.stats import OVERALL_METRICS
 from condgan.study.arms import ARMS, CONTROLS
 from condgan.types import ImageShape
 
-_SEEDS = 1_000_000  # images are drawn with a seed times 2**32, which must stay below 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +91,7 @@ class StudyConfig:
         check_names("extractor", [] if self.extractor is None else [self.extractor], EXTRACTOR_NAMES)
         for name in ("seeds", "classifier_seeds", "classifier_steps", "resamples"):
             check_count(name, getattr(self, name))
-        if not 0 <= self.first_seed < _SEEDS:
-            raise ValueError(f"first_seed must be at least 0 and below {_SEEDS}, got {self.first_seed}.")
+        check_not_negative("first_seed", self.first_seed)
         check_settings(
             epochs=self.classifier_epochs,
             steps=self.classifier_steps,
