@@ -15,7 +15,6 @@ from condgan.study.arms import ARMS, CONTROLS
 from condgan.types import ImageShape
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyConfig:
     """Everything that the results of a study depend on, besides the data and the machine.
