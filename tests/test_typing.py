@@ -142,7 +142,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
     (folder / "wrong.py").write_text(WRONG, encoding="utf-8")
     (folder / "readme.py").write_text(python_blocks("README.md")[0], encoding="utf-8")
     of_its_own = [block for block in python_blocks("docs/pages/get-started.md") if "MyACProjectionCritic(" in block]
-    (folder / "network.py").write_text("import condgan as cg\n" + "\n".join(of_its_own), encoding="utf-8")
+    network = "\n".join(["import torch\n\nimport condgan as cg", *of_its_own])
+    (folder / "network.py").write_text(network, encoding="utf-8")
     kept = getattr(pytestconfig, "cache", None)
     cache = folder / "cache" if kept is None else kept.mkdir("mypy")
     root = Path(condgan.__file__).parents[1]

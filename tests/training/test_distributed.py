@@ -75,7 +75,7 @@ def work(rank: int, folder: Path) -> None:
     resumed.resume(folder / "run")
     result["resumed"] = resumed.sample([0, 1, 2], seed=0)
 
-    with pytest.raises(ValueError, match="divide among 2 processes, got 7"):
+    with pytest.raises(ValueError, match="must be a multiple of 2, the number of processes, got 7"):
         build()[0].fit(data, steps=1, batch_size=7)
     stopped, _ = build(OnOneRank(1, 2, lambda trainer: trainer.request_stop("only here")))
     result["stopped"] = stopped.fit(data, steps=99, batch_size=4).step
