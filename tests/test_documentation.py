@@ -1,18 +1,18 @@
 """The code that documentation shows is run as it stands, but for its sizes."""
 
 import importlib.util
-import inspect
 import json
 import re
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 import condgan as cg
+from public import public_objects
 
 ROOT = Path(__file__).parents[1]
 SMALLER = {
@@ -94,12 +94,7 @@ def _resolves(home, name):
 def test_every_public_name_is_on_an_api_page():
     pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/pages/api").glob("*.md"))
     shown = set(re.findall(r"^::: (\S+)", pages, flags=re.MULTILINE))
-    parts = [getattr(cg, name) for name in cg.__all__ if isinstance(getattr(cg, name), ModuleType)]
-    names = {name: getattr(cg, name) for name in cg.__all__} | {
-        f"{part.__name__}.{name}": getattr(part, name) for part in parts for name in getattr(part, "__all__", ())
-    }
-    documented = {name: value for name, value in names.items() if inspect.isclass(value) or inspect.isfunction(value)}
-    homes = {name: f"{value.__module__}.{value.__name__}" for name, value in documented.items()}
+    homes = {name: f"{value.__module__}.{value.__name__}" for name, value in public_objects().items()}
     hidden = {name: home for name, home in homes.items() if not {home, home.rpartition(".")[0]} & shown}
     assert hidden == {}
 

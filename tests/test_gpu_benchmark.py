@@ -52,7 +52,7 @@ def rehearsed(tmp_path_factory):
     return out
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # guards that the run on a GPU works at the first try
 def test_the_probe_is_rehearsed(beside, rehearsed):
     parts = beside("publishing").collect(beside("work").read(rehearsed / "probe.jsonl"))["parts"]
     expected = [part.name for part in beside("probe_run").PARTS]
@@ -64,7 +64,7 @@ def test_the_probe_is_rehearsed(beside, rehearsed):
     assert (rehearsed / "tests.txt").read_text().count("SKIPPED") > 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # guards that the run on a GPU works at the first try
 def test_the_study_is_rehearsed(beside, rehearsed, tmp_path):
     parts = beside("publishing").collect(beside("work").read(rehearsed / "study.jsonl"))["parts"]
     assert {part["ended"] for part in parts.values()} == {0}
@@ -81,7 +81,7 @@ def test_the_study_is_rehearsed(beside, rehearsed, tmp_path):
     assert max(path.stat().st_size for path in few) < 16 * 2**20
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # guards that the run on a GPU works at the first try
 def test_what_is_rehearsed_can_be_shown_and_is_not_published(beside, rehearsed, page, monkeypatch, tmp_path):
     publishing = beside("publishing")
     monkeypatch.setattr(publishing, "RESULTS", tmp_path)

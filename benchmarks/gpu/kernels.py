@@ -21,7 +21,7 @@ ITERATIONS = 3
 
 
 def run(work: Work) -> None:
-    """Look into the recorded engines."""
+    """Profile the engines that replay graphs."""
     for name in CONFIGS[: 1 if work.rehearse else None]:
         for engine in list(ENGINES)[:2]:
             config = config_of(name, work)

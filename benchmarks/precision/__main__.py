@@ -46,7 +46,7 @@ class Record(cg.Callback):
 
 
 def load_data() -> cg.data.ArrayDataset:
-    """Return the official training images if they are at hand, else phantoms."""
+    """Return the official training images if they are there, else phantoms."""
     folder = os.environ.get("CONDGAN_CHEST_XRAY")
     if folder:
         return cg.data.Kermany(folder, split="train", image_shape=(1, SIZE, SIZE), patients="development")

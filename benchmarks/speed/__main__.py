@@ -1,6 +1,6 @@
 """How long training takes beside a plain tutorial loop and other libraries. Run as `python benchmarks/speed --help`.
 
-Everything that is compared runs in turn, in one process, behind a warm-up; medians are reported. Ratios are ours over
+Everything that is compared runs in turn, in one process, after a warm-up; medians are reported. Ratios are ours over
 theirs: small is good.
 """
 
@@ -43,7 +43,7 @@ PARTS: dict[str, Callable[[Settings], Part]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure the parts that the command line asks for, and write the results behind each of them."""
+    """Measure the parts that the command line asks for, and write the results after each of them."""
     parser = argparse.ArgumentParser(prog="python benchmarks/speed", description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")

@@ -4,7 +4,7 @@ All sides put float32 images in [-1, 1] and their labels on the device, both cla
 three times the images of the other. A call takes an epoch of 64 batches and starts with none prefetched. The library's
 side does more than the others: its draws are those of a critic step, latents and interpolation weights included.
 
-`ImageFolder` reads files of 224 pixels, the size of the chest X-rays at hand, and resizes them in its transform, as
+`ImageFolder` reads files of 224 pixels, the size of the chest X-rays, and resizes them in its transform, as
 users have it do; and files that somebody has resized to the size of training before.
 """
 

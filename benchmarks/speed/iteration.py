@@ -1,7 +1,7 @@
 """Critic step, generator step and whole iteration: the library beside the tutorial loop and other libraries.
 
 Whole iterations are timed as a user runs them, in one call for several where they are short. Single steps are timed in
-iterations of their own, because waiting for the device behind each step costs time. Other libraries know float32 only;
+iterations of their own, because waiting for the device after each step costs time. Other libraries know float32 only;
 the tutorial loop runs in bfloat16 too, under autocast.
 """
 
@@ -70,14 +70,14 @@ class Stamps(cg.Callback):
             self._last = time.perf_counter()
 
     def end(self, role: str) -> None:
-        """End a step of a player, and begin the next."""
+        """End an update, and begin the next."""
         if self.active:
             began = self._last
             self.start()
             self.seconds[role].append(self._last - began)
 
     def on_fit_start(self, trainer: cg.Trainer) -> None:
-        """Begin behind what `fit` does once."""
+        """Begin after what `fit` does once."""
         self.start()
 
     def on_critic_step_end(self, trainer: cg.Trainer) -> None:

@@ -10,9 +10,9 @@ An iteration, five batches and one update of the generator, is not the same work
 
 - mimicry: one critic step a batch with the loss of the tutorial loop, class loss aside. The interpolation weights are
   drawn on the host and copied at the full size of the images; three values a critic step are read back.
-- torchgan: two critic steps a batch, one on the Wasserstein loss and one on the penalty, each on fakes of its own: 10
+- torchgan: two critic steps per batch, one on the Wasserstein loss and one on the penalty, each on fakes of its own: 10
   critic updates and 11 passes of the generator an iteration, where 5 and 6 would do. The penalty also runs backward
-  through the generator, in vain; it has one interpolation weight a batch, and holds the norm of the whole batch's
+  through the generator, for nothing; it has one interpolation weight per batch, and holds the norm of the whole batch's
   gradient at 1 in place of each sample's. The squared gradient of each parameter is summed and read back on its own.
 """
 

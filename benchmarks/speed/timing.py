@@ -24,7 +24,7 @@ class Settings:
 
     Attributes:
         device: Where to measure.
-        rounds: Alternated rounds behind the warm-up, at least 2.
+        rounds: Alternated rounds after the warm-up, at least 2.
         limit: Seconds that one call of one subject may take; what is slower is reported as left out.
         quick: Measure the smallest configuration of each part only, to see that everything runs.
         only: Networks, image size and batch (`dcgan-64-16`) of the iterations to measure; empty for all.

@@ -1,7 +1,7 @@
 """ACWGAN-GP as tutorials write it, correct and without any saving; and each saving as a small change of it.
 
 As in repositories that loops are copied from (eriklindernoren/PyTorch-GAN, implementations/wgan_gp), the fakes of a
-critic step keep their graph, and the critic's loss runs backward through the generator too, in vain. Other tutorials
+critic step keep their graph, and the critic's loss runs backward through the generator too, for nothing. Others
 detach them: ours over such a loop is reported as `.no_grad_fakes`.
 
 Every subclass changes one thing and is otherwise the plain loop. All but bf16 and the single power iteration give

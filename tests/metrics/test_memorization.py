@@ -214,7 +214,7 @@ def test_vectors_are_judged_too():
     assert verdicts(memorization_report(copies, train, held_out, resamples=100)) == [MemorizationVerdict.COPIES] * 2
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # guards the rate at which fresh images are called copies
 def test_false_alarms_of_the_report():
     rng = torch.Generator().manual_seed(0)
 

@@ -110,7 +110,7 @@ def test_per_sample_gradients_under_vmap(layer_class):
             torch.testing.assert_close(each[name][i], parameter.grad)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # guards the switch to plain convolutions under torch.compile
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch 2.11, from within
 def test_a_users_compiled_penalty_is_exact():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
 import torch
@@ -27,7 +27,7 @@ class Augment(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ClassicalAugment:
     r"""The usual augmentation of frontal chest X-rays: small changes of pose and exposure.
 
@@ -64,6 +64,7 @@ class ClassicalAugment:
     """
 
     rotation: float = 10.0
+    _: KW_ONLY
     translation: float = 0.05
     scale: float = 0.1
     brightness: float = 0.1

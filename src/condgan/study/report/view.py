@@ -80,7 +80,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class VerdictView:
-    """A verdict in words: a question, its answer, the findings behind it, and the rule.
+    """A verdict in words: a question, its answer, the findings that it rests on, and the rule.
 
     Args:
         record: The verdict.
