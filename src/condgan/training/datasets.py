@@ -190,7 +190,8 @@ def as_labelled(
     The items are read into memory once. They are read again for each batch, by `num_workers` processes, if they take
     more than `max_host_bytes`, or if two reads of an item differ because of random transforms: 32 items are read twice
     at the start, and a transform so rare that it changes none of these is not found. Either
-    way the samples are the same as of an `ArrayDataset` of the same images. The trainer's seed determines what random transforms draw.
+    way the samples are the same as of an `ArrayDataset` of the same images. The trainer's seed determines what random
+    transforms draw.
 
     The `dataset` and `num_workers` of a `DataLoader` are used, not its batch size, order and sampler.
 
