@@ -84,7 +84,7 @@ def page_body(results: Results, prefix: str, pictures: Collection[str], source: 
         answers=answers(study),
         evidence=evidence(study),
         recipe_pairs=recipe_pairs(study),
-        refused=sorted({f"{part}: {why}" for cell in results.judged for part, why in cell.refused.items()}),
+        refused=sorted({f"{part}: {why}" for cell in results.judged for part, why in cell.refusals.items()}),
         times=", ".join(f"{kind} {in_words(spent)}" for kind, spent in seconds.items() if spent),
         fidelity_uses=sum(
             count for name, count in results.test_evaluations.items() if name.partition("@")[0].endswith("/fidelity")

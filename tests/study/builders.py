@@ -278,7 +278,7 @@ def judge(
         "fidelity": fidelity(),
         "diversity": diversity(collapsed=collapsed),
         "memorization": memorization(verdict),
-        "refused": {},
+        "refusals": {},
         "gan_test": Recognition(classifier="classifier-real-c0-p100", report=report(0.51, samples=4433)),
     }
     return JudgeOutcome(**{**given, **changes})

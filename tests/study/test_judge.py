@@ -62,7 +62,7 @@ def relabelled(data):
 def test_fresh_images_of_the_same_kind_pass(judge, sets, tmp_path):
     fresh = relabelled(ChestPhantom((60, 60), classes=2, image_shape=(1, 16, 16), difficulty=0.0, seed=9))
     cell, verdicts = judge(fresh, sets)
-    assert cell.refused == {}
+    assert cell.refusals == {}
     assert "cross-fitted in 2 folds" in cell.fidelity.extractor.name
     assert cell.memorization.extractor.name == "pixels"
     assert cell.gan_test.report.class_names == ("normal", "pneumonia")
@@ -103,8 +103,8 @@ def test_evidence_begins_with_what_the_answer_rests_on(judge, sets):
 def test_what_cannot_be_judged_says_why(judge, phantoms):
     cell, verdicts = judge(relabelled(phantoms[0]), phantoms)
     assert cell.fidelity is None
-    assert "needs at least 20" in cell.refused["fidelity"]
+    assert "needs at least 20" in cell.refusals["fidelity"]
     if cell.diversity is None:
         found = verdicts[Question.COLLAPSED]
         assert (found.answer, found.reason) == (Answer.CANNOT_TELL, Reason.NOT_MEASURED)
-        assert found.evidence.not_measured == (cell.refused["diversity"],)
+        assert found.evidence.not_measured == (cell.refusals["diversity"],)

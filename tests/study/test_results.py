@@ -68,7 +68,7 @@ def test_results_are_read_as_they_were_written(tmp_path):
         classifier("synthetic_1x", recipe="acgan", seed=2, percent=10.0),
         generator("acgan"),
         judge("acgan", verdict=MemorizationVerdict.PATIENTS_RECOGNIZED),
-        judge("acgan", fidelity=None, memorization=None, refused={"fidelity": "too few images"}, gan_test=None),
+        judge("acgan", fidelity=None, memorization=None, refusals={"fidelity": "too few images"}, gan_test=None),
         failed("acgan"),
     ],
     ids=lambda outcome: outcome.name,

@@ -133,8 +133,8 @@ def test_one_collapsed_class_is_a_collapse():
 
 
 def test_what_was_not_measured_is_not_known():
-    refused = {"memorization": "too few patients", "diversity": "too few images"}
-    cells = [judge("acgan", seed, memorization=None, diversity=None, refused=refused) for seed in range(2)]
+    refusals = {"memorization": "too few patients", "diversity": "too few images"}
+    cells = [judge("acgan", seed, memorization=None, diversity=None, refusals=refusals) for seed in range(2)]
     for question, why in ((Question.COPIES, "too few patients"), (Question.COLLAPSED, "too few images")):
         (found,) = answers(question, cells=cells)
         assert (found.answer, found.reason) == (Answer.CANNOT_TELL, Reason.NOT_MEASURED)

@@ -164,7 +164,7 @@ class JudgeOutcome(Finished):
         fidelity: How near they are to real images; None where it could not be measured.
         diversity: How much they differ; None likewise.
         memorization: Whether they repeat training images; None likewise.
-        refused: Why a report is None, by its name.
+        refusals: Why a report is None, by its name.
         gan_test: How well a classifier of real images recognizes them; None where the study has no such classifier.
     """
 
@@ -175,7 +175,7 @@ class JudgeOutcome(Finished):
     fidelity: FidelityReport | None
     diversity: DiversityReport | None
     memorization: MemorizationReport | None
-    refused: dict[str, str]
+    refusals: dict[str, str]
     gan_test: Recognition | None
 
 

@@ -226,7 +226,7 @@ class Study:
             fidelity=found.fidelity,
             diversity=found.diversity,
             memorization=found.memorization,
-            refused=found.refusals,
+            refusals=found.refusals,
             gan_test=recognition,
         )
 

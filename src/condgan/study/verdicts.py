@@ -251,7 +251,7 @@ def _collapse(recipe: str, judged: Sequence[JudgeOutcome]) -> Verdict:
 
 
 def _refusals(judged: Sequence[JudgeOutcome], report: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(cell.refused[report] for cell in judged if report in cell.refused))
+    return tuple(dict.fromkeys(cell.refusals[report] for cell in judged if report in cell.refusals))
 
 
 def _has_seeds(row: Comparison) -> bool:

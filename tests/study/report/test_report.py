@@ -181,7 +181,7 @@ def test_study_that_has_just_begun(tmp_path):
 
 
 def test_what_could_not_be_judged_is_said(tmp_path):
-    cell = judge("acgan", 0, memorization=None, refused={"memorization": "too few held-out patients"})
+    cell = judge("acgan", 0, memorization=None, refusals={"memorization": "too few held-out patients"})
     results = builders.results(cells=(cell, failed("acgan", 1), generator("acgan")))
     page = read(write_report(results, tmp_path))
     assert "acgan, seed 0: not measured. too few held-out patients" in page.text
@@ -205,8 +205,8 @@ def test_text_is_escaped(tmp_path):
         recipes=("acgan",),
         evidence=DifferencesEvidence(best=best, compared=1),
     )
-    refused = {"fidelity": bad, "memorization": bad}
-    unjudged = judge("acgan", fidelity=None, memorization=None, diversity=None, gan_test=None, refused=refused)
+    refusals = {"fidelity": bad, "memorization": bad}
+    unjudged = judge("acgan", fidelity=None, memorization=None, diversity=None, gan_test=None, refusals=refusals)
     results = small_results()
     results = replace(
         results,
