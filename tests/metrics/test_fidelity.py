@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import Subset
 from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
 from condgan.files import from_json, to_json
@@ -71,25 +72,14 @@ class TinyFidelity(FeatureExtractorBase):
 register_feature_extractor("condgan-tiny", TinyFidelity)
 
 
-class Images(torch.utils.data.Dataset):
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return self.images[i]
-
-
 def test_agrees_with_the_entry_point_of_torch_fidelity_on_the_same_images():
     rng = torch.Generator().manual_seed(0)
     # noise of uneven strength, so that neighborhoods tell the sets apart
     real = (128 + 60 * torch.randn(90, 3, 8, 8, generator=rng)).clamp(0, 255).to(torch.uint8)
     fake = (110 + 50 * torch.randn(70, 3, 8, 8, generator=rng)).clamp(0, 255).to(torch.uint8)
     expected = calculate_metrics(
-        input1=Images(fake),
-        input2=Images(real),
+        input1=Subset(fake, range(len(fake))),
+        input2=Subset(real, range(len(real))),
         feature_extractor="condgan-tiny",
         isc=True,
         fid=True,

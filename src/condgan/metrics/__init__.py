@@ -22,6 +22,7 @@ from condgan.metrics.extractors import (
     Extractor,
     ExtractorInfo,
     Fold,
+    ImagesInfo,
     clip,
     dinov2,
     inception,
@@ -46,7 +47,6 @@ from condgan.metrics.fidelity_report import (
     FidelitySettings,
     fidelity_report,
 )
-from condgan.metrics.judged import ImagesInfo
 from condgan.metrics.membership import MembershipInference, membership_inference
 from condgan.metrics.memorization import (
     ClassMemorization,

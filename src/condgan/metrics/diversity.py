@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from condgan.data.dataset import check_same_classes
-from condgan.metrics.extractors import ExtractorInfo, describe, to_features
-from condgan.metrics.judged import ImagesInfo
+from condgan.metrics.extractors import ExtractorInfo, ImagesInfo, describe, to_features
 from condgan.metrics.neighbors import nearest_neighbors
 from condgan.types import JudgedImages
 

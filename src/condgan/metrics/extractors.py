@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from condgan.devices import best_device
 from condgan.files import check_names
-from condgan.types import ImageShape
+from condgan.types import ImageShape, JudgedImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,24 @@ class ExtractorInfo:
     name: str
     weights_hash: str
     resize: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesInfo:
+    """Which images a report was computed on.
+
+    Args:
+        fingerprint: A digest of their content.
+        images: Their number.
+    """
+
+    fingerprint: str
+    images: int
+
+    @classmethod
+    def of(cls, data: JudgedImages) -> ImagesInfo:
+        """Describe a data set."""
+        return cls(data.fingerprint, len(data.labels))
 
 
 class Extracted(NamedTuple):

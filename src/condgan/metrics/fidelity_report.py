@@ -12,7 +12,7 @@ from torch import Tensor
 
 from condgan.data.dataset import check_same_classes
 from condgan.files import check_names
-from condgan.metrics.extractors import CrossFit, Extractor, ExtractorInfo, Fold
+from condgan.metrics.extractors import CrossFit, Extractor, ExtractorInfo, Fold, ImagesInfo
 from condgan.metrics.fidelity import (
     Deviations,
     Score,
@@ -30,7 +30,6 @@ from condgan.metrics.fidelity import (
     normal_interval,
     precision_recall,
 )
-from condgan.metrics.judged import ImagesInfo
 from condgan.stats import Estimate
 from condgan.stats.estimates import check_level
 from condgan.types import JudgedImages

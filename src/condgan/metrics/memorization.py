@@ -13,8 +13,7 @@ from torch import Tensor
 from condgan.data.dataset import check_disjoint, check_same_classes, number_groups
 from condgan.files import NOT_IN_JSON
 from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test, own_radius
-from condgan.metrics.extractors import ExtractorInfo, describe, to_features
-from condgan.metrics.judged import ImagesInfo
+from condgan.metrics.extractors import ExtractorInfo, ImagesInfo, describe, to_features
 from condgan.metrics.membership import MembershipInference, membership_inference, separation
 from condgan.metrics.neighbors import Neighbors, find_duplicates, nearest_neighbors, relative_distance
 from condgan.stats import Estimate, group_bootstrap

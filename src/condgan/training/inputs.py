@@ -198,7 +198,6 @@ class Sampler:
         max_resident_bytes: int = 2**32,
         store: ImageStore | None = None,
     ) -> None:
-        self.store = store or make_store(data, device, max_resident_bytes=max_resident_bytes)
         self.sample_shape = tuple(data.image_shape)
         self.labels = data.labels.to(device)
         counts = torch.bincount(self.labels, minlength=data.num_classes)
@@ -210,6 +209,8 @@ class Sampler:
                 f"every class must have samples to be drawn, got class counts {counts.tolist()}. Leave empty classes "
                 'out of the data, or pass sampling="natural".'
             )
+        # after the checks: a store of a streamed data set has worker processes
+        self.store = store or make_store(data, device, max_resident_bytes=max_resident_bytes)
         self.paired = label_distribution == "paired"
         fake_classes = class_probabilities(
             "balanced" if label_distribution == "paired" else label_distribution, data.class_counts
