@@ -1,38 +1,11 @@
 import pytest
 import torch
-from torch import nn
 
 from condgan.data.dataset import ArrayDataset
 from condgan.metrics.crossfit import crossfit_extractor
 from condgan.metrics.fidelity_report import fidelity_report
 
 TINY = {"epochs": 1, "precision": "fp32", "device": "cpu", "batch_size": 16}
-
-
-class SmallNetwork(nn.Module):
-    """Stands in for the ResNet-18, with the same two parts."""
-
-    stem = "small"
-
-    def __init__(self, channels, num_classes):
-        super().__init__()
-        self.backbone = nn.Sequential(
-            nn.Conv2d(channels, 6, 3), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        )
-        self.head = nn.Linear(6, num_classes)
-
-    def forward(self, x):
-        return self.head(self.backbone(x))
-
-
-@pytest.fixture
-def _small_network(monkeypatch):
-    def build(image_shape, num_classes, *, seed):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return SmallNetwork(image_shape[0], num_classes)
-
-    monkeypatch.setattr("condgan.classifier.training.build_network", build)
 
 
 @pytest.fixture
@@ -57,7 +30,7 @@ def draw(counts=(48, 72), seed=0, *, groups=True):
     return ArrayDataset(images.to(torch.uint8), y, groups=torch.arange(len(y)) // 3 if groups else None, source="noise")
 
 
-@pytest.mark.usefixtures("_small_network")
+@pytest.mark.usefixtures("tiny_classifier")
 @pytest.mark.parametrize("folds", [2, 3])
 def test_no_network_sees_the_patients_it_judges(folds, shown):
     train = draw()
@@ -75,7 +48,7 @@ def test_no_network_sees_the_patients_it_judges(folds, shown):
     assert len({fold.extractor.info.weights_hash for fold in fitted.folds}) == folds
 
 
-@pytest.mark.usefixtures("_small_network")
+@pytest.mark.usefixtures("tiny_classifier")
 def test_the_report_takes_it_as_it_is():
     train = draw()
     fitted = crossfit_extractor(train, **TINY)
@@ -85,7 +58,7 @@ def test_the_report_takes_it_as_it_is():
     assert report.extractor == fitted.info
 
 
-@pytest.mark.usefixtures("_small_network")
+@pytest.mark.usefixtures("tiny_classifier")
 def test_same_seed_same_networks_and_no_groups_are_said():
     train = draw(groups=False)
     first, second, other = (crossfit_extractor(train, **TINY, seed=seed).info for seed in (0, 0, 1))

@@ -34,24 +34,7 @@ SYNTHETIC = fake(160)
 FAST = {"steps": 24, "epochs": 2, "batch_size": 8, "learning_rate": 0.03, "precision": "fp32", "device": "cpu"}
 
 
-@pytest.fixture(autouse=True)
-def _small_network(monkeypatch):
-    def build(image_shape, num_classes, *, seed):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = nn.Sequential(
-                nn.Conv2d(image_shape[0], 8, 3, stride=2),
-                nn.BatchNorm2d(8, momentum=0.5),
-                nn.ReLU(),
-                nn.AdaptiveAvgPool2d(1),
-                nn.Flatten(),
-                nn.Linear(8, num_classes),
-            )
-        network.stem = "3x3 convolution"
-        return network
-
-    monkeypatch.setattr("condgan.classifier.training.build_network", build)
-
+pytestmark = pytest.mark.usefixtures("tiny_classifier")
 
 TRAINING_COUNTS = {
     "real": [(8, 24)],
