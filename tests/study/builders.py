@@ -9,10 +9,9 @@ from PIL import Image
 
 from condgan.metrics.copying import CopyTest, DataCopying
 from condgan.metrics.diversity import ClassDiversity, Diversity, DiversityReport, DiversitySettings, MeanWithError
-from condgan.metrics.extractors import ExtractorInfo
+from condgan.metrics.extractors import ExtractorInfo, ImagesInfo
 from condgan.metrics.fidelity import Score
 from condgan.metrics.fidelity_report import FidelityComparison, FidelityReport, FidelitySettings
-from condgan.metrics.judged import ImagesInfo
 from condgan.metrics.membership import MembershipInference
 from condgan.metrics.memorization import (
     ClassMemorization,
