@@ -117,9 +117,10 @@ def test_a_class_weight_too_many_is_found_before_training():
 
 def test_trying_the_heads_leaves_the_critic_as_it_was():
     critic = cg.TACDCGANCritic(**SHAPE, spectral_norm=True, batch_norm=True, dropout=0.5)
+    generator = cg.DCGANGenerator(latent_dim=4, **SHAPE)
     before = copy.deepcopy(critic.state_dict())
     state = torch.get_rng_state()
-    make(critic=critic, auxiliary=cg.TwinAuxiliaryClassifierLoss())
+    make(generator, critic, auxiliary=cg.TwinAuxiliaryClassifierLoss())
     assert all(torch.equal(before[name], value) for name, value in critic.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert critic.training
