@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
@@ -126,7 +127,7 @@ class HingeLoss(_AdversarialLoss):
     @override
     def critic(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
         real_score, fake_score = _scores(real_score=real_score, fake_score=fake_score)
-        return self.weight * (F.relu(1 - real_score).mean() + F.relu(1 + fake_score).mean())
+        return self.weight * (torch.relu(1 - real_score).mean() + torch.relu(1 + fake_score).mean())
 
     @override
     def generator(self, real_score: Tensor | None, fake_score: Tensor) -> Tensor:
