@@ -9,6 +9,13 @@ from condgan.networks.dcgan import (
     ProjectionDCGANCritic,
 )
 from condgan.networks.heads import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
+from condgan.networks.r3gan import (
+    ACR3GANCritic,
+    ConcatenationR3GANCritic,
+    ProjectionR3GANCritic,
+    R3GANCritic,
+    R3GANGenerator,
+)
 from condgan.networks.resnet import (
     ACResNetCritic,
     ConcatenationResNetCritic,
@@ -19,10 +26,12 @@ from condgan.networks.resnet import (
 
 __all__ = [
     "ACDCGANCritic",
+    "ACR3GANCritic",
     "ACResNetCritic",
     "AuxiliaryClassifierMixin",
     "ConcatenationDCGANCritic",
     "ConcatenationMixin",
+    "ConcatenationR3GANCritic",
     "ConcatenationResNetCritic",
     "Critic",
     "DCGANCritic",
@@ -30,7 +39,10 @@ __all__ = [
     "Generator",
     "ProjectionDCGANCritic",
     "ProjectionMixin",
+    "ProjectionR3GANCritic",
     "ProjectionResNetCritic",
+    "R3GANCritic",
+    "R3GANGenerator",
     "ResNetCritic",
     "ResNetGenerator",
 ]
