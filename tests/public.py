@@ -26,6 +26,7 @@ MODULES = [
             "regularizers",
             "runs",
             "sampling",
+            "schedules",
             "stats",
             "study",
             "training",

@@ -35,6 +35,7 @@ from condgan.networks import (
 )
 from condgan.regularizers import R1, R2, DraganPenalty, GradientPenalty
 from condgan.sampling import Tempered, class_grid, interpolate_latents, sample
+from condgan.schedules import CosineSchedule
 from condgan.training import (
     Callback,
     Checkpoint,
@@ -66,6 +67,7 @@ __all__ = [
     "ConcatenationMixin",
     "ConcatenationR3GANCritic",
     "ConcatenationResNetCritic",
+    "CosineSchedule",
     "Critic",
     "CriticOutput",
     "DCGANCritic",

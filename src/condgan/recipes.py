@@ -2,7 +2,7 @@
 
 Every recipe takes the data set that will be fitted, which determines shape and classes, and
 
-- `networks`: the family of its networks, `"dcgan"` or `"resnet"`; by default the one closest to the paper;
+- `networks`: the family of its networks, `"dcgan"`, `"resnet"` or `"r3gan"`; by default the one closest to the paper;
 - `base_channels`: the width of these networks;
 - `generator`, `critic`: your own networks instead (both of the data's shape and classes), so that a recipe also runs on
   vectors;
@@ -18,33 +18,44 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from condgan.augmentation import DiffAugment
 from condgan.files import check_names
 from condgan.losses import AuxiliaryClassifierLoss, MinimaxLoss, RelativisticLoss, WassersteinLoss
 from condgan.networks import (
     ACDCGANCritic,
+    ACR3GANCritic,
     ACResNetCritic,
     ConcatenationDCGANCritic,
+    ConcatenationR3GANCritic,
     ConcatenationResNetCritic,
     Critic,
     DCGANCritic,
     DCGANGenerator,
     Generator,
     ProjectionDCGANCritic,
+    ProjectionR3GANCritic,
     ProjectionResNetCritic,
+    R3GANCritic,
+    R3GANGenerator,
     ResNetCritic,
     ResNetGenerator,
 )
 from condgan.networks.base import Conditioning, seeded_weights
 from condgan.regularizers import R1, R2, GradientPenalty
+from condgan.schedules import CosineSchedule
 from condgan.training import OptimizerConfig, Trainer
 from condgan.types import LabelledData
 
-NetworkFamily = Literal["dcgan", "resnet"]
-"""DCGAN's small and fast networks, or residual ones."""
+NetworkFamily = Literal["dcgan", "resnet", "r3gan"]
+"""DCGAN's small and fast networks, residual ones, or those of R3GAN, which have no normalization."""
 
+_GENERATORS: dict[str, type[Generator]] = {"resnet": ResNetGenerator, "r3gan": R3GANGenerator}
 _DCGAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.5, 0.999))
 _WGAN_GP_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.9))
+_R3GAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, CosineSchedule(0.9, 0.99)))
+_R3GAN_PENALTIES = {32**2: 0.05, 64**2: 2.0, 256**2: 150.0}  # first weight of R1 and R2, by number of pixels
 
 
 def dcgan(
@@ -65,7 +76,9 @@ def dcgan(
     """
     return _trainer(
         data,
-        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic, batch_norm=True),
+        _OwnNetworks(
+            networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic, r3gan=R3GANCritic, batch_norm=True
+        ),
         (generator, critic),
         trainer_options,
         loss=MinimaxLoss(),
@@ -99,6 +112,7 @@ def cgan(
             data.num_classes,
             dcgan=ConcatenationDCGANCritic,
             resnet=ConcatenationResNetCritic,
+            r3gan=ConcatenationR3GANCritic,
             batch_norm=True,
         ),
         (generator, critic),
@@ -138,7 +152,13 @@ def acgan(
     return _trainer(
         data,
         _OwnNetworks(
-            networks, base_channels, data.num_classes, dcgan=ACDCGANCritic, resnet=ACResNetCritic, batch_norm=True
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=ACDCGANCritic,
+            resnet=ACResNetCritic,
+            r3gan=ACR3GANCritic,
+            batch_norm=True,
         ),
         (generator, critic),
         trainer_options,
@@ -171,7 +191,7 @@ def wgan_gp(
     """
     return _trainer(
         data,
-        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic),
+        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic, r3gan=R3GANCritic),
         (generator, critic),
         trainer_options,
         **_wgan_gp_terms(),
@@ -205,7 +225,9 @@ def acwgan_gp(
     """
     return _trainer(
         data,
-        _OwnNetworks(networks, base_channels, data.num_classes, dcgan=ACDCGANCritic, resnet=ACResNetCritic),
+        _OwnNetworks(
+            networks, base_channels, data.num_classes, dcgan=ACDCGANCritic, resnet=ACResNetCritic, r3gan=ACR3GANCritic
+        ),
         (generator, critic),
         trainer_options,
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1),
@@ -262,7 +284,12 @@ def small_data(
     return _trainer(
         data,
         _OwnNetworks(
-            networks, base_channels, data.num_classes, dcgan=ProjectionDCGANCritic, resnet=ProjectionResNetCritic
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=ProjectionDCGANCritic,
+            resnet=ProjectionResNetCritic,
+            r3gan=ProjectionR3GANCritic,
         ),
         (generator, critic),
         trainer_options,
@@ -278,13 +305,82 @@ def small_data(
     )
 
 
+def r3gan(
+    data: LabelledData,
+    *,
+    networks: NetworkFamily = "r3gan",
+    base_channels: int = 64,
+    penalty_weight: float | None = None,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    r"""R3GAN: a relativistic loss with R1 and R2 on networks without normalization.
+
+    $$ \min_D \; \mathbb{E}\, f\big(D(\tilde x, y) - D(x, y)\big) + \tfrac{\gamma}{2}\, \mathbb{E}
+       \big(\lVert\nabla_x D(x, y)\rVert^2 + \lVert\nabla_{\tilde x} D(\tilde x, y)\rVert^2\big), \qquad
+       \min_G \; \mathbb{E}\, f\big(D(x, y) - D(\tilde x, y)\big), \qquad f(t) = \log(1 + e^t) $$
+
+    Each generated image is compared with a real one of its class. In the course of training $\gamma$ falls to a tenth,
+    the learning rate of Adam from 2e-4 to 5e-5, and its $\beta_2$ rises from 0.9 to 0.99 ($\beta_1$ is 0), each along
+    half a cosine.
+
+    Deviations: the schedules run over the whole training, those of the paper over a first part, after which numbers
+    stay; real images are drawn class by class in equal numbers; the class is seen by a projection head; the averaged
+    generator has a fixed decay of 0.999; no augmentation (the paper augments small data sets: pass
+    `augment=DiffAugment(...)`); see `R3GANGenerator` for the networks.
+
+    Args:
+        data: The data set to be fitted.
+        networks: Family of the networks.
+        base_channels: Width of the networks.
+        penalty_weight: Coefficient $\gamma$ at the start. By default 0.05 for 32 x 32 pixels, 2 for 64 x 64 and 150
+            for 256 x 256, as in the paper; in between interpolated, on straight lines in the logarithms of the number
+            of pixels and the weight; constant beyond.
+        generator: Used instead of the recipe's own.
+        critic: Used instead of the recipe's own.
+        trainer_options: Keywords of the `Trainer`, which override the recipe's.
+
+    References:
+        Huang et al. 2024, arXiv:2501.05441, equation 2, sections 3 and 4, and its table of hyperparameters.
+    """
+    pixels = math.prod(data.image_shape[1:]) if len(data.image_shape) == 3 else 32**2
+    weight = _r3gan_penalty(pixels) if penalty_weight is None else penalty_weight
+    gamma = CosineSchedule(weight, weight / 10)
+    return _trainer(
+        data,
+        _OwnNetworks(
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=ProjectionDCGANCritic,
+            resnet=ProjectionResNetCritic,
+            r3gan=ProjectionR3GANCritic,
+        ),
+        (generator, critic),
+        trainer_options,
+        loss=RelativisticLoss(),
+        regularizers=[R1(gamma), R2(gamma)],
+        generator_optimizer=_R3GAN_ADAM,
+        critic_optimizer=_R3GAN_ADAM,
+        schedule=CosineSchedule(1.0, 0.25),
+        label_distribution="paired",
+        sampling="balanced",
+    )
+
+
 RECIPES: dict[str, Callable[..., Trainer]] = {
-    recipe.__name__: recipe for recipe in (dcgan, cgan, acgan, wgan_gp, acwgan_gp, small_data)
+    recipe.__name__: recipe for recipe in (dcgan, cgan, acgan, wgan_gp, acwgan_gp, small_data, r3gan)
 }
 """Recipes by name."""
 
 CONDITIONAL = tuple(name for name in RECIPES if name not in ("dcgan", "wgan_gp"))
 """Names of the recipes whose generators take labels."""
+
+
+def _r3gan_penalty(pixels: int) -> float:
+    sizes, weights = np.log(list(_R3GAN_PENALTIES)), np.log(list(_R3GAN_PENALTIES.values()))
+    return float(f"{math.exp(np.interp(math.log(pixels), sizes, weights)):.3g}")
 
 
 def _wgan_gp_terms() -> dict[str, Any]:
@@ -301,7 +397,7 @@ def _wgan_gp_terms() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _OwnNetworks:
-    """The networks of a recipe, in either family.
+    """The networks of a recipe, in each family.
 
     Args:
         family: The requested family.
@@ -309,6 +405,7 @@ class _OwnNetworks:
         num_classes: Classes K, or None without classes.
         dcgan: The critic in the family "dcgan".
         resnet: The critic in the family "resnet".
+        r3gan: The critic in the family "r3gan"; None if the recipe has none.
         batch_norm: Make DCGANs as in their paper: batch norm in the critic, a class embedding concatenated with `z`.
             Otherwise, for gradient penalties, the critic has no norm and the generator conditional batch norms.
     """
@@ -319,10 +416,12 @@ class _OwnNetworks:
     _: KW_ONLY
     dcgan: type[DCGANCritic]
     resnet: type[ResNetCritic]
+    r3gan: type[R3GANCritic] | None = None
     batch_norm: bool = False
 
     def __post_init__(self) -> None:
-        check_names("networks", [self.family], get_args(NetworkFamily))
+        families = [family for family in get_args(NetworkFamily) if getattr(self, family) is not None]
+        check_names("networks", [self.family], families)
 
     def make(self, shape: tuple[int, ...], seed: int) -> tuple[Generator, Critic]:
         if len(shape) != 3:
@@ -336,11 +435,12 @@ class _OwnNetworks:
             "base_channels": self.base_channels,
         }
         with seeded_weights(seed):
-            if self.family == "resnet":
-                return ResNetGenerator(**options), self.resnet(**options)
-            conditioning: Conditioning = "concatenation" if self.batch_norm else "batch_norm"
-            generator = DCGANGenerator(conditioning=conditioning, **options)
-            return generator, self.dcgan(batch_norm=self.batch_norm, **options)
+            if self.family == "dcgan":
+                conditioning: Conditioning = "concatenation" if self.batch_norm else "batch_norm"
+                generator = DCGANGenerator(conditioning=conditioning, **options)
+                return generator, self.dcgan(batch_norm=self.batch_norm, **options)
+            critic: type[Critic] = getattr(self, self.family)
+            return _GENERATORS[self.family](**options), critic(**options)
 
 
 def _trainer(
