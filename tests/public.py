@@ -13,6 +13,7 @@ MODULES = [
         f"condgan.{name}"
         for name in (
             "augmentation",
+            "budget",
             "classifier",
             "data",
             "files",

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Parts of the library from the ground up, and what of the rest each may import; a name stands for all below it."""
 
-for above in ("runs", "study", "cli", "__init__", "__main__"):
+for above in ("runs", "budget", "study", "cli", "__init__", "__main__"):
     MAY_IMPORT[above] = {*MAY_IMPORT}
 
 

@@ -1,6 +1,6 @@
 """Class-conditional GANs for PyTorch, and honest answers about their images."""
 
-from condgan import classifier, data, functional, images, metrics, nn, recipes, runs, stats, study, training
+from condgan import budget, classifier, data, functional, images, metrics, nn, recipes, runs, stats, study, training
 from condgan._version import __version__
 from condgan.augmentation import DiffAugment
 from condgan.losses import (
@@ -99,6 +99,7 @@ __all__ = [
     "TrainingDivergedError",
     "WassersteinLoss",
     "__version__",
+    "budget",
     "class_grid",
     "classifier",
     "data",
