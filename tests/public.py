@@ -14,6 +14,7 @@ MODULES = [
         for name in (
             "augmentation",
             "auxiliary",
+            "budget",
             "classifier",
             "data",
             "files",
@@ -27,6 +28,7 @@ MODULES = [
             "regularizers",
             "runs",
             "sampling",
+            "schedules",
             "stats",
             "study",
             "training",

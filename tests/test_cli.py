@@ -259,6 +259,36 @@ def test_train_sample_and_evaluate(folders, tmp_path, capsys):
     assert "must not share groups" in capsys.readouterr().err
 
 
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """Every step is measured to take a quarter of a second."""
+    monkeypatch.setattr("condgan.budget.seconds_per_step", lambda *args, **options: 0.25)
+
+
+@pytest.mark.usefixtures("slow_steps")
+def test_minutes_become_steps_that_are_said_before_training_and_kept(folders, tmp_path, capsys):
+    train = ["train", str(folders / "train"), "--out", str(tmp_path / "run"), "--recipe", "acgan", *TINY]
+    assert main([*train, "--minutes", "0.02"]) == 0
+    said = capsys.readouterr().err
+    assert said.index("4 steps of 8 images, base_channels 4, measured 250 ms a step") < said.index("done")
+    assert load_run(tmp_path / "run").steps == 4
+    assert main(train) == 0
+    assert "4 steps of 8 images" in capsys.readouterr().err
+    assert main([*train, "--minutes", "0.03"]) == 0
+    assert load_run(tmp_path / "run").steps == 7
+    assert main([*train, "--minutes", "1", "--steps", "5"]) == 2
+    assert "steps and minutes exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("slow_steps")
+def test_a_training_of_no_given_length_says_how_long_it_takes_first(folders, tmp_path, capsys):
+    train = ["train", str(folders / "train"), "--out", str(tmp_path), "--recipe", "acgan", *TINY]
+    assert main([*train, "--time-limit", "0"]) == 0
+    said = capsys.readouterr().err
+    assert "about 30 min: 7 200 steps of 8 images" in said
+    assert "(change it with --minutes)" in said
+
+
 def test_a_run_on_all_images_cannot_be_evaluated(folders, tmp_path, capsys):
     data = str(folders / "train")
     assert (

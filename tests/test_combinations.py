@@ -37,6 +37,7 @@ FAMILIES = {
     "DCGAN, batch norm": {"batch_norm": True},
     "ResNet": {},
     "ResNet, spectral norm": {"spectral_norm": True},
+    "R3GAN": {},
 }
 LABELS = ("balanced", "paired")
 FACTORS = (LOSSES, AUXILIARY, HEADS, PENALTIES, FAMILIES, LABELS)

@@ -14,7 +14,7 @@ import condgan
 
 ROOT = Path(condgan.__file__).parent
 
-GROUND = {"_version", "types", "files", "devices"}
+GROUND = {"_version", "types", "files", "devices", "schedules"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set() for part in sorted(GROUND)},
     "images": GROUND,
@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Parts of the library from the ground up, and what of the rest each may import; a name stands for all below it."""
 
-for above in ("runs", "study", "cli", "__init__", "__main__"):
+for above in ("runs", "budget", "study", "cli", "__init__", "__main__"):
     MAY_IMPORT[above] = {*MAY_IMPORT}
 
 

@@ -48,13 +48,8 @@ def test_names_and_kinds():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_networks_and_vectors(name, point_networks):
     data = cg.data.ArrayDataset(torch.randn(16, 2), [0, 1] * 8)
-    heads = {
-        "cgan": "label",
-        "small_data": "label",
-        "sngan_projection": "label",
-        "acgan": "class",
-        "acwgan_gp": "class",
-    }
+    label = dict.fromkeys(("cgan", "small_data", "sngan_projection", "r3gan"), "label")
+    heads = {**label, "acgan": "class", "acwgan_gp": "class"}
     heads |= {"tacgan": "twin", "adcgan": "real or fake", "reacgan": "embedding"}
     head = heads.get(name, "plain")
     generator, critic = point_networks(2 if name in CONDITIONAL else None, head=head, width=8)
@@ -67,22 +62,22 @@ def test_every_recipe_takes_networks_and_vectors(name, point_networks):
         RECIPES[name](data, generator=generator)
 
 
-@pytest.mark.parametrize("networks", ["dcgan", "resnet"])
+@pytest.mark.parametrize("networks", ["dcgan", "resnet", "r3gan"])
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_trains_on_either_family_of_networks(name, networks):
+def test_every_recipe_trains_on_each_family_of_networks(name, networks):
     data = make_data()
     trainer = RECIPES[name](data, networks=networks, base_channels=2, device="cpu")
     trainer.fit(data, steps=1, batch_size=4)
     generator, critic = trainer.networks.generator, trainer.networks.critic
-    family = {"dcgan": "DCGAN", "resnet": "ResNet"}[networks]
+    family = {"dcgan": "DCGAN", "resnet": "ResNet", "r3gan": "R3GAN"}[networks]
     assert type(generator).__name__ == f"{family}Generator"
     assert type(critic).__name__.endswith(f"{family}Critic")
     own = RECIPES[name](data, base_channels=2, device="cpu").networks.critic
     assert critic.score_needs_labels == own.score_needs_labels
     assert ("class_head" in dict(critic.named_children())) == ("class_head" in dict(own.named_children()))
     spectral = any(parametrize.is_parametrized(module) for module in critic.modules())
-    assert spectral is any(parametrize.is_parametrized(module) for module in own.modules())
-    if trainer.terms.critic_regularizers or spectral or networks == "resnet":
+    assert spectral is (networks != "r3gan" and any(map(parametrize.is_parametrized, own.modules())))
+    if trainer.terms.critic_regularizers or spectral or networks != "dcgan":
         assert not any(batch_norms(critic))
     else:
         assert any(batch_norms(critic))
@@ -140,6 +135,48 @@ def test_small_data_is_what_its_documentation_says(side, weight):
     assert not any(batch_norms(trainer.networks.critic))
     given = recipes.small_data(make_data(), base_channels=2, penalty_weight=0.7, device="cpu")
     assert given.settings["regularizers"] == [repr(cg.R1(0.7)), repr(cg.R2(0.7))]
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight"),
+    [
+        ((16, 16), 0.05),
+        ((32, 32), 0.05),
+        ((64, 64), 2.0),
+        ((256, 256), 150.0),
+        ((512, 512), 150.0),
+        ((32, 128), 2.0),
+        ((128, 128), 300**0.5),
+    ],
+)
+def test_r3gan_is_what_its_documentation_says(shape, weight):
+    trainer = recipes.r3gan(make_data((1, *shape), count=4), base_channels=2, device="cpu")
+    adam = {"lr": 2e-4, "betas": (0.0, repr(cg.CosineSchedule(0.9, 0.99))), "eps": 1e-8, "weight_decay": 0.0}
+    regularizers = trainer.terms.critic_regularizers
+    assert [type(regularizer) for regularizer in regularizers] == [cg.R1, cg.R2]
+    for regularizer in regularizers:
+        assert [regularizer.weight(p) for p in (0.0, 1.0)] == pytest.approx([weight, weight / 10], rel=1e-2)
+    assert trainer.settings == {
+        "generator": "R3GANGenerator",
+        "critic": "ProjectionR3GANCritic",
+        "loss": repr(cg.RelativisticLoss()),
+        "auxiliary": [],
+        "regularizers": [repr(regularizer) for regularizer in regularizers],
+        "augment": None,
+        "critic_steps": 1,
+        "generator_optimizer": adam,
+        "critic_optimizer": adam,
+        "schedule": repr(cg.CosineSchedule(1.0, 0.25)),
+        "ema_decay": 0.999,
+        "label_distribution": "paired",
+        "sampling": "balanced",
+        "dequantize": False,
+        "precision": "fp32",
+        "device": "cpu",
+        "seed": 0,
+    }
+    given = recipes.r3gan(make_data(), base_channels=2, penalty_weight=0.7, device="cpu")
+    assert given.terms.critic_regularizers[0].weight(0.0) == pytest.approx(0.7)
 
 
 def test_acgan_is_what_its_documentation_says():

@@ -8,6 +8,7 @@ from torch import nn
 
 from condgan import functional
 from condgan.regularizers import R1, R2, CriticRegularizer, DraganPenalty, GeneratorRegularizer, GradientPenalty
+from condgan.schedules import CosineSchedule
 from condgan.types import CriticBatch, CriticOutput, StepInputs
 
 
@@ -28,9 +29,27 @@ class TestRegularizers:
         assert regularizer(0.0)(None, None) == 0.0
         assert "weight=0.5, every=4" in repr(regularizer(0.5, every=4))
 
+    def test_a_scheduled_weight_follows_the_progress(self, regularizer):
+        scheduled = regularizer(CosineSchedule(2.0, 0.5), every=3)
+        assert scheduled(None, None) == 2.0 * 3 * 3.0
+        for progress, weight in ((0.5, 1.25), (1.0, 0.5), (0.0, 2.0)):
+            scheduled.set_progress(progress)
+            assert scheduled(None, None) == weight * 3 * 3.0
+        assert "weight=CosineSchedule(start=2.0, end=0.5, until=1.0), every=3" in repr(scheduled)
+        constant = regularizer(2.0)
+        constant.set_progress(0.9)
+        assert constant(None, None) == 6.0
+        assert not [*constant.buffers()]
+
+    def test_a_schedule_of_whole_numbers_is_not_rounded(self, regularizer):
+        scheduled = regularizer(lambda progress: 2 if progress < 0.5 else 0.25)
+        scheduled.set_progress(0.5)
+        assert scheduled(None, None) == 0.75
+
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
+            ({"weight": CosineSchedule(1.0, -0.5)}, "weight must be at least 0, got -0.5"),
             ({"weight": -1.0}, "weight must be at least 0, got -1"),
             ({"weight": float("nan")}, "weight must be at least 0, got nan"),
             ({"weight": 1.0, "every": 0}, "every must be at least 1"),

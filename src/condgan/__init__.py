@@ -1,6 +1,6 @@
 """Class-conditional GANs for PyTorch, and honest answers about their images."""
 
-from condgan import classifier, data, functional, images, metrics, nn, recipes, runs, stats, study, training
+from condgan import budget, classifier, data, functional, images, metrics, nn, recipes, runs, stats, study, training
 from condgan._version import __version__
 from condgan.augmentation import DiffAugment
 from condgan.auxiliary import (
@@ -14,16 +14,21 @@ from condgan.losses import HingeLoss, LeastSquaresLoss, MinimaxLoss, Relativisti
 from condgan.networks import (
     ACDCGANCritic,
     ACProjectionDCGANCritic,
+    ACProjectionR3GANCritic,
     ACProjectionResNetCritic,
+    ACR3GANCritic,
     ACResNetCritic,
     ADCDCGANCritic,
+    ADCR3GANCritic,
     ADCResNetCritic,
     AuxiliaryClassifierMixin,
     ConcatenationDCGANCritic,
     ConcatenationMixin,
+    ConcatenationR3GANCritic,
     ConcatenationResNetCritic,
     ContrastiveDCGANCritic,
     ContrastiveMixin,
+    ContrastiveR3GANCritic,
     ContrastiveResNetCritic,
     Critic,
     DCGANCritic,
@@ -32,15 +37,20 @@ from condgan.networks import (
     Generator,
     ProjectionDCGANCritic,
     ProjectionMixin,
+    ProjectionR3GANCritic,
     ProjectionResNetCritic,
+    R3GANCritic,
+    R3GANGenerator,
     ResNetCritic,
     ResNetGenerator,
     TACDCGANCritic,
+    TACR3GANCritic,
     TACResNetCritic,
     TwinAuxiliaryClassifierMixin,
 )
 from condgan.regularizers import R1, R2, DraganPenalty, GradientPenalty
 from condgan.sampling import Tempered, class_grid, interpolate_latents, sample
+from condgan.schedules import CosineSchedule
 from condgan.training import (
     Callback,
     Checkpoint,
@@ -63,9 +73,12 @@ __all__ = [
     "R2",
     "ACDCGANCritic",
     "ACProjectionDCGANCritic",
+    "ACProjectionR3GANCritic",
     "ACProjectionResNetCritic",
+    "ACR3GANCritic",
     "ACResNetCritic",
     "ADCDCGANCritic",
+    "ADCR3GANCritic",
     "ADCResNetCritic",
     "AuxiliaryClassifierLoss",
     "AuxiliaryClassifierMixin",
@@ -74,10 +87,13 @@ __all__ = [
     "Checkpoint",
     "ConcatenationDCGANCritic",
     "ConcatenationMixin",
+    "ConcatenationR3GANCritic",
     "ConcatenationResNetCritic",
     "ContrastiveDCGANCritic",
     "ContrastiveMixin",
+    "ContrastiveR3GANCritic",
     "ContrastiveResNetCritic",
+    "CosineSchedule",
     "Critic",
     "CriticOutput",
     "DCGANCritic",
@@ -100,12 +116,16 @@ __all__ = [
     "ProgressBar",
     "ProjectionDCGANCritic",
     "ProjectionMixin",
+    "ProjectionR3GANCritic",
     "ProjectionResNetCritic",
+    "R3GANCritic",
+    "R3GANGenerator",
     "RelativisticLoss",
     "ResNetCritic",
     "ResNetGenerator",
     "SampleGrid",
     "TACDCGANCritic",
+    "TACR3GANCritic",
     "TACResNetCritic",
     "Tempered",
     "Trainer",
@@ -115,6 +135,7 @@ __all__ = [
     "WassersteinLoss",
     "WeightClipping",
     "__version__",
+    "budget",
     "class_grid",
     "classifier",
     "data",

@@ -27,6 +27,7 @@ import torch
 import tyro
 from docstring_parser import parse as parse_docstring
 
+from condgan.budget import plan_in
 from condgan.data import ArrayDataset, ImageFolder, check_disjoint
 from condgan.devices import best_device
 from condgan.files import check_names, from_json, to_json, write_json
@@ -110,7 +111,8 @@ def _given(flags: Flags) -> dict[str, Any]:
 
 
 _GENERATOR = "How generators are trained."
-_TrainFlags = _flags(_GENERATOR, RecipeConfig, *_all_but(RecipeConfig, "keep", "evaluations"))
+_SIZES = ("steps", "batch_size", "base_channels")
+_TrainFlags = _flags(_GENERATOR, RecipeConfig, *_all_but(RecipeConfig, "keep", "evaluations", *_SIZES))
 _RecipeFlags = _flags(_GENERATOR, RecipeConfig, *_all_but(RecipeConfig, "recipe", "networks"))
 _StudyFlags = _flags("What the study computes.", StudyConfig, *_all_but(StudyConfig, "image_shape", "recipes"))
 _RunFlags = _flags("How training is run.", train_generator, "seed", "precision", "device")
@@ -167,6 +169,11 @@ class TrainCommand:
     Args:
         data: Folder with one folder of images per class.
         out: Folder of the generator.
+        minutes: How long training takes in total: network width, batch size and steps are chosen accordingly, after
+            a few measured steps. 30 if there are no steps either.
+        steps: Generator updates, instead of minutes.
+        batch_size: Images per critic step; by default chosen by minutes, and 64 if there are steps.
+        base_channels: Width of the networks; by default chosen by minutes, and the recipe's if there are steps.
         held_out: Share of the patients that is not trained on, for condgan evaluate; 0 trains on all.
         time_limit: Minutes after which to stop; the same command continues later.
         config: TOML file with flags, such as steps = 4500; those of the command line override it.
@@ -174,6 +181,10 @@ class TrainCommand:
 
     data: tyro.conf.Positional[Path]
     out: Path
+    minutes: float | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    base_channels: int | None = None
     held_out: float = 0.15
     time_limit: float | None = None
     config: Path | None = None
@@ -185,13 +196,25 @@ class TrainCommand:
 
     def execute(self, words: Sequence[str]) -> None:
         """Run the command."""
-        config = RecipeConfig(**_given(self.generator))
+        config = RecipeConfig(base_channels=self.base_channels, **_given(self.generator))
+        running = _given(self.running)
         folder = self.folders.read(self.data)
         data: ArrayDataset = self.folders.split(folder, self.held_out)[0] if self.held_out else folder
         say(f"training on {data}")
+        plan = plan_in(
+            self.out,
+            config,
+            data,
+            steps=self.steps,
+            minutes=self.minutes,
+            batch_size=self.batch_size,
+            precision=running["precision"],
+            device=running["device"],
+        )
+        say(plan.in_words() if self.steps or self.minutes else f"{plan.in_words()} (change it with --minutes)")
         write_json(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
         deadline = math.inf if self.time_limit is None else time.monotonic() + 60 * self.time_limit
-        done = train_generator(config, data, self.out, deadline=deadline, report=say, **_given(self.running))
+        done = train_generator(plan.config, data, self.out, deadline=deadline, report=say, **running)
         say(f"done: {self.out}" if done else "stopped by the time limit: run the same command again to continue")
 
 

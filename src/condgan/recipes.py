@@ -2,7 +2,7 @@
 
 Every recipe takes the data set that will be fitted, which determines shape and classes, and
 
-- `networks`: the family of its networks, `"dcgan"` or `"resnet"`; by default the one closest to the paper;
+- `networks`: the family of its networks, `"dcgan"`, `"resnet"` or `"r3gan"`; by default the one closest to the paper;
 - `base_channels`: the width of these networks;
 - `generator`, `critic`: your own networks instead (both of the data's shape and classes), so that a recipe also runs on
   vectors;
@@ -19,6 +19,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
 from condgan.augmentation import DiffAugment
@@ -32,35 +33,46 @@ from condgan.files import check_names
 from condgan.losses import HingeLoss, MinimaxLoss, RelativisticLoss, WassersteinLoss
 from condgan.networks import (
     ACDCGANCritic,
+    ACR3GANCritic,
     ACResNetCritic,
     ADCDCGANCritic,
+    ADCR3GANCritic,
     ADCResNetCritic,
     ConcatenationDCGANCritic,
+    ConcatenationR3GANCritic,
     ConcatenationResNetCritic,
     ContrastiveDCGANCritic,
+    ContrastiveR3GANCritic,
     ContrastiveResNetCritic,
     Critic,
     DCGANCritic,
     DCGANGenerator,
     Generator,
     ProjectionDCGANCritic,
+    ProjectionR3GANCritic,
     ProjectionResNetCritic,
+    R3GANCritic,
+    R3GANGenerator,
     ResNetCritic,
     ResNetGenerator,
     TACDCGANCritic,
+    TACR3GANCritic,
     TACResNetCritic,
 )
 from condgan.networks.base import Conditioning, seeded_weights
 from condgan.regularizers import R1, R2, GradientPenalty
+from condgan.schedules import CosineSchedule
 from condgan.training import OptimizerConfig, Trainer, WeightClipping
 from condgan.types import LabelledData
 
-NetworkFamily = Literal["dcgan", "resnet"]
-"""DCGAN's small and fast networks, or residual ones."""
+NetworkFamily = Literal["dcgan", "resnet", "r3gan"]
+"""DCGAN's small and fast networks, residual ones, or those of R3GAN, which have no normalization."""
 
 _DCGAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.5, 0.999))
 _WGAN_GP_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.9))
 _BIGGAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.999))
+_R3GAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, CosineSchedule(0.9, 0.99)))
+_R3GAN_PENALTIES = {32**2: 0.05, 64**2: 2.0, 256**2: 150.0}  # first weight of R1 and R2, by number of pixels
 
 
 def dcgan(
@@ -81,7 +93,15 @@ def dcgan(
     """
     return _trainer(
         data,
-        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic, batch_norm=True),
+        _OwnNetworks(
+            networks,
+            base_channels,
+            None,
+            dcgan=DCGANCritic,
+            resnet=ResNetCritic,
+            r3gan=R3GANCritic,
+            batch_norm=True,
+        ),
         (generator, critic),
         trainer_options,
         loss=MinimaxLoss(),
@@ -115,6 +135,7 @@ def cgan(
             data.num_classes,
             dcgan=ConcatenationDCGANCritic,
             resnet=ConcatenationResNetCritic,
+            r3gan=ConcatenationR3GANCritic,
             batch_norm=True,
         ),
         (generator, critic),
@@ -154,7 +175,13 @@ def acgan(
     return _trainer(
         data,
         _OwnNetworks(
-            networks, base_channels, data.num_classes, dcgan=ACDCGANCritic, resnet=ACResNetCritic, batch_norm=True
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=ACDCGANCritic,
+            resnet=ACResNetCritic,
+            r3gan=ACR3GANCritic,
+            batch_norm=True,
         ),
         (generator, critic),
         trainer_options,
@@ -188,7 +215,15 @@ def wgan(
     rmsprop = partial(torch.optim.RMSprop, lr=5e-5)
     return _trainer(
         data,
-        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic, batch_norm=True),
+        _OwnNetworks(
+            networks,
+            base_channels,
+            None,
+            dcgan=DCGANCritic,
+            resnet=ResNetCritic,
+            r3gan=R3GANCritic,
+            batch_norm=True,
+        ),
         (generator, critic),
         trainer_options,
         loss=WassersteinLoss(),
@@ -219,7 +254,7 @@ def wgan_gp(
     """
     return _trainer(
         data,
-        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic),
+        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic, r3gan=R3GANCritic),
         (generator, critic),
         trainer_options,
         **_wgan_gp_terms(),
@@ -253,7 +288,9 @@ def acwgan_gp(
     """
     return _trainer(
         data,
-        _OwnNetworks(networks, base_channels, data.num_classes, dcgan=ACDCGANCritic, resnet=ACResNetCritic),
+        _OwnNetworks(
+            networks, base_channels, data.num_classes, dcgan=ACDCGANCritic, resnet=ACResNetCritic, r3gan=ACR3GANCritic
+        ),
         (generator, critic),
         trainer_options,
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1),
@@ -292,6 +329,7 @@ def sngan_projection(
             data.num_classes,
             dcgan=ProjectionDCGANCritic,
             resnet=ProjectionResNetCritic,
+            r3gan=ProjectionR3GANCritic,
             spectral_norm=True,
         ),
         (generator, critic),
@@ -330,7 +368,13 @@ def tacgan(
     return _trainer(
         data,
         _OwnNetworks(
-            networks, base_channels, data.num_classes, dcgan=TACDCGANCritic, resnet=TACResNetCritic, spectral_norm=True
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=TACDCGANCritic,
+            resnet=TACResNetCritic,
+            r3gan=TACR3GANCritic,
+            spectral_norm=True,
         ),
         (generator, critic),
         trainer_options,
@@ -363,7 +407,13 @@ def adcgan(
     return _trainer(
         data,
         _OwnNetworks(
-            networks, base_channels, data.num_classes, dcgan=ADCDCGANCritic, resnet=ADCResNetCritic, spectral_norm=True
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=ADCDCGANCritic,
+            resnet=ADCResNetCritic,
+            r3gan=ADCR3GANCritic,
+            spectral_norm=True,
         ),
         (generator, critic),
         trainer_options,
@@ -403,6 +453,7 @@ def reacgan(
             data.num_classes,
             dcgan=ContrastiveDCGANCritic,
             resnet=ContrastiveResNetCritic,
+            r3gan=ContrastiveR3GANCritic,
             spectral_norm=True,
         ),
         (generator, critic),
@@ -461,7 +512,12 @@ def small_data(
     return _trainer(
         data,
         _OwnNetworks(
-            networks, base_channels, data.num_classes, dcgan=ProjectionDCGANCritic, resnet=ProjectionResNetCritic
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=ProjectionDCGANCritic,
+            resnet=ProjectionResNetCritic,
+            r3gan=ProjectionR3GANCritic,
         ),
         (generator, critic),
         trainer_options,
@@ -477,18 +533,87 @@ def small_data(
     )
 
 
+def r3gan(
+    data: LabelledData,
+    *,
+    networks: NetworkFamily = "r3gan",
+    base_channels: int = 64,
+    penalty_weight: float | None = None,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    r"""R3GAN: a relativistic loss with R1 and R2 on networks without normalization.
+
+    $$ \min_D \; \mathbb{E}\, f\big(D(\tilde x, y) - D(x, y)\big) + \tfrac{\gamma}{2}\, \mathbb{E}
+       \big(\lVert\nabla_x D(x, y)\rVert^2 + \lVert\nabla_{\tilde x} D(\tilde x, y)\rVert^2\big), \qquad
+       \min_G \; \mathbb{E}\, f\big(D(x, y) - D(\tilde x, y)\big), \qquad f(t) = \log(1 + e^t) $$
+
+    Each generated image is compared with a real one of its class. In the course of training $\gamma$ falls to a tenth,
+    the learning rate of Adam from 2e-4 to 5e-5, and its $\beta_2$ rises from 0.9 to 0.99 ($\beta_1$ is 0), each along
+    half a cosine.
+
+    Deviations: the schedules run over the whole training, those of the paper over a first part, after which numbers
+    stay; real images are drawn class by class in equal numbers; the class is seen by a projection head; the averaged
+    generator has a fixed decay of 0.999; no augmentation (the paper augments small data sets: pass
+    `augment=DiffAugment(...)`); see `R3GANGenerator` for the networks.
+
+    Args:
+        data: The data set to be fitted.
+        networks: Family of the networks.
+        base_channels: Width of the networks.
+        penalty_weight: Coefficient $\gamma$ at the start. By default 0.05 for 32 x 32 pixels, 2 for 64 x 64 and 150
+            for 256 x 256, as in the paper; in between interpolated, on straight lines in the logarithms of the number
+            of pixels and the weight; constant beyond.
+        generator: Used instead of the recipe's own.
+        critic: Used instead of the recipe's own.
+        trainer_options: Keywords of the `Trainer`, which override the recipe's.
+
+    References:
+        Huang et al. 2024, arXiv:2501.05441, equation 2, sections 3 and 4, and its table of hyperparameters.
+    """
+    pixels = math.prod(data.image_shape[1:]) if len(data.image_shape) == 3 else 32**2
+    weight = _r3gan_penalty(pixels) if penalty_weight is None else penalty_weight
+    gamma = CosineSchedule(weight, weight / 10)
+    return _trainer(
+        data,
+        _OwnNetworks(
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=ProjectionDCGANCritic,
+            resnet=ProjectionResNetCritic,
+            r3gan=ProjectionR3GANCritic,
+        ),
+        (generator, critic),
+        trainer_options,
+        loss=RelativisticLoss(),
+        regularizers=[R1(gamma), R2(gamma)],
+        generator_optimizer=_R3GAN_ADAM,
+        critic_optimizer=_R3GAN_ADAM,
+        schedule=CosineSchedule(1.0, 0.25),
+        label_distribution="paired",
+        sampling="balanced",
+    )
+
+
 RECIPES: dict[str, Callable[..., Trainer]] = {
     recipe.__name__: recipe
     for recipe in (
         *(dcgan, cgan, acgan, wgan, wgan_gp, acwgan_gp),
         *(sngan_projection, tacgan, adcgan, reacgan),
-        small_data,
+        *(r3gan, small_data),
     )
 }
 """Recipes by name."""
 
 CONDITIONAL = tuple(name for name in RECIPES if name not in ("dcgan", "wgan", "wgan_gp"))
 """Names of the recipes whose generators take labels."""
+
+
+def _r3gan_penalty(pixels: int) -> float:
+    sizes, weights = np.log(list(_R3GAN_PENALTIES)), np.log(list(_R3GAN_PENALTIES.values()))
+    return float(f"{math.exp(np.interp(math.log(pixels), sizes, weights)):.3g}")
 
 
 def _wgan_gp_terms() -> dict[str, Any]:
@@ -515,7 +640,7 @@ def _biggan_terms(adam: OptimizerConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _OwnNetworks:
-    """The networks of a recipe, in either family.
+    """The networks of a recipe, in each family.
 
     Args:
         family: The requested family.
@@ -523,9 +648,11 @@ class _OwnNetworks:
         num_classes: Classes K, or None without classes.
         dcgan: The critic in the family "dcgan".
         resnet: The critic in the family "resnet".
+        r3gan: The critic in the family "r3gan".
         batch_norm: Make DCGANs as in their paper: batch norm in the critic, a class embedding concatenated with `z`.
             Otherwise, for gradient penalties, the critic has no norm and the generator conditional batch norms.
-        spectral_norm: Divide each of the critic's weights by its largest singular value.
+        spectral_norm: Divide each of the critic's weights by its largest singular value, but in the family "r3gan",
+            whose residual branches begin at zero, a matrix without a direction to be normalized.
     """
 
     family: NetworkFamily
@@ -534,6 +661,7 @@ class _OwnNetworks:
     _: KW_ONLY
     dcgan: type[DCGANCritic]
     resnet: type[ResNetCritic]
+    r3gan: type[R3GANCritic]
     batch_norm: bool = False
     spectral_norm: bool = False
 
@@ -551,13 +679,14 @@ class _OwnNetworks:
             "image_shape": shape,
             "base_channels": self.base_channels,
         }
-        normed = {**options, "spectral_norm": self.spectral_norm}
         with seeded_weights(seed):
+            if self.family == "dcgan":
+                conditioning: Conditioning = "concatenation" if self.batch_norm else "batch_norm"
+                generator = DCGANGenerator(conditioning=conditioning, **options)
+                return generator, self.dcgan(batch_norm=self.batch_norm, spectral_norm=self.spectral_norm, **options)
             if self.family == "resnet":
-                return ResNetGenerator(**options), self.resnet(**normed)
-            conditioning: Conditioning = "concatenation" if self.batch_norm else "batch_norm"
-            generator = DCGANGenerator(conditioning=conditioning, **options)
-            return generator, self.dcgan(batch_norm=self.batch_norm, **normed)
+                return ResNetGenerator(**options), self.resnet(spectral_norm=self.spectral_norm, **options)
+            return R3GANGenerator(**options), self.r3gan(**options)
 
 
 def _trainer(

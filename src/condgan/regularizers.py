@@ -5,22 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from condgan import functional
 from condgan.files import check_count, check_not_negative
 from condgan.nn.layers import batch_norms
+from condgan.schedules import Scheduled, ends
 from condgan.types import CriticBatch, CriticOutput, GeneratorBatch
 
 
 class _Regularizer(nn.Module):
-    def __init__(self, weight: float, *, every: int = 1) -> None:
+    """A weighted penalty. A scheduled weight is held by a tensor: a CUDA graph would keep the value of a number."""
+
+    _now: Tensor
+
+    def __init__(self, weight: Scheduled, *, every: int = 1) -> None:
         super().__init__()
-        check_not_negative("weight", weight)
+        for value in ends(weight):
+            check_not_negative("weight", value)
         check_count("every", every)
         self.weight = weight
         self.every = every
+        if callable(weight):
+            self.register_buffer("_now", torch.tensor(float(weight(0.0))), persistent=False)
+
+    def set_progress(self, progress: float) -> None:
+        """Set a scheduled weight to its value at `progress`, as a `Trainer` does before each step."""
+        if callable(self.weight):
+            self._now.fill_(self.weight(progress))
+
+    def weighted(self, penalty: Tensor) -> Tensor:
+        """Return `weight * every * penalty`.
+
+        Shape:
+            - `penalty`: `()`. Returns: `()`.
+        """
+        weight = self._now.to(penalty.dtype) if callable(self.weight) else self.weight
+        return weight * self.every * penalty
 
     @override
     def extra_repr(self) -> str:
@@ -33,7 +56,8 @@ class CriticRegularizer(_Regularizer):
     Subclass it and define `penalty`; state belongs in buffers, which the trainer moves and saves.
 
     Args:
-        weight: Coefficient of the penalty, at least 0.
+        weight: Coefficient of the penalty, at least 0; or a function of the progress of training, such as a
+            `CosineSchedule`.
         every: Apply it only every `every` critic steps (lazy regularization); the weight is multiplied by `every`.
 
     Raises:
@@ -55,7 +79,7 @@ class CriticRegularizer(_Regularizer):
     @override
     def forward(self, critic: Callable[..., CriticOutput], batch: CriticBatch) -> Tensor:
         self.check_critic(critic)
-        return self.weight * self.every * self.penalty(critic, batch)
+        return self.weighted(self.penalty(critic, batch))
 
     def check_critic(self, critic: Callable[..., CriticOutput]) -> None:
         """Check that the penalty is defined for this critic, as a `Trainer` does before training.
@@ -78,7 +102,7 @@ class GeneratorRegularizer(_Regularizer):
     """A penalty on the generator: `reg(generator, batch)` returns the scalar `weight * every * penalty(...)`.
 
     Args:
-        weight: Coefficient of the penalty, at least 0.
+        weight: Coefficient of the penalty, at least 0; or a function of the progress of training.
         every: Apply it only every `every` generator steps; the weight is multiplied by `every`.
 
     Raises:
@@ -91,7 +115,7 @@ class GeneratorRegularizer(_Regularizer):
 
     @override
     def forward(self, generator: Callable[..., Tensor], batch: GeneratorBatch) -> Tensor:
-        return self.weight * self.every * self.penalty(generator, batch)
+        return self.weighted(self.penalty(generator, batch))
 
 
 class GradientPenalty(CriticRegularizer):
@@ -103,7 +127,7 @@ class GradientPenalty(CriticRegularizer):
     with one $\epsilon$ per sample and the label of the pair: both images of a row must be of one class.
 
     Args:
-        weight: Coefficient $\lambda$ of the penalty, at least 0.
+        weight: Coefficient $\lambda$ of the penalty, at least 0; or a function of the progress of training.
         target: Norm $k$ to attain, at least 0.
         one_sided: Penalize norms above the target only.
         every: Apply it only every `every` critic steps; the weight is multiplied by `every`.
@@ -123,7 +147,9 @@ class GradientPenalty(CriticRegularizer):
     per_sample: ClassVar[bool] = True
     needs_pairs: ClassVar[bool] = True
 
-    def __init__(self, weight: float = 10.0, *, target: float = 1.0, one_sided: bool = False, every: int = 1) -> None:
+    def __init__(
+        self, weight: Scheduled = 10.0, *, target: float = 1.0, one_sided: bool = False, every: int = 1
+    ) -> None:
         super().__init__(weight, every=every)
         check_not_negative("target", target)
         self.target = target
@@ -156,7 +182,7 @@ class DraganPenalty(CriticRegularizer):
     the batch on this process, which is smaller than that of a batch over all processes.
 
     Args:
-        weight: Coefficient $\lambda$ of the penalty, at least 0.
+        weight: Coefficient $\lambda$ of the penalty, at least 0; or a function of the progress of training.
         scale: Coefficient $c$ of the perturbation.
         target: Norm $k$ to attain, at least 0.
         every: Apply it only every `every` critic steps; the weight is multiplied by `every`.
@@ -176,7 +202,7 @@ class DraganPenalty(CriticRegularizer):
     per_sample: ClassVar[bool] = True
     needs_noise: ClassVar[bool] = True
 
-    def __init__(self, weight: float = 10.0, *, scale: float = 0.5, target: float = 1.0, every: int = 1) -> None:
+    def __init__(self, weight: Scheduled = 10.0, *, scale: float = 0.5, target: float = 1.0, every: int = 1) -> None:
         super().__init__(weight, every=every)
         self.scale = scale
         check_not_negative("target", target)
@@ -210,7 +236,8 @@ class R1(CriticRegularizer):
     $$\tfrac{\gamma}{2}\, \mathbb{E} \lVert \nabla_x D(x, y) \rVert_2^2$$
 
     Args:
-        weight: Coefficient $\gamma$; the half is part of the penalty.
+        weight: Coefficient $\gamma$, or a function of the progress of training, such as `CosineSchedule(2.0, 0.2)`;
+            the half is part of the penalty.
         every: Apply it only every `every` critic steps; the weight is multiplied by `every`.
 
     Raises:
@@ -238,7 +265,8 @@ class R2(CriticRegularizer):
     $$\tfrac{\gamma}{2}\, \mathbb{E} \lVert \nabla_{\tilde x} D(\tilde x, \tilde y) \rVert_2^2$$
 
     Args:
-        weight: Coefficient $\gamma$; the half is part of the penalty.
+        weight: Coefficient $\gamma$, or a function of the progress of training, such as `CosineSchedule(2.0, 0.2)`;
+            the half is part of the penalty.
         every: Apply it only every `every` critic steps; the weight is multiplied by `every`.
 
     Raises:

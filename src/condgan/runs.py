@@ -31,7 +31,7 @@ from condgan.sampling import class_grid, sample
 from condgan.training import Callback, Checkpoint, JSONLLogger, Trainer
 from condgan.training.engines import EngineName
 
-Networks = Literal["recipe", "dcgan", "resnet"]
+Networks = Literal["recipe", "dcgan", "resnet", "r3gan"]
 Kept = Literal["last", "best_kid"]
 SHOWN = 8
 """Images of each class on a sheet of samples."""
@@ -58,8 +58,8 @@ class RecipeConfig:
         steps: Generator updates.
         batch_size: Images per critic step.
         generator_batch_size: Images per generator step; by default `batch_size`.
-        networks: `"recipe"` for those of its paper, else `"dcgan"` or `"resnet"`: two recipes on the same networks
-            differ in their losses only.
+        networks: `"recipe"` for those of its paper, else `"dcgan"`, `"resnet"` or `"r3gan"`: two recipes on the same
+            networks differ in their losses only.
         base_channels: Width of the networks; None for the recipe's default.
         augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for the
             augmentation of the recipe, if it has one.

@@ -147,6 +147,17 @@ def test_graphs_give_the_trajectory_of_eager_updates(name):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("name", ["cuda_graph", "cuda_graph_iteration"])
+def test_scheduled_decays_change_in_graphs(name):
+    adam = cg.OptimizerConfig(lr=0.01, eps=0.01, betas=(0.0, cg.CosineSchedule(0.9, 0.99)))
+    eager, data = build(engine="eager", dtype=torch.float64, optimizer=adam)
+    graphs, _ = build(engine=name, dtype=torch.float64, optimizer=adam)
+    for trainer in (eager, graphs):
+        trainer.fit(data, steps=20, batch_size=8)
+    assert graphs.engine.name == name
+    assert_same(eager, graphs, 1e-9)
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.RMSprop, torch.optim.NAdam])
 def test_graphs_take_any_optimizer_that_can_be_captured(optimizer):
     options = {"dtype": torch.float64, "optimizer": lambda parameters: optimizer(parameters, lr=1e-3, eps=0.01)}

@@ -20,7 +20,11 @@ from saved import assert_same, assert_same_networks, saved
 def learning_rates_are_tensors(monkeypatch):
     """As on CUDA."""
 
+    original = cg.OptimizerConfig.build
+
     def build(config, parameters):
+        if any(map(callable, config.betas)):
+            return original(config, parameters)
         return torch.optim.Adam(list(parameters), lr=torch.tensor(config.lr), betas=config.betas, fused=True)
 
     monkeypatch.setattr(cg.OptimizerConfig, "build", build)
@@ -92,6 +96,28 @@ def test_weights_are_clamped_in_captured_updates_too(optimizer, tiny_images, fak
     assert_same_networks(eager, recorded)
     assert recorded.engine.name == "cuda_graph"
     assert max(weight.detach().abs().max() for weight in recorded.networks.critic.parameters()) == 0.2
+
+
+SCHEDULED = {
+    "regularizers": [cg.R1(cg.CosineSchedule(2.0, 0.2)), cg.R2(cg.CosineSchedule(2.0, 0.2), every=3)],
+    "schedule": cg.CosineSchedule(1.0, 0.25),
+    **dict.fromkeys(
+        ("generator_optimizer", "critic_optimizer"), cg.OptimizerConfig(betas=(0.0, cg.CosineSchedule(0.9, 0.99)))
+    ),
+}
+
+
+@pytest.mark.parametrize("iterations", [False, True])
+def test_scheduled_numbers_change_in_captured_updates_as_in_eager_ones(iterations, tiny_images, fake_cuda):
+    eager, recorded = (make_trainer(**copy.deepcopy(SCHEDULED)) for _ in range(2))
+    constant = make_trainer(regularizers=[cg.R1(2.0), cg.R2(2.0, every=3)])
+    taped(recorded, iterations=iterations)
+    for trainer in (eager, recorded, constant):
+        trainer.fit(tiny_images, steps=20, batch_size=4)
+    assert recorded.engine.name == ("cuda_graph_iteration" if iterations else "cuda_graph")
+    assert_same_networks(eager, recorded)
+    one, other = (next(trainer.networks.critic.parameters()) for trainer in (eager, constant))
+    assert not torch.equal(one, other)
 
 
 def test_batches_of_another_size_are_captured_again(tiny_images, fake_cuda):

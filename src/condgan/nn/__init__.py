@@ -1,7 +1,7 @@
 """Layers and blocks for your own generators and critics."""
 
 from condgan.nn.activations import AvgPool2d, LeakyReLU, avg_pool2d, leaky_relu
-from condgan.nn.blocks import DownBlock, DownResidualBlock, UpBlock, UpResidualBlock, pyramid
+from condgan.nn.blocks import DownBlock, DownResidualBlock, InvertedBottleneckBlock, UpBlock, UpResidualBlock, pyramid
 from condgan.nn.convolution import Conv2d, ConvPool2d, UpsampleConv2d, conv2d, upsample
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
 
@@ -13,6 +13,7 @@ __all__ = [
     "ConvPool2d",
     "DownBlock",
     "DownResidualBlock",
+    "InvertedBottleneckBlock",
     "LeakyReLU",
     "SelfAttention2d",
     "UpBlock",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch.nn.functional as F
@@ -158,3 +159,36 @@ class DownResidualBlock(nn.Module):
         # Average pooling is linear, so the 1x1 shortcut costs a quarter when applied after it.
         shortcut: Tensor = self.shortcut(self.pool(x))
         return h + shortcut
+
+
+class InvertedBottleneckBlock(nn.Module):
+    """Residual block without norm: 1x1 conv to more channels, 3x3 grouped conv, 1x1 conv back, plus the input.
+
+    Leaky ReLU follows the first two convolutions, which have biases.
+
+    Args:
+        channels: Channels of input and output.
+        expansion: Channels in between, as a multiple of `channels`, rounded up to whole groups.
+        group_size: Channels of each group of the 3x3 convolution.
+
+    Shape:
+        - `x`: `(N, channels, H, W)`. Output: the same.
+
+    References:
+        Xie et al. 2017, arXiv:1611.05431 (groups); Sandler et al. 2018, arXiv:1801.04381 (inversion); Huang et al.
+        2024, arXiv:2501.05441, section 4.
+    """
+
+    def __init__(self, channels: int, *, expansion: int = 2, group_size: int = 16) -> None:
+        super().__init__()
+        groups = math.ceil(expansion * channels / group_size)
+        self.expand = Conv2d(channels, groups * group_size, 1)
+        self.mix = Conv2d(groups * group_size, groups * group_size, 3, padding=1, groups=groups)
+        self.reduce = Conv2d(groups * group_size, channels, 1, bias=False)
+        self.activation = LeakyReLU(0.2)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.activation(self.mix(self.activation(self.expand(x))))
+        out: Tensor = x + self.reduce(h)
+        return out

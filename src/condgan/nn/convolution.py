@@ -21,7 +21,7 @@ not exactly doubled, resizing and convolution are separate.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -110,16 +110,21 @@ def pays(x: Tensor, weight: Tensor, stride: Pair = 1) -> bool:
     return x.device.type != "cpu" or places >= 4 * math.prod(weight.shape[2:])
 
 
-def upsample(x: Tensor, size: Size) -> Tensor:
-    """Enlarge feature maps to `size` by nearest-neighbour interpolation, in their own type.
+def upsample(x: Tensor, size: Size, *, mode: Literal["nearest", "bilinear"] = "nearest") -> Tensor:
+    """Enlarge feature maps to `size` by interpolation, in their own type.
 
     Autocast on the CPU would use float32, and the conversion costs more than the interpolation.
+
+    Args:
+        x: The maps.
+        size: Height and width of the output.
+        mode: How to interpolate.
 
     Shape:
         - `x`: `(N, C, *, *)`. Output: `(N, C, *size)`.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return F.interpolate(x, size)
+        return F.interpolate(x, size, mode=mode)
 
 
 class UpsampleConv2d(nn.Conv2d):

@@ -1,5 +1,6 @@
 """The trainer, its steps and its callbacks."""
 
+from condgan.training.adam import ScheduledAdam
 from condgan.training.callbacks import Checkpoint, CSVLogger, EarlyStopping, Evaluate, JSONLLogger, SampleGrid
 from condgan.training.datasets import DatasetImages, as_labelled
 from condgan.training.divergence import TrainingDivergedError
@@ -23,6 +24,7 @@ __all__ = [
     "OptimizerConfig",
     "ProgressBar",
     "SampleGrid",
+    "ScheduledAdam",
     "StepResult",
     "Terms",
     "Trainer",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from condgan.schedules import Scheduled, ends, value_at
+from condgan.training.adam import ScheduledAdam
 from condgan.training.distributed import average
 from condgan.training.step import StepResult, trainable
 
@@ -37,7 +39,8 @@ class OptimizerConfig:
 
     Args:
         lr: Learning rate before the schedule.
-        betas: Decay of the first and second moments.
+        betas: Decay of the first and second moments; each may be a function of the progress of training, such as a
+            `CosineSchedule` (then the optimizer is a `ScheduledAdam`, which is not fused).
         eps: Term added to the denominator.
         weight_decay: Decoupled weight decay.
 
@@ -49,25 +52,28 @@ class OptimizerConfig:
     """
 
     lr: float = 2e-4
-    betas: tuple[float, float] = (0.0, 0.9)
+    betas: tuple[Scheduled, Scheduled] = (0.0, 0.9)
     eps: float = 1e-8
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0:
             raise ValueError(f"lr and eps must be positive and weight_decay at least 0, got {self}.")
-        if not all(0 <= beta < 1 for beta in self.betas):
+        if not all(0 <= value < 1 for beta in self.betas for value in ends(beta)):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}.")
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """Make the optimizer. On CUDA its learning rate is a tensor, and its steps can be captured in a graph."""
-        kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
         parameters = list(parameters)
+        betas = value_at(self.betas[0], 0.0), value_at(self.betas[1], 0.0)
+        if any(map(callable, self.betas)):
+            return ScheduledAdam(parameters, lr=self.lr, betas=betas, eps=self.eps, weight_decay=self.weight_decay)
+        kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
         cuda = bool(parameters) and parameters[0].is_cuda
         return kind(
             parameters,
             lr=_rate_on(parameters[0].device, self.lr) if cuda else self.lr,
-            betas=self.betas,
+            betas=betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
             fused=True,
@@ -150,11 +156,14 @@ class Updater:
     def __init__(self, role: Role, network: nn.Module, make: OptimizerConfig | OptimizerFactory) -> None:
         self.role = role
         self.network = network.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores alike
+        self._betas: dict[str, Scheduled] = {}
         parameters = trainable(network)
         if isinstance(make, OptimizerConfig):
             self.optimizer = make.build(parameters)
             self._rates = [make.lr]
-            self.settings = asdict(make)
+            if any(map(callable, make.betas)):
+                self._betas = dict(zip(("beta1", "beta2"), make.betas, strict=True))
+            self.settings = {entry.name: _plain(getattr(make, entry.name)) for entry in fields(make)}
             return
         self.optimizer = make(parameters)
         _check_optimizer(role, self.optimizer, parameters)
@@ -176,7 +185,13 @@ class Updater:
     def set_learning_rate(self, factor: float) -> None:
         """Set the learning rate of each parameter group to `factor` times its initial one."""
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            _set_rate(group, rate * factor)
+            _set_number(group, "lr", rate * factor)
+
+    def set_betas(self, progress: float) -> None:
+        """Set scheduled decays of the moments to their values at `progress`."""
+        for name, beta in self._betas.items():
+            for group in self.optimizer.param_groups:
+                _set_number(group, name, value_at(beta, progress))
 
     def update(self, result: StepResult) -> dict[str, Tensor]:
         """Average gradients and metrics over all processes, take one optimizer step, and return the metrics."""
@@ -192,7 +207,7 @@ class Updater:
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of all parameter groups, in place where it is a tensor on the parameters' device."""
     for group in optimizer.param_groups:
-        _set_rate(group, lr)
+        _set_number(group, "lr", lr)
 
 
 def schedule_factor(schedule: Schedule, progress: float) -> float:
@@ -208,14 +223,15 @@ def schedule_factor(schedule: Schedule, progress: float) -> float:
     return schedule(progress)
 
 
-def _set_rate(group: dict[str, Any], lr: float) -> None:
+def _set_number(group: dict[str, Any], name: str, value: float) -> None:
+    """Set a number of a parameter group, in place where it is a tensor on the parameters' device."""
     place = group["params"][0].device
-    if not isinstance(group["lr"], Tensor):
-        group["lr"] = lr
-    elif group["lr"].device == place:
-        group["lr"].fill_(lr)
+    if not isinstance(group[name], Tensor):
+        group[name] = value
+    elif group[name].device == place:
+        group[name].fill_(value)
     else:  # loaded from a checkpoint, on the CPU
-        group["lr"] = _rate_on(place, lr)
+        group[name] = torch.full_like(group[name], value, device=place)
 
 
 def _rate_on(device: torch.device, lr: float) -> Tensor:
@@ -247,4 +263,6 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, (list, tuple)):
         return tuple(_plain(item) for item in value)
+    if callable(value):
+        return getattr(value, "__qualname__", repr(value))  # a function's repr has an address, which is never the same
     return value if value is None or isinstance(value, (bool, int, float, str)) else type(value).__qualname__

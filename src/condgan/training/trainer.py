@@ -479,9 +479,7 @@ class Trainer:
         self.between_steps = False
         self.networks.generator.train()
         self.networks.critic.train()
-        factor = schedule_factor(self.schedule, self.state.step / self.state.total_steps)
-        for updater in self._updaters.values():
-            updater.set_learning_rate(factor)
+        self._set_progress(self.state.step / self.state.total_steps)
         if self.engine.name == "cuda_graph_iteration":
             self._iterate_at_once(inputs)
         else:
@@ -493,6 +491,15 @@ class Trainer:
         for callback in self._observers():
             if self.state.step % callback.every == 0 or self.state.step == self.state.total_steps:
                 callback.on_step_end(self)
+
+    def _set_progress(self, progress: float) -> None:
+        """Set the numbers that depend on the progress of training."""
+        factor = schedule_factor(self.schedule, progress)
+        for updater in self._updaters.values():
+            updater.set_learning_rate(factor)
+            updater.set_betas(progress)
+        for regularizer in (*self.terms.critic_regularizers, *self.terms.generator_regularizers):
+            regularizer.set_progress(progress)
 
     def _iterate(self, inputs: Prefetcher) -> None:
         """Run the updates of a step one by one."""

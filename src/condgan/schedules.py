@@ -1,0 +1,62 @@
+"""Numbers that change in the course of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Scheduled = float | Callable[[float], float]
+"""A number, or a function of the progress of training, `step / total` in [0, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CosineSchedule:
+    r"""A number that goes from one value to another along half a cosine.
+
+    $$ v(p) = v_1 + \tfrac12 (v_0 - v_1) (1 + \cos(\pi \min(1, p / u))) $$
+
+    Args:
+        start: Value $v_0$ at the beginning of training.
+        end: Value $v_1$ from the progress `until` on.
+        until: Progress $u$ in (0, 1] at which the end is reached.
+
+    Raises:
+        ValueError: If `until` is out of range.
+
+    Examples:
+        >>> gamma = CosineSchedule(2.0, 0.2)
+        >>> [round(gamma(progress), 2) for progress in (0.0, 0.25, 0.5, 1.0)]
+        [2.0, 1.74, 1.1, 0.2]
+
+    References:
+        Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
+    """
+
+    start: float
+    end: float
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1:
+            raise ValueError(f"until must lie in (0, 1], a share of the training, got {self.until}.")
+
+    def __call__(self, progress: float) -> float:
+        """Return the value at a progress in [0, 1]."""
+        phase = math.pi * min(1.0, progress / self.until)
+        return self.end + 0.5 * (self.start - self.end) * (1 + math.cos(phase))
+
+
+def value_at(number: Scheduled, progress: float) -> float:
+    """Return a number, or the value of a schedule at a progress in [0, 1].
+
+    Examples:
+        >>> value_at(0.3, 0.5), value_at(lambda progress: 1 - progress, 0.25)
+        (0.3, 0.75)
+    """
+    return number(progress) if callable(number) else number
+
+
+def ends(number: Scheduled) -> set[float]:
+    """Return the first and the last value, for checks before training."""
+    return {value_at(number, progress) for progress in (0.0, 1.0)}
