@@ -206,9 +206,9 @@ class Sampler:
         real_classes = class_probabilities(sampling, data.class_counts)
         if bool((real_classes[counts.cpu() == 0] > 0).any()):
             raise ValueError(
-                f"every class must have samples to be drawn, got class counts {tuple(data.class_counts)}. Leave empty classes "
-                'out of the data, or pass sampling="natural", and label_distribution="natural" or "paired" so that no '
-                "image of an empty class is asked for."
+                f"every class must have samples to be drawn, got class counts {tuple(data.class_counts)}. Leave empty "
+                'classes out of the data, or pass sampling="natural", and label_distribution="natural" or "paired" so '
+                "that no image of an empty class is asked for."
             )
         # after the checks: a store of a streamed data set has worker processes
         self.store = store or make_store(data, device, max_resident_bytes=max_resident_bytes)
