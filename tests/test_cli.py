@@ -11,6 +11,7 @@ from condgan.cli import main, parse
 from condgan.data import ChestPhantom
 from condgan.files import from_json
 from condgan.metrics import Evaluation
+from condgan.recipes import CONDITIONAL
 from condgan.runs import RecipeConfig, load_run
 from condgan.study import Results, StudyConfig
 from condgan.study.folder import StudyFolder
@@ -99,6 +100,8 @@ def test_a_patient_in_both_folders_is_one_line_and_exit_code_2(folders, tmp_path
     [
         (["--recipes", "acgn"], "Did you mean 'acgan'"),
         (["--recipes", "acgan:resnt"], "Did you mean 'resnet'"),
+        (["--recipes", "dcgan"], "'dcgan', which has no classes"),
+        (["--sampling", "tempered"], "with a number T, such as 'tempered:0.5', got 'tempered'"),
         (["--arms", "real", "synth"], "arms must be among"),
         (["--cells", "gan-x"], "every pattern must match a cell"),
         (["--percents", "10"], "need reduced_class"),
@@ -186,6 +189,36 @@ def test_recipes_of_a_file_may_differ_in_any_flag(folders, tmp_path, capsys):
     assert main([*words, "--out", str(tmp_path / "b"), "--steps", "3", "--recipes", "weak"]) == 0
     (weak,) = config_of(tmp_path / "b").recipes.values()
     assert weak == RecipeConfig(recipe="acgan", steps=3, batch_size=8, auxiliary={"generator_weight": 0.1})
+
+
+def test_classes_are_balanced_from_the_command_line_and_from_a_file(folders, tmp_path):
+    flags = ["--sampling", "natural", "--label-distribution", "tempered:0.5", "--class-balance", "prior"]
+    assert study(folders, tmp_path / "a", *flags, "--list-cells") == 0
+    file = toml(
+        tmp_path / "study.toml",
+        'sampling = "natural"\nlabel_distribution = "tempered:0.5"\nclass_balance = "prior"\n',
+    )
+    assert study(folders, tmp_path / "b", "--config", file, "--list-cells") == 0
+    one, other = (config_of(tmp_path / name).recipes["acgan"] for name in "ab")
+    assert one == other
+    assert (one.sampling, one.label_distribution, one.class_balance) == ("natural", "tempered:0.5", "prior")
+
+
+@pytest.mark.parametrize("recipe", CONDITIONAL)
+def test_every_conditional_recipe_is_trained_and_sampled_with_its_own_defaults(folders, tmp_path, recipe):
+    """Unless the user says otherwise: an option that the recipe has not, or a warning, would be an error here."""
+    out = str(tmp_path / "run")
+    data = str(folders / "train")
+    assert main(["train", data, "--out", out, "--recipe", recipe, "--steps", "1", *TINY]) == 0
+    assert main(["sample", out, "--out", str(tmp_path / "images"), "--count", "1"]) == 0
+    assert len(list((tmp_path / "images").rglob("*.png"))) == 2
+
+
+def test_an_unconditional_recipe_is_refused_in_one_line(folders, tmp_path, capsys):
+    words = ["train", str(folders / "train"), "--out", str(tmp_path / "run"), "--recipe", "wgan_gp", *TINY]
+    assert main(words) == 2
+    assert "'wgan_gp', which has no classes. Train it from Python" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

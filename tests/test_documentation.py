@@ -22,6 +22,7 @@ SMALLER = {
     "batch_size=32": "batch_size=4",
     "steps=7_000": "steps=2",
     "small_data(": "small_data(base_channels=4, data=",
+    "acwgan_gp(data)": "acwgan_gp(data, base_channels=4)",
     "batch_size=64": "batch_size=4",
     "(1, 64, 64)": "(1, 16, 16)",
     "4, 1, 64, 64": "4, 1, 16, 16",
@@ -73,6 +74,22 @@ def test_readme_script_gives_what_it_says(tmp_path, monkeypatch):
     assert names["x"].shape == (4, 1, 16, 16)
     assert (tmp_path / "acwgan-gp-chest-xray" / "model.safetensors").is_file()
     assert list((tmp_path / "runs/acwgan_gp").glob("samples-*.png"))
+
+
+def test_the_one_line_of_the_readme_is_what_stands_above_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "chest_xray/train", 0)
+    (script,) = python_blocks(ROOT / "README.md")
+    script = script.replace("(1, 64, 64)", "(1, 16, 16)")
+    (one_line,) = re.findall(r"^trainer = .*# the same in one line$", script, flags=re.MULTILINE)
+    names, trainers = {}, []
+    for part in (script.partition("trainer.fit")[0], one_line):
+        exec(compile(part, "README.md", "exec"), names)
+        trainers.append(names["trainer"])
+    explicit, recipe = trainers
+    assert explicit.settings == recipe.settings
+    assert explicit.networks.generator.config == recipe.networks.generator.config
+    assert explicit.networks.critic.config == recipe.networks.critic.config
 
 
 def test_readme_names_exist():

@@ -48,10 +48,15 @@ def test_names_and_kinds():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_networks_and_vectors(name, point_networks):
     data = cg.data.ArrayDataset(torch.randn(16, 2), [0, 1] * 8)
-    label = dict.fromkeys(("cgan", "small_data", "sngan_projection", "r3gan"), "label")
-    heads = {**label, "acgan": "class", "acwgan_gp": "class"}
-    heads |= {"tacgan": "twin", "adcgan": "real or fake", "reacgan": "embedding"}
-    head = heads.get(name, "plain")
+    heads = {**dict.fromkeys(("cgan", "small_data", "sngan_projection", "r3gan"), "label")}
+    heads |= {
+        "acgan": "class",
+        "acwgan_gp": "class",
+        "tacgan": "twin",
+        "adcgan": "real or fake",
+        "reacgan": "embedding",
+    }
+    head = heads.get(name.removesuffix("_2017"), "plain")
     generator, critic = point_networks(2 if name in CONDITIONAL else None, head=head, width=8)
     trainer = RECIPES[name](data, generator=generator, critic=critic, device="cpu")
     assert (trainer.networks.generator, trainer.networks.critic) == (generator, critic)
@@ -179,6 +184,20 @@ def test_r3gan_is_what_its_documentation_says(shape, weight):
     assert given.terms.critic_regularizers[0].weight(0.0) == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_real_classes_and_labels_have_one_distribution(name):
+    """So that no recipe warns, here under classes of very different sizes."""
+    labels = [0] * 20 + [1] * 4
+    data = cg.data.ArrayDataset(torch.randint(0, 256, (24, 1, 16, 16), dtype=torch.uint8), labels)
+    trainer = RECIPES[name](data, base_channels=2, device="cpu")
+    trainer.fit(data, steps=1, batch_size=4)
+    published = name.endswith("_2017") or name not in CONDITIONAL
+    assert trainer.settings["sampling"] == ("natural" if published else "balanced")
+    if name in CONDITIONAL:
+        shares = torch.bincount(trainer._sampler.latents_and_labels(10_000, torch.Generator())[1]) / 10_000
+        assert shares[1] == pytest.approx(1 / 6 if published else 1 / 2, abs=0.02)
+
+
 def test_acgan_is_what_its_documentation_says():
     trainer = recipes.acgan(make_data(), base_channels=2, device="cpu")
     assert trainer.settings == {
@@ -194,7 +213,7 @@ def test_acgan_is_what_its_documentation_says():
         "schedule": "constant",
         "ema_decay": 0.999,
         "label_distribution": "balanced",
-        "sampling": "natural",
+        "sampling": "balanced",
         "dequantize": False,
         "precision": "fp32",
         "device": "cpu",
@@ -205,13 +224,26 @@ def test_acgan_is_what_its_documentation_says():
     assert {module.p for module in modules if isinstance(module, torch.nn.Dropout)} == {0.0}
 
 
+def test_acgan_2017_is_the_published_form_of_acgan():
+    published, ours = (
+        recipe(make_data((3, 32, 32)), device="cpu", base_channels=96) for recipe in (recipes.acgan_2017, recipes.acgan)
+    )
+    changed = {"label_distribution": "empirical", "sampling": "natural"}
+    assert published.settings == {**ours.settings, **changed}
+    dropped = [m.p for m in published.networks.critic.modules() if isinstance(m, torch.nn.Dropout)]
+    assert set(dropped) == {0.5}
+    layers = [m for m in published.networks.generator.modules() if isinstance(m, torch.nn.ConvTranspose2d)]
+    assert [(m.in_channels, m.out_channels) for m in layers] == [(384, 192), (192, 96), (96, 3)]
+    assert {(m.kernel_size, m.stride) for m in layers} == {((5, 5), (2, 2))}
+
+
 def test_acwgan_gp_is_what_its_documentation_says():
     trainer = recipes.acwgan_gp(make_data(), base_channels=2, device="cpu")
     assert trainer.settings == {
         "generator": "ResNetGenerator",
         "critic": "ACResNetCritic",
         "loss": repr(cg.WassersteinLoss(weight=1.0)),
-        "auxiliary": [repr(cg.AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1))],
+        "auxiliary": [repr(cg.AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=1.0))],
         "regularizers": [repr(cg.GradientPenalty(weight=10.0, target=1.0, one_sided=False, every=1))],
         "augment": None,
         "critic_steps": 5,
@@ -220,7 +252,7 @@ def test_acwgan_gp_is_what_its_documentation_says():
         "schedule": "linear",
         "ema_decay": 0.999,
         "label_distribution": "paired",
-        "sampling": "natural",
+        "sampling": "balanced",
         "dequantize": True,
         "precision": "fp32",
         "device": "cpu",
@@ -232,9 +264,19 @@ def test_acwgan_gp_is_what_its_documentation_says():
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in trainer.networks.critic.modules())
 
 
-def test_wgan_gp_is_acwgan_gp_without_classes():
+def test_acwgan_gp_2017_is_the_published_form_of_acwgan_gp():
+    published, ours = (
+        recipe(make_data(), base_channels=2, device="cpu").settings
+        for recipe in (recipes.acwgan_gp_2017, recipes.acwgan_gp)
+    )
+    weights = repr(cg.AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1))
+    assert published == {**ours, "auxiliary": [weights], "sampling": "natural"}
+
+
+def test_wgan_gp_is_acwgan_gp_2017_without_classes():
     one, other = (
-        recipe(make_data(), base_channels=2, device="cpu").settings for recipe in (recipes.wgan_gp, recipes.acwgan_gp)
+        recipe(make_data(), base_channels=2, device="cpu").settings
+        for recipe in (recipes.wgan_gp, recipes.acwgan_gp_2017)
     )
     assert {key for key in one if one[key] != other[key]} == {"critic", "auxiliary", "label_distribution"}
 

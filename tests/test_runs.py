@@ -1,13 +1,27 @@
 import dataclasses
+import json
+import math
 import types
 
+import numpy as np
 import pytest
 import torch
 
-from condgan import DCGANGenerator
+from condgan import AuxiliaryClassifierLoss, DCGANGenerator, DiffAugment, Tempered
 from condgan.data import ArrayDataset
+from condgan.files import from_json, to_json
 from condgan.metrics.extractors import module_extractor
-from condgan.runs import KeepBest, Pool, RecipeConfig, class_kid, load_generator, load_run, train_generator
+from condgan.recipes import CONDITIONAL
+from condgan.runs import (
+    KeepBest,
+    Pool,
+    RecipeConfig,
+    class_kid,
+    load_generator,
+    load_run,
+    make_trainer,
+    train_generator,
+)
 
 TINY = RecipeConfig(recipe="acgan", steps=6, batch_size=8, base_channels=4, keep="best_kid", evaluations=3)
 
@@ -106,11 +120,90 @@ def test_evaluations_do_not_change_the_training(phantoms, tmp_path):
         ({"networks": "resnets"}, "Did you mean 'resnet'"),
         ({"options": {"ema_decai": 0.9}}, "Did you mean 'ema_decay'"),
         ({"auxiliary": {"fake": 1.0}}, "auxiliary must be among fake_weight"),
+        ({"auxiliary": {"fake_weight": "1"}}, "weights of auxiliary must be .* int or float, .* got fake_weight='1'"),
+        ({"auxiliary": {"fake_weight": -1.0}}, "fake_weight must be at least 0"),
+        ({"class_balance": "weight"}, "Did you mean 'weights'"),
+        ({"sampling": "paired"}, "a distribution of the classes must be one of .* got 'paired'"),
+        ({"sampling": Tempered(0.5)}, r"str, .* got sampling=Tempered\(exponent=0.5\)\. .* such as 'tempered:0.5'"),
+        ({"label_distribution": "tempered:x"}, "with a number T, such as 'tempered:0.5', got 'tempered:x'"),
+        ({"augment": DiffAugment()}, r"a policy must be .* str, .* got augment=DiffAugment"),
+        ({"augment": "flips"}, "operations in policy must be among"),
+        ({"steps": 2.5}, r"int, .* got steps=2.5\. Pass whole numbers"),
+        ({"generator_batch_size": 0}, "generator_batch_size must be at least 1"),
+        ({"options": {"sampling": "natural"}}, r"got 'sampling'\. Pass it beside the options: RecipeConfig\(sampling="),
+        ({"options": {"loss": "hinge"}}, "options must be among"),
     ],
 )
 def test_wrong_configurations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **changes)
+
+
+@pytest.mark.parametrize(
+    "value", [(0.5, 0.9), [1], {"a": 1}, None, math.inf, math.nan, np.float64(0.9), np.int64(3), torch.tensor(1), abs]
+)
+def test_options_that_a_file_would_change_are_refused(value):
+    with pytest.raises(ValueError, match=r"options must be .*got ema_decay=.* Call the recipe itself"):
+        dataclasses.replace(TINY, options={"ema_decay": value})
+
+
+@pytest.mark.parametrize("value", [True, 3, 0.9, "linear"])
+def test_options_come_back_from_a_file(value):
+    config = dataclasses.replace(TINY, options={"schedule": value})
+    again = from_json(RecipeConfig, json.loads(json.dumps(to_json(config))))
+    assert again == config
+    assert type(again.options["schedule"]) is type(value)
+
+
+def three_classes():
+    labels = torch.arange(3).repeat_interleave(torch.tensor([64, 16, 4]))
+    return ArrayDataset(torch.zeros(84, 1, 16, 16, dtype=torch.uint8), labels)
+
+
+def trainer_of(recipe="acgan", **options):
+    return make_trainer(RecipeConfig(recipe=recipe, base_channels=2, **options), three_classes(), device="cpu")
+
+
+def test_distributions_by_name_are_those_of_python():
+    assert trainer_of(sampling="tempered:0.5", label_distribution="tempered:0.5").settings["sampling"] == repr(
+        Tempered(0.5)
+    )
+    settings = trainer_of(sampling="natural", label_distribution="paired").settings
+    assert (settings["sampling"], settings["label_distribution"]) == ("natural", "paired")
+    settings = trainer_of().settings
+    assert (settings["sampling"], settings["label_distribution"]) == ("balanced", "balanced")
+
+
+def test_weights_that_are_not_given_are_those_of_the_recipe():
+    (loss,) = trainer_of("acgan", auxiliary={"generator_weight": 0.5}).terms.auxiliary
+    assert loss == AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=1.0, generator_weight=0.5)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "probabilities"),
+    [("natural", (16 / 21, 4 / 21, 1 / 21)), ("tempered:0.5", (4 / 7, 2 / 7, 1 / 7)), ("balanced", (1 / 3,) * 3)],
+)
+def test_the_class_loss_undoes_an_imbalance_of_what_is_sampled(sampling, probabilities):
+    (loss,) = trainer_of(sampling=sampling, class_balance="prior").terms.auxiliary
+    assert loss.class_prior == pytest.approx(probabilities)
+    assert loss.class_weights is None
+    (loss,) = trainer_of(sampling=sampling, class_balance="weights").terms.auxiliary
+    assert loss.class_weights == pytest.approx([1 / p for p in probabilities])
+    assert (loss.class_prior, loss.fake_weight, loss.generator_weight) == (None, 1.0, 1.0)
+
+
+def test_a_recipe_without_class_loss_has_none_to_change():
+    with pytest.raises(ValueError, match="change the class loss of a recipe, got 'small_data', which has none"):
+        trainer_of("small_data", class_balance="prior")
+
+
+@pytest.mark.parametrize("recipe", CONDITIONAL)
+def test_every_conditional_recipe_is_trained_into_a_folder(recipe, phantoms, tmp_path):
+    config = RecipeConfig(recipe=recipe, steps=2, batch_size=4, base_channels=2)
+    run = train_generator(config, phantoms[0], tmp_path, device="cpu")
+    assert (run.recipe, run.steps) == (recipe, 2)
+    assert load_generator(tmp_path).num_classes == phantoms[0].num_classes
+    assert (tmp_path / "samples.png").is_file()
 
 
 def test_a_pool_begins_with_the_images_of_a_smaller_one():

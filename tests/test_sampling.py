@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import condgan as cg
-from condgan.sampling import class_edges, class_probabilities, sample_classes, sample_latents
+from condgan.sampling import class_edges, class_probabilities, named_distribution, sample_classes, sample_latents
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,22 @@ def test_class_probabilities(distribution, expected):
 def test_impossible_distributions_are_refused(distribution, message):
     with pytest.raises(ValueError, match=message):
         class_probabilities(distribution, [10, 20])
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [("balanced", cg.Tempered(0)), ("natural", cg.Tempered(1)), ("tempered:0.5", cg.Tempered(0.5))],
+)
+def test_names_are_those_of_distributions(name, same):
+    counts = [10, 20, 70]
+    expected = class_probabilities(same, counts)
+    torch.testing.assert_close(class_probabilities(named_distribution(name), counts), expected)
+
+
+@pytest.mark.parametrize("name", ["even", "paired", "tempered", "tempered:", "tempered:half", "tempered:nan", "t:0.5"])
+def test_other_names_are_refused(name):
+    with pytest.raises(ValueError, match=rf"'natural'\] or 'tempered:T' .* got '{name}'"):
+        named_distribution(name)
 
 
 def test_drawn_classes_follow_the_probabilities_and_never_leave_them():

@@ -60,7 +60,7 @@ def train(precision: str, seed: int, steps: int, device: str) -> dict[str, Any]:
     shape: dict[str, Any] = {"num_classes": data.num_classes, "image_shape": data.image_shape, "base_channels": 32}
     cg.seed_everything(seed)
     record = Record()
-    trainer = cg.recipes.acwgan_gp(
+    trainer = cg.recipes.acwgan_gp_2017(
         data,
         generator=cg.DCGANGenerator(conditioning="batch_norm", **shape),
         critic=cg.ACDCGANCritic(**shape),

@@ -111,7 +111,7 @@ def make_trainer(
     generator, critic = make_networks(kind, size, base, num_classes)
     generator, critic = with_plain_layers(generator, keep=keep), with_plain_layers(critic, keep=keep)
     data = make_data(size, num_classes, 2 * num_classes)
-    return cg.recipes.acwgan_gp(
+    return cg.recipes.acwgan_gp_2017(
         data,
         generator=generator,
         critic=critic,

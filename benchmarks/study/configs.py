@@ -2,8 +2,8 @@
 
 All generators of a size get about the same time: their steps are the time over that of a step, measured before
 (`steps_in`). The two recipes and three rungs are those of the protocol: each recipe on the DCGAN networks, on residual
-ones, and on residual ones with differentiable augmentation; losses, optimizers and distributions of labels are those
-of its paper.
+ones, and on residual ones with differentiable augmentation; losses, optimizers and distributions of classes and labels
+are those of its paper (`FORMS`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,14 @@ from condgan.study import StudyConfig
 Split = Literal["official", "development"]
 
 RECIPES = ("acgan", "acwgan_gp")
+FORMS: dict[str, dict[str, Any]] = {
+    "acgan": {"recipe": "acgan", "sampling": "natural", "label_distribution": "balanced"},
+    "acwgan_gp": {"recipe": "acwgan_gp_2017"},
+}
+"""What the two recipes were when they were frozen, in today's names: real images as they come, under uniform labels or
+those of the real batch. Only the labels of the ACWGAN's generator steps were others: uniform, and today those of the
+real classes."""
+
 POLICY = "brightness,contrast,translation,cutout"
 
 MILLISECONDS = {
@@ -56,12 +64,11 @@ def steps_in(seconds: float, recipe: str, networks: str) -> int:
 def cpu_plan(recipe: str, networks: str, *, seconds: float, steps: int | None = None, **changes: Any) -> RecipeConfig:
     """Return how a generator is trained on one core."""
     return RecipeConfig(
-        recipe=recipe,
+        **{**FORMS[recipe], **changes},
         networks=networks,
         steps=steps or steps_in(seconds, recipe, networks),
         batch_size=32,
         base_channels=32 if networks == "dcgan" else 16,
-        **changes,
     )
 
 
@@ -105,14 +112,13 @@ GPU_STEPS = {"acgan": 60_000, "acwgan_gp": 20_000, "small_data": 30_000}
 def gpu_plan(recipe: str, networks: str = "dcgan", *, batch_size: int = 32, **changes: Any) -> RecipeConfig:
     """Return how a generator is trained on a GPU: networks of the CPU's widths, many more steps."""
     return RecipeConfig(
-        recipe=recipe,
+        **{**FORMS.get(recipe, {"recipe": recipe}), **changes},
         networks=networks,
         steps=GPU_STEPS[recipe],
         batch_size=batch_size,
         base_channels=32 if networks == "dcgan" else 16,
         keep="best_kid",
         evaluations=5,
-        **changes,
     )
 
 
@@ -163,9 +169,9 @@ def _experiments() -> dict[str, RecipeConfig]:
         "acwgan_critic_steps_1": plan(
             "acwgan_gp", steps=3 * steps_in(75, "acwgan_gp", "dcgan"), options={"critic_steps": 1}
         ),
-        "acwgan_uniform_labels": plan("acwgan_gp", options={"label_distribution": "balanced"}),
-        "acgan_balanced": plan("acgan", options={"sampling": "balanced"}),
-        "acwgan_balanced": plan("acwgan_gp", options={"sampling": "balanced"}),
+        "acwgan_uniform_labels": plan("acwgan_gp", label_distribution="balanced"),
+        "acgan_balanced": plan("acgan", sampling="balanced"),
+        "acwgan_balanced": plan("acwgan_gp", sampling="balanced"),
         "acwgan_no_average": plan("acwgan_gp", options={"ema_decay": 0.0}),
         "acgan_resnet": plan("acgan", "resnet"),
         "acgan_resnet_diffaugment": plan("acgan", "resnet", augment=POLICY),

@@ -6,8 +6,8 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
@@ -18,21 +18,21 @@ from typing_extensions import override
 
 from condgan import networks
 from condgan.augmentation import DiffAugment
-from condgan.auxiliary import AuxiliaryClassifierLoss
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset
-from condgan.files import as_json, check_count, check_names, from_json, to_json, write_json
+from condgan.files import as_json, check_count, check_names, check_not_negative, from_json, to_json, write_json
 from condgan.images import save_sheet, to_uint8
 from condgan.metrics.extractors import Extractor
 from condgan.metrics.fidelity import kid
 from condgan.networks import Generator
 from condgan.recipes import CONDITIONAL, RECIPES
-from condgan.sampling import class_grid, sample
+from condgan.sampling import class_grid, class_probabilities, named_distribution, sample
 from condgan.training import Callback, Checkpoint, JSONLLogger, Trainer
 from condgan.training.engines import EngineName
 
 Networks = Literal["recipe", "dcgan", "resnet", "r3gan"]
 Kept = Literal["last", "best_kid"]
+ClassBalance = Literal["weights", "prior"]
 SHOWN = 8
 """Images of each class on a sheet of samples."""
 
@@ -41,7 +41,9 @@ Criterion = Callable[[Trainer], float]
 
 # keywords of recipes and of the trainer that have a field or an argument of their own
 _NOT_OPTIONS = {"data", "trainer_options", "generator", "critic", "networks", "base_channels", "augment", "auxiliary"}
-_NOT_OPTIONS |= {"precision", "engine", "device", "seed", "callbacks"}
+_NOT_OPTIONS |= {"precision", "engine", "device", "seed", "callbacks", "label_distribution", "sampling"}
+# and those that are objects
+_NOT_OPTIONS |= {"loss", "regularizers", "generator_optimizer", "critic_optimizer"}
 _AUXILIARY_WEIGHTS = ("real_weight", "fake_weight", "generator_weight")
 _CHUNK = 256
 _CHECKPOINTS, _ROWS = 20, 200
@@ -63,8 +65,15 @@ class RecipeConfig:
         base_channels: Width of the networks; None for the recipe's default.
         augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for the
             augmentation of the recipe, if it has one.
-        auxiliary: Weights of the `AuxiliaryClassifierLoss` in place of the recipe's, such as
-            `{"real_weight": 1.0, "fake_weight": 0.0, "generator_weight": 0.2}`; None for the recipe's.
+        auxiliary: Weights of the class loss in place of the recipe's, such as `{"generator_weight": 0.2}`; those that
+            are not given are the recipe's.
+        class_balance: How the class loss undoes an imbalance of the real classes as they are sampled: by
+            `"weights"` inverse to their probabilities, or by these as class `"prior"`, see `AuxiliaryClassifierLoss`.
+            None leaves the imbalance; under balanced sampling there is none.
+        sampling: Distribution of the classes of real images: `"balanced"`, `"natural"`, or between them
+            `"tempered:T"`, such as `"tempered:0.5"`, see `Tempered`; None for the recipe's.
+        label_distribution: Distribution of the labels of generated images: `"balanced"`, `"empirical"`,
+            `"tempered:T"`, or `"paired"`, the labels of the real batch; None for the recipe's.
         keep: Which step's generator is kept: `"last"`, or `"best_kid"`, the one of the smallest KID on validation
             images, class by class, in the features of a classifier of real images (see `class_kid`). The latter uses
             real images that are not trained on.
@@ -73,7 +82,8 @@ class RecipeConfig:
             `{"ema_decay": 0.9}`.
 
     Raises:
-        ValueError: If a name is unknown or a number is out of range.
+        ValueError: If a name is unknown, a number is out of range, or a value cannot be written as JSON and read
+            again.
     """
 
     recipe: str = "acwgan_gp"
@@ -84,19 +94,53 @@ class RecipeConfig:
     base_channels: int | None = None
     augment: str | None = None
     auxiliary: dict[str, float] | None = None
+    class_balance: ClassBalance | None = None
+    sampling: str | None = None
+    label_distribution: str | None = None
     keep: Kept = "last"
     evaluations: int = 10
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.recipe in RECIPES and self.recipe not in CONDITIONAL:
+            raise ValueError(
+                f"recipe must generate images of a class that is asked for, got {self.recipe!r}, which has no classes. "
+                f"Train it from Python: condgan.recipes.{self.recipe}(data)."
+            )
         check_names("recipe", [self.recipe], CONDITIONAL)
         check_names("networks", [self.networks], get_args(Networks))
         check_names("auxiliary", self.auxiliary or {}, _AUXILIARY_WEIGHTS)
+        check_names("class_balance", self._given("class_balance").values(), get_args(ClassBalance))
         check_names("keep", [self.keep], get_args(Kept))
+        for name in {entry.name for entry in fields(self)} & {*self.options}:
+            raise ValueError(
+                f"options must be keywords without an argument of their own, got {name!r}. Pass it beside the options: "
+                f"RecipeConfig({name}=...)."
+            )
         check_names("options", self.options, _options_of(self.recipe))
-        for name in ("steps", "batch_size", "base_channels", "evaluations"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
+        self._check_values()
+
+    def _given(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def _check_values(self) -> None:
+        sizes = self._given("steps", "batch_size", "generator_batch_size", "base_channels", "evaluations")
+        _check_plain("sizes", sizes, int, hint="Pass whole numbers.")
+        for name, value in sizes.items():
+            check_count(name, value)
+        _check_plain("weights of auxiliary", self.auxiliary or {}, int, float, hint="Pass plain numbers.")
+        for name, value in (self.auxiliary or {}).items():
+            check_not_negative(name, value)
+        distributions = self._given("sampling", "label_distribution")
+        _check_plain("distributions", distributions, str, hint="Pass its name, such as 'tempered:0.5'.")
+        for name, value in distributions.items():
+            if (name, value) != ("label_distribution", "paired"):
+                named_distribution(value)
+        for policy in self._given("augment").values():
+            _check_plain("a policy", {"augment": policy}, str, hint="Pass its operations, 'translation,cutout'.")
+            DiffAugment(policy)
+        hint = "Call the recipe itself, a function of condgan.recipes, with other objects."
+        _check_plain("options", self.options, bool, int, float, str, hint=hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,12 +413,37 @@ def make_trainer(
         options["base_channels"] = config.base_channels
     if config.augment is not None:
         options["augment"] = DiffAugment(config.augment)
-    if config.auxiliary is not None:
-        weights: dict[str, Any] = {**config.auxiliary}
-        options["auxiliary"] = AuxiliaryClassifierLoss(**weights)
+    if config.sampling is not None:
+        options["sampling"] = named_distribution(config.sampling)
+    if config.label_distribution is not None:
+        paired = config.label_distribution == "paired"
+        options["label_distribution"] = "paired" if paired else named_distribution(config.label_distribution)
     options |= {**config.options, "seed": seed, "precision": precision, "engine": engine, "device": device}
     options["callbacks"] = callbacks
-    return RECIPES[config.recipe](data, **options)
+    trainer = RECIPES[config.recipe](data, **options)
+    _change_class_loss(trainer, config, data)
+    return trainer
+
+
+def _change_class_loss(trainer: Trainer, config: RecipeConfig, data: ArrayDataset) -> None:
+    """Put the weights of the configuration, and those that undo an imbalance, into the class loss of the recipe."""
+    changes: dict[str, Any] = {**(config.auxiliary or {})}
+    if config.class_balance is not None:
+        sampled = class_probabilities(trainer.sampling, data.class_counts)
+        if config.class_balance == "weights":
+            changes["class_weights"] = (1 / sampled).tolist()
+        else:
+            changes["class_prior"] = sampled.tolist()
+    if not changes:
+        return
+    losses: list[Any] = list(trainer.terms.auxiliary)
+    if len(losses) != 1:
+        raise ValueError(
+            f"auxiliary and class_balance change the class loss of a recipe, got {config.recipe!r}, which has none. "
+            "Leave them out, or choose a recipe such as 'acgan'."
+        )
+    check_names(f"changes of {type(losses[0]).__name__}", changes, [entry.name for entry in fields(losses[0])])
+    trainer.terms = replace(trainer.terms, auxiliary=(replace(losses[0], **changes),))
 
 
 def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") -> Generator:
@@ -556,6 +625,15 @@ class _Watch(Callback):
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seconds = state["seconds"]
+
+
+def _check_plain(role: str, values: Mapping[str, object], *kinds: type, hint: str) -> None:
+    for name, value in values.items():
+        if type(value) not in kinds or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(
+                f"{role} must be finite and of type {' or '.join(kind.__name__ for kind in kinds)}, which files can "
+                f"hold, got {name}={value!r}. {hint}"
+            )
 
 
 def _options_of(recipe: str) -> set[str]:

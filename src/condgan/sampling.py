@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -33,9 +34,37 @@ ClassDistribution = Literal["balanced", "empirical", "natural"] | Callable[[Sequ
 
 LabelDistribution = Literal["paired"] | ClassDistribution
 """How the labels of generated images are drawn in training. `"paired"` gives them the labels of the real batch; in a
-generator step without a real batch they are balanced."""
+generator step without a real batch they are drawn as the classes of real images are."""
 
 _NAMED = {"balanced": Tempered(0), "empirical": Tempered(1), "natural": Tempered(1)}
+
+
+def named_distribution(name: str) -> ClassDistribution:
+    """Return the distribution of a name, as configurations and the command line have it.
+
+    Args:
+        name: `"balanced"`, `"empirical"`, `"natural"`, or `"tempered:T"` for `Tempered(T)`.
+
+    Raises:
+        ValueError: If it is another name.
+
+    Examples:
+        >>> named_distribution("natural"), named_distribution("tempered:0.5")
+        ('natural', Tempered(exponent=0.5))
+    """
+    if name in _NAMED:
+        return cast(ClassDistribution, name)
+    kind, _, exponent = name.partition(":")
+    try:
+        tempered = Tempered(float(exponent))
+    except ValueError:
+        tempered = Tempered(math.nan)
+    if kind != "tempered" or not math.isfinite(tempered.exponent):
+        raise ValueError(
+            f"a distribution of the classes must be one of {sorted(_NAMED)} or 'tempered:T' with a number T, such as "
+            f"'tempered:0.5', got {name!r}."
+        )
+    return tempered
 
 
 def class_probabilities(distribution: ClassDistribution, class_counts: Sequence[int]) -> Tensor:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from condgan.nn import ConvPool2d, UpsampleConv2d, spectral_normalize
+from condgan.nn import ConvPool2d, TransposedConv2d, UpsampleConv2d, spectral_normalize
 
 EVEN, ODD = [(8, 6), (2, 2), (4, 10)], [(7, 6), (5, 5), (1, 1), (2, 3)]
 
@@ -127,3 +127,14 @@ def test_a_users_compiled_penalty_is_exact():
 
     compiled = torch.compile(grad(loss), fullgraph=True, dynamic=False)(weights, x)
     torch.testing.assert_close(compiled, grad(loss)(weights, x), rtol=1e-10, atol=1e-12)
+
+
+def test_a_transposed_convolution_is_the_adjoint_of_one_of_stride_two():
+    layer = TransposedConv2d(3, 2, bias=False).double()
+    for height, width in ((8, 10), (7, 9), (8, 9)):
+        x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+        image = torch.randn(2, 2, height, width, dtype=torch.float64)
+        down = F.conv2d(image, layer.weight, stride=2, padding=2)
+        torch.testing.assert_close((layer(x, (height, width)) * image).sum(), (x * down).sum())
+    with pytest.raises(ValueError, match="output size"):
+        layer(x, (10, 10))

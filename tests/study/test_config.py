@@ -102,7 +102,8 @@ def test_settings_are_checked(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"recipe": "dcgan"}, "recipe must be among acgan, acwgan_gp, cgan"),
+        ({"recipe": "dcgan"}, r"got 'dcgan', which has no classes. Train it from Python: condgan\.recipes\.dcgan"),
+        ({"recipe": "dgan"}, "recipe must be among acgan, "),
         ({"recipe": "acgan", "networks": "unet"}, "networks must be among"),
         ({"recipe": "acgan", "options": {"ema_decai": 0.9}}, "Did you mean 'ema_decay'"),
         ({"recipe": "acgan", "options": {"seed": 1}}, "options must be among"),

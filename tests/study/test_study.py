@@ -12,6 +12,7 @@ import torch
 
 import condgan
 from condgan.data import ArrayDataset
+from condgan.recipes import CONDITIONAL
 from condgan.runs import RecipeConfig
 from condgan.study.folder import StudyFolder
 from condgan.study.results import ClassifierOutcome, FailedOutcome
@@ -285,6 +286,14 @@ def test_a_diverged_generator_is_an_outcome(small_config, phantoms, tmp_path):
     assert not any(name.startswith("classifier-acgan") for name in found)
     assert any(name.startswith("classifier-good") for name in found)
     assert study.results().failed[0].name == failed.name
+
+
+def test_every_conditional_recipe_has_arms(study, tmp_path):
+    recipes = {name: replace(TINY, recipe=name, steps=1, base_channels=2) for name in CONDITIONAL}
+    assert study(recipes=recipes, arms=("synthetic_1x",), classifier_seeds=1, classifier_steps=2).run()
+    found = outcomes(tmp_path / "study")
+    assert {cell.recipe for cell in found.values() if isinstance(cell, ClassifierOutcome)} == {*CONDITIONAL}
+    assert not any(isinstance(cell, FailedOutcome) for cell in found.values())
 
 
 def test_the_sweep_trains_on_fewer_patients(study, tmp_path):

@@ -142,3 +142,43 @@ def test_a_critic_with_its_own_forward_is_checked_in_the_first_step():
 def fit_once(trainer):
     trainer.fit(images(), steps=1, batch_size=4)
     return trainer
+
+
+def dark_and_light(counts=(9, 3, 3)):
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    return cg.data.ArrayDataset(torch.zeros(len(labels), 1, 16, 16, dtype=torch.uint8), labels)
+
+
+NATURAL = {"sampling": "natural"}
+
+
+def test_other_labels_than_classes_under_a_blind_score_are_warned_of_where_the_user_calls_fit():
+    with pytest.warns(UserWarning, match="does not see labels") as caught:
+        make(**NATURAL).fit(dark_and_light(), steps=1, batch_size=4)
+    (warning,) = caught
+    said = str(warning.message)
+    assert "[0.6, 0.2, 0.2] for real images (sampling='natural')" in said
+    assert "[0.333, 0.333, 0.333] for generated ones (label_distribution='balanced')" in said
+    assert "making images of class 0 where class 1 is asked for" in said
+    assert warning.filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("options", "data"),
+    [
+        ({}, dark_and_light()),
+        ({**NATURAL, "label_distribution": "empirical"}, dark_and_light()),
+        ({**NATURAL, "label_distribution": "paired"}, dark_and_light()),
+        ({**NATURAL, "label_distribution": cg.Tempered(1.0)}, dark_and_light()),
+        (NATURAL, dark_and_light((4, 4, 4))),
+        ({**NATURAL, "critic": cg.ProjectionDCGANCritic(**SHAPE)}, dark_and_light()),
+    ],
+)
+def test_one_distribution_or_a_score_of_labels_is_not_warned_of(options, data):
+    make(**options).fit(data, steps=1, batch_size=4)
+
+
+def test_unconditional_networks_have_no_labels_to_warn_of():
+    shape = {**SHAPE, "num_classes": None}
+    networks = {"generator": cg.DCGANGenerator(latent_dim=4, **shape), "critic": cg.DCGANCritic(**shape)}
+    make(**networks, **NATURAL).fit(dark_and_light(), steps=1, batch_size=4)

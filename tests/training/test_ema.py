@@ -79,7 +79,8 @@ def error(norms: list[nn.BatchNorm2d], truth) -> float:
 def test_statistics_are_those_of_the_averaged_weights(make_trainer, tiny_images):
     trainer = make_trainer(
         ema_decay=0.9,
-        label_distribution=cg.Tempered(1.0),
+        label_distribution="empirical",
+        sampling="natural",
         generator_optimizer=cg.OptimizerConfig(lr=0.02),
         critic_optimizer=cg.OptimizerConfig(lr=0.002),
     )

@@ -276,7 +276,7 @@ def lazy(**options) -> dict:
                 "critic_steps": 1,
                 "augment": None,
                 "label_distribution": cg.Tempered(0.5),
-                "sampling": "balanced",
+                "sampling": cg.Tempered(0.5),
                 "regularizers": [],
             },
             6,

@@ -75,7 +75,13 @@ def test_paired_labels_are_those_of_the_real_batch():
     assert torch.equal(inputs.y, inputs.y_fake)
     inputs = sampler.draw(Request(512, real=True))
     assert torch.equal(inputs.y, inputs.y_fake)
-    assert_frequencies(sampler.draw(Request(20_000, real=False)).y_fake, (1 / 3, 1 / 3, 1 / 3))
+
+
+@pytest.mark.parametrize(("distribution", "expected"), DISTRIBUTIONS)
+def test_paired_labels_without_a_real_batch_have_the_distribution_of_real_classes(distribution, expected):
+    sampler = make_sampler(label_distribution="paired", sampling=distribution)
+    assert_frequencies(sampler.draw(Request(20_000, real=False)).y_fake, expected)
+    assert_frequencies(sampler.latents_and_labels(20_000, torch.Generator())[1], expected)
 
 
 def test_every_image_comes_with_its_label_and_all_come_equally_often():
@@ -190,8 +196,10 @@ class WithEmptyClass:
 
 def test_an_empty_class_is_never_drawn_for_a_neighbour():
     assert make_sampler(WithEmptyClass(), sampling="natural").draw(Request(512)).y.max() == 1
-    with pytest.raises(ValueError, match="must have samples"):
+    with pytest.raises(ValueError, match=r'\(4, 4, 0\).*sampling="natural", and label_distribution="natural" or'):
         make_sampler(WithEmptyClass(), sampling="balanced")
+    options = {"label_distribution": "natural", "sampling": "natural"}
+    assert make_sampler(WithEmptyClass(), **options).draw(Request(512)).y_fake.max() == 1
 
 
 class FromFile:

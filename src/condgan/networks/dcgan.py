@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import override
 
-from condgan.files import check_count
+from condgan.files import check_count, check_names
 from condgan.networks.base import (
     Conditioning,
     Critic,
@@ -27,17 +28,22 @@ from condgan.networks.heads import (
     ProjectionMixin,
     TwinAuxiliaryClassifierMixin,
 )
-from condgan.nn.blocks import DownBlock, UpBlock, pyramid
-from condgan.nn.convolution import UpsampleConv2d
+from condgan.nn.blocks import DownBlock, UpBlock, UpsamplingLayer, pyramid
+from condgan.nn.convolution import TransposedConv2d, UpsampleConv2d
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, spectral_normalize
 from condgan.types import ImageShape
+
+Upsampling = Literal["nearest", "transposed"]
+"""How feature maps are enlarged: nearest-neighbour resizing and a 3x3 convolution, or a transposed 5x5 convolution."""
+
+_UPSAMPLING: dict[Upsampling, UpsamplingLayer] = {"nearest": UpsampleConv2d, "transposed": TransposedConv2d}
 
 
 class DCGANGenerator(Generator):
     """A stack of up-sampling blocks with batch norm and ReLU, tanh at the end.
 
-    Deviation from the paper: nearest-neighbour resizing and 3x3 convolutions instead of transposed ones, which leave
-    a checkerboard. So the image may have any height and width of at least 16.
+    Deviation from the paper: by default nearest-neighbour resizing and 3x3 convolutions instead of transposed 5x5 ones,
+    which leave a checkerboard. The image may have any height and width of at least 16.
 
     Args:
         latent_dim: Latent features Z.
@@ -46,12 +52,13 @@ class DCGANGenerator(Generator):
         base_channels: Channels of the last hidden map; they double towards the smallest map, eightfold at most.
         conditioning: `"concatenation"` of a class embedding with `z`, or class-conditional `"batch_norm"`.
         embed_dim: Features of the concatenated class embedding.
+        upsampling: `"nearest"`-neighbour resizing with convolutions, or the paper's `"transposed"` ones.
 
     Shape:
         - `z`: `(N, Z)`; `y`: `(N,)`, int64 in `[0, K)`, or None. Output: `(N, C, H, W)` in [-1, 1].
 
     Raises:
-        ValueError: If a side is shorter than 16, or a size is not positive.
+        ValueError: If a side is shorter than 16, a size is not positive, or a name is unknown.
 
     References:
         Radford et al. 2016, arXiv:1511.06434.
@@ -71,10 +78,13 @@ class DCGANGenerator(Generator):
         base_channels: int = 64,
         conditioning: Conditioning = "concatenation",
         embed_dim: int = 32,
+        upsampling: Upsampling = "nearest",
     ) -> None:
         super().__init__(latent_dim=latent_dim, num_classes=num_classes, image_shape=image_shape)
         check_count("base_channels", base_channels)
         check_count("embed_dim", embed_dim)
+        check_names("upsampling", [upsampling], get_args(Upsampling))
+        layer = _UPSAMPLING[upsampling]
         concatenated, normed = conditional_classes(conditioning, num_classes)
         norm = partial(ConditionalBatchNorm2d, num_classes=normed)
         channels, height, width = channels_and_sides(image_shape)
@@ -85,10 +95,10 @@ class DCGANGenerator(Generator):
         self.project = nn.Linear(latent_dim + self.embedding.extra_features, widths[0] * sizes[0][0] * sizes[0][1])
         self.norm = norm(widths[0])
         self.blocks = nn.ModuleList(
-            UpBlock(c_in, c_out, size=size, norm=norm)
+            UpBlock(c_in, c_out, size=size, norm=norm, layer=layer)
             for c_in, c_out, size in zip(widths[:-1], widths[1:], sizes[1:-1], strict=True)
         )
-        self.to_image = UpsampleConv2d(widths[-1], channels)
+        self.to_image = layer(widths[-1], channels)
         self.apply(init_normal)
 
     @override
@@ -188,7 +198,7 @@ class ContrastiveDCGANCritic(ContrastiveMixin, DCGANCritic):
 
 def init_normal(module: nn.Module) -> None:
     """Draw weights from N(0, 0.02²), as Radford et al. do, and set biases to zero."""
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -2,7 +2,7 @@
 
 from condgan.nn.activations import AvgPool2d, LeakyReLU, avg_pool2d, leaky_relu
 from condgan.nn.blocks import DownBlock, DownResidualBlock, InvertedBottleneckBlock, UpBlock, UpResidualBlock, pyramid
-from condgan.nn.convolution import Conv2d, ConvPool2d, UpsampleConv2d, conv2d, upsample
+from condgan.nn.convolution import Conv2d, ConvPool2d, TransposedConv2d, UpsampleConv2d, conv2d, upsample
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "InvertedBottleneckBlock",
     "LeakyReLU",
     "SelfAttention2d",
+    "TransposedConv2d",
     "UpBlock",
     "UpResidualBlock",
     "UpsampleConv2d",

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from condgan.nn.activations import AvgPool2d, LeakyReLU
-from condgan.nn.convolution import Conv2d, ConvPool2d, Size, UpsampleConv2d, upsample
+from condgan.nn.convolution import Conv2d, ConvPool2d, Size, TransposedConv2d, UpsampleConv2d, upsample
 from condgan.nn.layers import ConditionalBatchNorm2d
 
 NormFactory = Callable[[int], ConditionalBatchNorm2d]
 """Makes a normalization for a number of channels, called as `norm(x, y)`."""
+
+UpsamplingLayer = type[UpsampleConv2d] | type[TransposedConv2d]
+"""A convolution that doubles the sides of feature maps, called as `layer(x, size)`."""
 
 
 def pyramid(height: int, width: int, *, base: int = 4) -> list[Size]:
@@ -40,25 +43,34 @@ def pyramid(height: int, width: int, *, base: int = 4) -> list[Size]:
 
 
 class UpBlock(nn.Module):
-    """Nearest-neighbour up-sampling, 3x3 convolution, (conditional) batch norm, ReLU.
+    """Up-sampling convolution, (conditional) batch norm, ReLU.
 
-    Resizing before an ordinary convolution works for any size, and leaves no checkerboard, unlike transposed
-    convolutions (Odena et al. 2016, distill.pub/2016/deconv-checkerboard).
+    Resizing before an ordinary convolution leaves no checkerboard, unlike transposed convolutions (Odena et al. 2016,
+    distill.pub/2016/deconv-checkerboard).
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         size: Height and width of the output.
         norm: Makes the normalization.
+        layer: The convolution.
 
     Shape:
         - `x`: `(N, in_channels, *, *)`; `y`: `(N,)`, int64, or None. Output: `(N, out_channels, *size)`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, size: Size, norm: NormFactory) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        size: Size,
+        norm: NormFactory,
+        layer: UpsamplingLayer = UpsampleConv2d,
+    ) -> None:
         super().__init__()
         self.size = size
-        self.conv = UpsampleConv2d(in_channels, out_channels, bias=False)
+        self.conv = layer(in_channels, out_channels, bias=False)
         self.norm = norm(out_channels)
 
     @override

@@ -157,6 +157,40 @@ class UpsampleConv2d(nn.Conv2d):
         return super().forward(upsample(x, size))
 
 
+class TransposedConv2d(nn.ConvTranspose2d):
+    r"""A transposed 5x5 convolution of stride two, to `size`, as in the papers of DCGAN and ACGAN.
+
+    Its stride does not divide its kernel, so that neighboring pixels get different numbers of terms: a checkerboard.
+    `UpsampleConv2d` has none.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        bias: Whether there is one.
+
+    Shape:
+        - `x`: `(N, in_channels, H, W)`. Output: `(N, out_channels, *size)`, sides of $2H$ or $2H - 1$, $2W$ or
+          $2W - 1$.
+
+    Raises:
+        ValueError: If a side of `size` is another one.
+
+    References:
+        Radford et al. 2016, arXiv:1511.06434; Odena et al. 2016, distill.pub/2016/deconv-checkerboard.
+
+    Examples:
+        >>> TransposedConv2d(4, 2)(torch.randn(3, 4, 5, 5), (10, 9)).shape
+        torch.Size([3, 2, 10, 9])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 5, stride=2, padding=2, bias=bias)
+
+    @override
+    def forward(self, x: Tensor, size: Size) -> Tensor:  # type: ignore[override]
+        return super().forward(x, list(size))
+
+
 class ConvPool2d(Conv2d):
     r"""A 3x3 convolution, then 2x2 average pooling (smaller windows at odd edges), for critics under a penalty.
 

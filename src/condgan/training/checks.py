@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import get_args
 
@@ -10,7 +11,7 @@ import torch
 from condgan.files import check_count, check_names
 from condgan.networks.base import Critic
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
-from condgan.sampling import LabelDistribution
+from condgan.sampling import ClassDistribution, LabelDistribution, class_probabilities
 from condgan.training.step import Networks, Precision, Terms
 from condgan.types import LabelledData
 
@@ -108,3 +109,28 @@ def check_data(
         raise ValueError(
             f"batch_size and generator_batch_size must be at least 2, got {batch_size} and {generator_batch_size}."
         )
+
+
+def warn_of_two_distributions(
+    networks: Networks, data: LabelledData, *, label_distribution: LabelDistribution, sampling: ClassDistribution
+) -> None:
+    """Warn if generated images get other proportions of labels than real ones, under a score that sees no labels."""
+    if networks.generator.num_classes is None or networks.critic.score_needs_labels or label_distribution == "paired":
+        return
+    real = class_probabilities(sampling, data.class_counts)
+    fake = class_probabilities(label_distribution, data.class_counts)
+    if torch.allclose(real, fake):
+        return
+    excess = fake - real
+    warnings.warn(
+        f"the classes are drawn with probabilities {_rounded(real)} for real images (sampling={sampling!r}) and "
+        f"{_rounded(fake)} for generated ones (label_distribution={label_distribution!r}), and the score of "
+        f"{type(networks.critic).__name__} does not see labels. It learns the proportions of the real classes, and the "
+        f"generator is paid for making images of class {int(excess.argmin())} where class {int(excess.argmax())} is "
+        'asked for. Pass one distribution for both, such as sampling="balanced" and label_distribution="balanced".',
+        stacklevel=4,  # the caller of Trainer.fit
+    )
+
+
+def _rounded(probabilities: torch.Tensor) -> list[float]:
+    return [round(p, 3) for p in probabilities.tolist()]

@@ -206,14 +206,17 @@ class Sampler:
         real_classes = class_probabilities(sampling, data.class_counts)
         if bool((real_classes[counts.cpu() == 0] > 0).any()):
             raise ValueError(
-                f"every class must have samples to be drawn, got class counts {counts.tolist()}. Leave empty classes "
-                'out of the data, or pass sampling="natural".'
+                f"every class must have samples to be drawn, got class counts {tuple(data.class_counts)}. Leave empty "
+                'classes out of the data, or pass sampling="natural", and label_distribution="natural" or "paired" so '
+                "that no image of an empty class is asked for."
             )
         # after the checks: a store of a streamed data set has worker processes
         self.store = store or make_store(data, device, max_resident_bytes=max_resident_bytes)
         self.paired = label_distribution == "paired"
-        fake_classes = class_probabilities(
-            "balanced" if label_distribution == "paired" else label_distribution, data.class_counts
+        fake_classes = (
+            real_classes
+            if label_distribution == "paired"
+            else class_probabilities(label_distribution, data.class_counts)
         )
         # On the device from the start: a copy from the host would wait for the device in every draw.
         self.real_edges = class_edges(real_classes.to(torch.float32).to(device))

@@ -26,7 +26,7 @@ from condgan.networks.base import Critic, Generator
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.sampling import ClassDistribution, LabelDistribution, sample
 from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
-from condgan.training.checks import check_data, check_regularizers, check_terms
+from condgan.training.checks import check_data, check_regularizers, check_terms, warn_of_two_distributions
 from condgan.training.datasets import ImageRange, as_labelled
 from condgan.training.distributed import any_process, broadcast, rank_and_world
 from condgan.training.divergence import FiniteGuard
@@ -183,7 +183,9 @@ class Trainer:
         schedule: Factor of all learning rates as a function of the progress of training.
         ema_decay: Final decay of the averaged generator, in [0, 1).
         label_distribution: Distribution of the labels of generated images.
-        sampling: Distribution of the classes of real images.
+        sampling: Distribution of the classes of real images; for an unconditional generator that of the classes of
+            its images too, which `"natural"` leaves as they are in the data. A score that does not see labels
+            needs the same distribution for both: `fit` warns where they differ.
         dequantize: Add uniform noise of one grey level to real uint8 images.
         precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is configured otherwise; or
             `"bf16"` for forward passes under autocast, with losses and norms in float32.
@@ -242,7 +244,7 @@ class Trainer:
         schedule: Schedule = "constant",
         ema_decay: float = 0.999,
         label_distribution: LabelDistribution = "balanced",
-        sampling: ClassDistribution = "natural",
+        sampling: ClassDistribution = "balanced",
         dequantize: bool = False,
         precision: Precision = "fp32",
         engine: EngineName = "auto",
@@ -418,6 +420,9 @@ class Trainer:
                 f"training began on other data (fingerprint {self._data_fingerprint}, got {data.fingerprint}). "
                 "Resume with the same data, or make a new Trainer from the networks to train on other data."
             )
+        warn_of_two_distributions(
+            self.networks, data, label_distribution=self.label_distribution, sampling=self.sampling
+        )
         self._data_fingerprint = data.fingerprint
         self.state.total_steps = steps
         self._stop_reason = None
