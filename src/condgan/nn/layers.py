@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 from typing_extensions import override
 
+from condgan.distributed import rank_and_world
 from condgan.functional import precise
 from condgan.nn.convolution import Conv2d
 
@@ -74,7 +75,7 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
         if self.num_classes is not None and y is None:
             raise ValueError("a conditional batch norm needs the labels y, got None. Pass y to the generator.")
-        if self.training and _synchronize.get() and _world_size() > 1:
+        if self.training and _synchronize.get() and rank_and_world()[1] > 1:
             normalized = self._normalize_globally(input)
         else:
             normalized = super().forward(input)
@@ -87,7 +88,7 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
 
     def _normalize_globally(self, x: Tensor) -> Tensor:
         wide = precise(x)
-        rank, world = dist.get_rank(), dist.get_world_size()
+        rank, world = rank_and_world()
         moments = torch.stack(torch.var_mean(wide, (0, 2, 3), correction=0))
         # Each process fills its own slot, so that variances are combined around the means: E[x²] - E[x]² would cancel.
         filled = torch.stack([moments if r == rank else torch.zeros_like(moments) for r in range(world)])
@@ -254,7 +255,3 @@ def check_labels(y: Tensor, samples: Tensor) -> Tensor:
         hint = " Flatten them: y.squeeze(1)." if tuple(y.shape) == (count, 1) else ""
         raise ValueError(f"labels must have shape ({count},), one per sample, got {tuple(y.shape)}.{hint}")
     return y
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from condgan.distributed import rank_and_world, shard
 from condgan.images import dequantize, to_float
 from condgan.sampling import (
     ClassDistribution,
@@ -23,7 +24,6 @@ from condgan.sampling import (
     sample_latents,
 )
 from condgan.training.datasets import DatasetImages
-from condgan.training.distributed import rank_and_world, shard
 from condgan.types import Augmentation, LabelledData, StepInputs
 
 Delivery = Callable[[], Tensor]

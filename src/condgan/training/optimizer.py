@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from condgan.training.distributed import average
+from condgan.distributed import average
 from condgan.training.step import StepResult, trainable
 
 Role = Literal["generator", "critic"]

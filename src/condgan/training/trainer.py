@@ -21,6 +21,7 @@ from tqdm import tqdm
 from typing_extensions import override
 
 from condgan.devices import best_device
+from condgan.distributed import any_process, broadcast, rank_and_world
 from condgan.files import check_count
 from condgan.networks.base import Critic, Generator
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
@@ -28,7 +29,6 @@ from condgan.sampling import ClassDistribution, LabelDistribution, sample
 from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
 from condgan.training.checks import check_data, check_regularizers, check_terms
 from condgan.training.datasets import ImageRange, as_labelled
-from condgan.training.distributed import any_process, broadcast, rank_and_world
 from condgan.training.divergence import FiniteGuard
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
 from condgan.training.engines import EngineName, NoInputs, Update, fastest_convolutions, make_engine

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 
 import condgan as cg
+from condgan.distributed import any_process, average, broadcast, shard
 from condgan.training import Callback
-from condgan.training.distributed import any_process, average, broadcast, shard
 
 STEPS = 3
 
