@@ -1,6 +1,14 @@
 """The trainer, its steps and its callbacks."""
 
-from condgan.training.callbacks import Checkpoint, CSVLogger, EarlyStopping, Evaluate, JSONLLogger, SampleGrid
+from condgan.training.callbacks import (
+    Checkpoint,
+    CSVLogger,
+    EarlyStopping,
+    Evaluate,
+    JSONLLogger,
+    KeepBest,
+    SampleGrid,
+)
 from condgan.training.datasets import DatasetImages, as_labelled
 from condgan.training.divergence import TrainingDivergedError
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
@@ -19,6 +27,7 @@ __all__ = [
     "Evaluate",
     "ExponentialMovingAverage",
     "JSONLLogger",
+    "KeepBest",
     "Networks",
     "OptimizerConfig",
     "ProgressBar",
