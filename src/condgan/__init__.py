@@ -2,7 +2,7 @@
 
 from condgan import classifier, data, functional, images, metrics, nn, recipes, runs, stats, study, training
 from condgan._version import __version__
-from condgan.augmentation import DiffAugment
+from condgan.augmentation import AdaptiveAugment, DiffAugment
 from condgan.losses import (
     AuxiliaryClassifierLoss,
     HingeLoss,
@@ -52,6 +52,7 @@ __all__ = [
     "R2",
     "ACDCGANCritic",
     "ACResNetCritic",
+    "AdaptiveAugment",
     "AuxiliaryClassifierLoss",
     "AuxiliaryClassifierMixin",
     "CSVLogger",

@@ -161,6 +161,27 @@ class Augmentation(Protocol):
         ...
 
 
+@runtime_checkable
+class AdaptiveAugmentation(Augmentation, Protocol):
+    """An augmentation whose strength follows the scores of the critic, in tensors on the device.
+
+    Attributes:
+        p: The strength, a scalar, which is logged.
+        relative: Whether it reads differences of scores only.
+    """
+
+    p: Tensor
+    relative: bool
+
+    def observe(self, real_score: Tensor, fake_score: Tensor) -> None:
+        """Take note of the scores of a critic step, without reading them back from the device.
+
+        Shape:
+            - `real_score`, `fake_score`: `(N,)`, this process's.
+        """
+        ...
+
+
 class LabelledData(Protocol):
     """The data of a `Trainer`, such as a `condgan.data.ArrayDataset`."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
+import torch
+
 from condgan.files import check_count, check_names
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.sampling import LabelDistribution
 from condgan.training.step import Networks, Precision, Terms
-from condgan.types import LabelledData
+from condgan.types import AdaptiveAugmentation, AdversarialLoss, LabelledData
 
 
 def check_regularizers(regularizers: Sequence[object]) -> None:
@@ -43,6 +45,12 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
     check_names("precision", [terms.precision], get_args(Precision))
     for regularizer in terms.critic_regularizers:
         regularizer.check_critic(critic)
+    if isinstance(terms.augment, AdaptiveAugmentation) and not terms.augment.relative and _ignores_shifts(terms.loss):
+        raise ValueError(
+            f"{type(terms.augment).__name__} reads the sign of the scores of real images, which means nothing under "
+            f"{type(terms.loss).__name__}: it ignores a common shift of all scores. Pass "
+            f"{type(terms.augment).__name__}(relative=True), or train with another loss."
+        )
     if generator.num_classes is None and terms.auxiliary:
         raise ValueError("auxiliary losses need classes, got networks with num_classes=None.")
     if generator.num_classes is not None and label_distribution != "paired":
@@ -80,3 +88,8 @@ def check_data(
         raise ValueError(
             f"batch_size and generator_batch_size must be at least 2, got {batch_size} and {generator_batch_size}."
         )
+
+
+def _ignores_shifts(loss: AdversarialLoss) -> bool:
+    real, fake = torch.tensor([0.5, -0.25]), torch.tensor([-0.75, 0.125])
+    return bool(torch.isclose(loss.critic(real, fake), loss.critic(real + 1, fake + 1)))

@@ -17,6 +17,7 @@ from condgan.networks.base import Critic, Generator
 from condgan.nn.layers import batch_norms
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.types import (
+    AdaptiveAugmentation,
     AdversarialLoss,
     Augmentation,
     AuxiliaryLoss,
@@ -94,6 +95,9 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
     metrics = {f"critic/{name}": value.detach() for name, value in losses.items()}
     metrics |= {"critic/real_score": real.score.detach().mean(), "critic/fake_score": fake.score.detach().mean()}
     metrics |= _class_accuracy("critic/real_class_accuracy", real, inputs.y)
+    if isinstance(terms.augment, AdaptiveAugmentation):
+        metrics["critic/augment_p"] = terms.augment.p.clone()
+        terms.augment.observe(real.score.detach(), fake.score.detach())
     return StepResult(gradients, metrics)
 
 

@@ -258,7 +258,7 @@ class Trainer:
             auxiliary=(auxiliary,) if isinstance(auxiliary, AuxiliaryLoss) else tuple(auxiliary),
             critic_regularizers=[r.to(self.device) for r in regularizers if isinstance(r, CriticRegularizer)],
             generator_regularizers=[r.to(self.device) for r in regularizers if isinstance(r, GeneratorRegularizer)],
-            augment=augment,
+            augment=augment.to(self.device) if isinstance(augment, nn.Module) else augment,
             precision=precision,
         )
         self.networks = Networks(generator.to(self.device), critic.to(self.device))
@@ -629,13 +629,16 @@ class Trainer:
         return True
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {
+        modules = {
             "generator": self.networks.generator,
             "critic": self.networks.critic,
             "ema": self._ema.generator,
             "critic_regularizers": nn.ModuleList(self.terms.critic_regularizers),
             "generator_regularizers": nn.ModuleList(self.terms.generator_regularizers),
         }
+        if isinstance(self.terms.augment, nn.Module):
+            modules["augment"] = self.terms.augment
+        return modules
 
     def _parts(self) -> dict[str, Any]:
         return {

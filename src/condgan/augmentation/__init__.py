@@ -1,0 +1,7 @@
+"""Differentiable augmentation of the images in front of the critic."""
+
+from condgan.augmentation.adaptive import AdaptiveAugment
+from condgan.augmentation.diffaugment import DiffAugment
+from condgan.augmentation.strength import AdaptiveStrength
+
+__all__ = ["AdaptiveAugment", "AdaptiveStrength", "DiffAugment"]
