@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nn": {*GROUND, "functional"},
     "losses": {*GROUND, "functional"},
     "augmentation": {*GROUND, "functional"},
-    "regularizers": {*GROUND, "functional", "nn"},
+    "regularizers": {*GROUND, "functional", "nn", "augmentation"},
     "networks": {*GROUND, "nn"},
     "sampling": {*GROUND, "networks.base"},
     "training": {*GROUND, "images", "functional", "nn", "regularizers", "networks.base", "sampling"},

@@ -28,7 +28,15 @@ from condgan.networks import (
     ResNetCritic,
     ResNetGenerator,
 )
-from condgan.regularizers import R1, R2, DraganPenalty, GradientPenalty
+from condgan.regularizers import (
+    R1,
+    R2,
+    ConsistencyRegularizer,
+    DraganPenalty,
+    GradientPenalty,
+    GroupSpectralRegularizer,
+    LeCam,
+)
 from condgan.sampling import Tempered, class_grid, interpolate_latents, sample
 from condgan.training import (
     Callback,
@@ -61,6 +69,7 @@ __all__ = [
     "ConcatenationDCGANCritic",
     "ConcatenationMixin",
     "ConcatenationResNetCritic",
+    "ConsistencyRegularizer",
     "Critic",
     "CriticOutput",
     "DCGANCritic",
@@ -71,9 +80,11 @@ __all__ = [
     "Evaluate",
     "Generator",
     "GradientPenalty",
+    "GroupSpectralRegularizer",
     "HingeLoss",
     "JSONLLogger",
     "KeepBest",
+    "LeCam",
     "LeastSquaresLoss",
     "MinimaxLoss",
     "OptimizerConfig",

@@ -46,6 +46,7 @@ class StepInputs:
         - `epsilon`: `(N,)`, uniform in [0, 1), where a gradient penalty interpolates between real and generated images.
         - `noise`: `(N, *image_shape)`, standard normal, for penalties around the data; None if no term needs it.
         - `augmentation`: parameters for the real and the fake images, as `Augmentation.draw` makes them.
+        - `transformation`: the same, for a regularizer that compares images with transformed ones.
     """
 
     x: Tensor | None
@@ -55,11 +56,13 @@ class StepInputs:
     epsilon: Tensor
     noise: Tensor | None = None
     augmentation: tuple[AugmentationDraws, AugmentationDraws] | None = None
+    transformation: tuple[AugmentationDraws, AugmentationDraws] | None = None
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors, in an order that depends only on which are present."""
         fields = [self.x, self.y, self.z, self.y_fake, self.epsilon, self.noise]
-        parameters = [draws[name] for draws in self.augmentation or () for name in sorted(draws)]
+        draws = (*(self.augmentation or ()), *(self.transformation or ()))
+        parameters = [one[name] for one in draws for name in sorted(one)]
         return [tensor for tensor in fields if tensor is not None] + parameters
 
 

@@ -66,7 +66,7 @@ class AdaptiveAugment(AdaptiveStrength):
         tensor(0.0051)
 
     References:
-        Karras et al. 2020, arXiv:2006.06676, sections 2.2 and 3, appendix B.
+        Karras et al. 2020, arXiv:2006.06676, sections 2.3 and 3, appendix B.
     """
 
     def __init__(

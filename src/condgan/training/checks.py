@@ -45,6 +45,11 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
     check_names("precision", [terms.precision], get_args(Precision))
     for regularizer in terms.critic_regularizers:
         regularizer.check_critic(critic)
+    for generator_regularizer in terms.generator_regularizers:
+        generator_regularizer.check_generator(generator)
+    transforming = [type(r).__name__ for r in terms.critic_regularizers if r.transform is not None]
+    if len(transforming) > 1:
+        raise ValueError(f"one regularizer at most may transform images, got {', '.join(transforming)}. Combine them.")
     if isinstance(terms.augment, AdaptiveAugmentation) and not terms.augment.relative and _ignores_shifts(terms.loss):
         raise ValueError(
             f"{type(terms.augment).__name__} reads the sign of the scores of real images, which means nothing under "

@@ -450,6 +450,7 @@ class Trainer:
             rng=self._rng,
             device=self.device,
             dtype=next(generator.parameters()).dtype,
+            transform=next((r.transform for r in terms.critic_regularizers if r.transform is not None), None),
             max_resident_bytes=max_resident_bytes,
             store=store,
         )
