@@ -232,7 +232,7 @@ def lazy(**options) -> dict:
     [
         (lazy(), 30, 6),
         ({"augment": cg.AdaptiveAugment(-0.9, images=200, relative=True)}, 16, 3),
-        ({"regularizers": [cg.LeCam().double(), cg.ConsistencyRegularizer(0.1)]}, 6, 1),
+        ({"regularizers": [cg.LeCam().double(), cg.ConsistencyRegularizer(0.1)], "transition": (0.2, 0.9)}, 8, 1),
         ({"loss": cg.RelativisticLoss(), "regularizers": [cg.R1(0.1), cg.R2(0.1), cg.DraganPenalty()]}, 6, 1),
         (
             {

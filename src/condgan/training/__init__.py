@@ -17,6 +17,7 @@ from condgan.training.random import seed_everything
 from condgan.training.step import Networks, StepResult, Terms, critic_step, generator_step
 from condgan.training.together import fit_together
 from condgan.training.trainer import Callback, ProgressBar, Trainer, TrainerState
+from condgan.training.transition import Transition
 
 __all__ = [
     "CSVLogger",
@@ -37,6 +38,7 @@ __all__ = [
     "Trainer",
     "TrainerState",
     "TrainingDivergedError",
+    "Transition",
     "as_labelled",
     "critic_step",
     "fit_together",

@@ -51,6 +51,8 @@ class Terms:
     generator_regularizers: Sequence[GeneratorRegularizer] = ()
     augment: Augmentation | None = None
     precision: Precision = "fp32"
+    class_strength: Tensor | None = None
+    """Factor of the auxiliary terms, a scalar on the device; None for 1."""
 
     def due(self, update: int) -> Terms:
         """Return the terms without the lazy regularizers that are not due in this update."""
@@ -86,7 +88,7 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
         losses = {"adversarial": terms.loss.critic(real.score, fake.score)}
         for auxiliary in terms.auxiliary:
             y, y_fake = _required(inputs.y, "y"), _required(inputs.y_fake, "y_fake")
-            _add_term(losses, auxiliary, auxiliary.critic(real, y, fake, y_fake))
+            _add_term(losses, auxiliary, _faded(terms, auxiliary.critic(real, y, fake, y_fake)))
         batch = CriticBatch(x, inputs.y, x_fake, inputs.y_fake, real, fake, inputs)
         with _precision(terms, inputs):
             for regularizer in terms.critic_regularizers:
@@ -120,7 +122,8 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
                 real_score = real.score
         losses = {"adversarial": terms.loss.generator(real_score, fake.score)}
         for auxiliary in terms.auxiliary:
-            _add_term(losses, auxiliary, auxiliary.generator(fake, _required(inputs.y_fake, "y_fake")))
+            value = auxiliary.generator(fake, _required(inputs.y_fake, "y_fake"))
+            _add_term(losses, auxiliary, _faded(terms, value))
         batch = GeneratorBatch(x_fake_plain, fake, inputs)
         with _precision(terms, inputs):
             for regularizer in terms.generator_regularizers:
@@ -164,6 +167,10 @@ def _augment(terms: Terms, inputs: StepInputs, x: Real, x_fake: Tensor) -> tuple
         return x, x_fake
     real_draws, fake_draws = _required(inputs.augmentation, "augmentation")
     return None if x is None else terms.augment(x, real_draws), terms.augment(x_fake, fake_draws)
+
+
+def _faded(terms: Terms, value: Tensor) -> Tensor:
+    return value if terms.class_strength is None else terms.class_strength * value
 
 
 def _precision(terms: Terms, inputs: StepInputs) -> AbstractContextManager[object]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from collections.abc import Generator as StepByStep
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,6 +36,7 @@ from condgan.training.inputs import ImageStore, Prefetcher, Request, ResidentSto
 from condgan.training.optimizer import OptimizerConfig, OptimizerFactory, Role, Schedule, Updater, schedule_factor
 from condgan.training.random import DefaultRngs
 from condgan.training.step import Networks, Precision, Terms, critic_step, generator_step
+from condgan.training.transition import Transition
 from condgan.types import AdversarialLoss, Augmentation, AuxiliaryLoss, LabelledData, StepInputs
 
 
@@ -185,6 +186,8 @@ class Trainer:
         label_distribution: Distribution of the labels of generated images.
         sampling: Distribution of the classes of real images.
         dequantize: Add uniform noise of one grey level to real uint8 images.
+        transition: Share of the training `(start, end)` in which the classes are faded in, for little data: see
+            `Transition`. By default they count in full from the start.
         precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is configured otherwise; or
             `"bf16"` for forward passes under autocast, with losses and norms in float32.
         engine: How updates are run; the results are the same. `"eager"`: one by one. `"cuda_graph"`: one CUDA graph
@@ -198,6 +201,7 @@ class Trainer:
     Attributes:
         networks: The generator and the critic.
         terms: The terms of the losses, and the augmentation.
+        transition: How the classes are faded in, or None.
         state: The progress of training, and the newest metrics.
         callbacks: The observers, in the order in which they are called.
         engine: What runs the updates.
@@ -244,6 +248,7 @@ class Trainer:
         label_distribution: LabelDistribution = "balanced",
         sampling: ClassDistribution = "natural",
         dequantize: bool = False,
+        transition: tuple[float, float] | None = None,
         precision: Precision = "fp32",
         engine: EngineName = "auto",
         device: torch.device | str | None = None,
@@ -262,6 +267,9 @@ class Trainer:
             precision=precision,
         )
         self.networks = Networks(generator.to(self.device), critic.to(self.device))
+        self.transition = None if transition is None else Transition(*transition, self.networks)
+        if self.transition is not None:
+            self.terms = replace(self.terms, class_strength=self.transition.strength)
         check_terms(self.networks, self.terms, label_distribution=label_distribution, critic_steps=critic_steps)
         schedule_factor(schedule, 0.0)
         self.critic_steps = critic_steps
@@ -342,6 +350,7 @@ class Trainer:
             "precision": terms.precision,
             "device": self.device.type,
             "seed": self.seed,
+            **({} if self.transition is None else {"transition": (self.transition.start, self.transition.end)}),
         }
 
     def fit(
@@ -483,6 +492,8 @@ class Trainer:
         factor = schedule_factor(self.schedule, self.state.step / self.state.total_steps)
         for updater in self._updaters.values():
             updater.set_learning_rate(factor)
+        if self.transition is not None:
+            self.transition.move_to(self.state.step / self.state.total_steps)
         if self.engine.name == "cuda_graph_iteration":
             self._iterate_at_once(inputs)
         else:
