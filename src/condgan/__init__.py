@@ -27,6 +27,7 @@ from condgan.networks import (
     ProjectionResNetCritic,
     ResNetCritic,
     ResNetGenerator,
+    freeze_lower_blocks,
 )
 from condgan.regularizers import (
     R1,
@@ -104,6 +105,7 @@ __all__ = [
     "class_grid",
     "classifier",
     "data",
+    "freeze_lower_blocks",
     "functional",
     "images",
     "interpolate_latents",

@@ -8,6 +8,7 @@ from condgan.networks.dcgan import (
     DCGANGenerator,
     ProjectionDCGANCritic,
 )
+from condgan.networks.freezing import freeze_lower_blocks
 from condgan.networks.heads import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
 from condgan.networks.resnet import (
     ACResNetCritic,
@@ -33,4 +34,5 @@ __all__ = [
     "ProjectionResNetCritic",
     "ResNetCritic",
     "ResNetGenerator",
+    "freeze_lower_blocks",
 ]

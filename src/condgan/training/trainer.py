@@ -618,6 +618,24 @@ class Trainer:
             self._refresh_ema()  # the batch statistics are saved too
             write_checkpoint(folder, self.state.step, self._state_dict(), keep=keep)
 
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the averaged generator and the critic as `generator` and `critic` in a folder.
+
+        Another training can begin with both: see `Network.from_pretrained`, and `condgan.freeze_lower_blocks`. To
+        continue this training, use `save` and `resume`.
+
+        Returns:
+            The folder.
+
+        Raises:
+            TrainingDivergedError: If a loss or gradient was not finite.
+        """
+        self.read_metrics()
+        if self.is_main_process:
+            self.ema.save_pretrained(Path(folder) / "generator")
+            self.networks.critic.save_pretrained(Path(folder) / "critic")
+        return Path(folder)
+
     def resume(self, folder: str | Path) -> bool:
         """Load the newest readable checkpoint in `folder`.
 
