@@ -50,7 +50,10 @@ TERMS = [
     if inspect.isclass(value) and value.__module__.startswith(module.__name__) and not name.startswith("_")
 ]
 REQUIRED = {cg.GroupSpectralRegularizer: {"class_counts": (5, 3)}}
-FIRST = {cg.DiffAugment: "brightness", cg.AdaptiveAugment: 0.5, augmentation.AdaptiveStrength: 0.5}
+FIRST = {
+    cg.DiffAugment: "brightness",
+    **dict.fromkeys((cg.AdaptiveAugment, cg.AdaptivePseudoAugment, augmentation.AdaptiveStrength), 0.5),
+}
 
 
 @pytest.mark.parametrize("term", TERMS)

@@ -2,7 +2,7 @@
 
 from condgan import classifier, data, functional, images, metrics, nn, recipes, runs, stats, study, training
 from condgan._version import __version__
-from condgan.augmentation import AdaptiveAugment, DiffAugment
+from condgan.augmentation import AdaptiveAugment, AdaptivePseudoAugment, DiffAugment
 from condgan.losses import (
     AuxiliaryClassifierLoss,
     HingeLoss,
@@ -62,6 +62,7 @@ __all__ = [
     "ACDCGANCritic",
     "ACResNetCritic",
     "AdaptiveAugment",
+    "AdaptivePseudoAugment",
     "AuxiliaryClassifierLoss",
     "AuxiliaryClassifierMixin",
     "CSVLogger",

@@ -185,6 +185,19 @@ class AdaptiveAugmentation(Augmentation, Protocol):
         ...
 
 
+@runtime_checkable
+class PseudoAugmentation(AdaptiveAugmentation, Protocol):
+    """An augmentation that passes generated images off as real ones in the critic's steps."""
+
+    def replace_real(self, x: Tensor, x_fake: Tensor, draws: AugmentationDraws) -> Tensor:
+        """Return real images, some of them replaced by the generated images of their rows.
+
+        Shape:
+            - `x`, `x_fake`: `(N, *)`. Returns: `(N, *)`.
+        """
+        ...
+
+
 class LabelledData(Protocol):
     """The data of a `Trainer`, such as a `condgan.data.ArrayDataset`."""
 

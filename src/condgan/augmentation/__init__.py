@@ -2,6 +2,7 @@
 
 from condgan.augmentation.adaptive import AdaptiveAugment
 from condgan.augmentation.diffaugment import DiffAugment
+from condgan.augmentation.pseudo import AdaptivePseudoAugment
 from condgan.augmentation.strength import AdaptiveStrength
 
-__all__ = ["AdaptiveAugment", "AdaptiveStrength", "DiffAugment"]
+__all__ = ["AdaptiveAugment", "AdaptivePseudoAugment", "AdaptiveStrength", "DiffAugment"]

@@ -11,7 +11,7 @@ from condgan.files import check_count, check_names
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.sampling import LabelDistribution
 from condgan.training.step import Networks, Precision, Terms
-from condgan.types import AdaptiveAugmentation, AdversarialLoss, LabelledData
+from condgan.types import AdaptiveAugmentation, AdversarialLoss, LabelledData, PseudoAugmentation
 
 
 def check_regularizers(regularizers: Sequence[object]) -> None:
@@ -50,23 +50,34 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
     transforming = [type(r).__name__ for r in terms.critic_regularizers if r.transform is not None]
     if len(transforming) > 1:
         raise ValueError(f"one regularizer at most may transform images, got {', '.join(transforming)}. Combine them.")
-    if isinstance(terms.augment, AdaptiveAugmentation) and not terms.augment.relative and _ignores_shifts(terms.loss):
-        raise ValueError(
-            f"{type(terms.augment).__name__} reads the sign of the scores of real images, which means nothing under "
-            f"{type(terms.loss).__name__}: it ignores a common shift of all scores. Pass "
-            f"{type(terms.augment).__name__}(relative=True), or train with another loss."
-        )
+    check_augmentation(terms)
     if generator.num_classes is None and terms.auxiliary:
         raise ValueError("auxiliary losses need classes, got networks with num_classes=None.")
     if generator.num_classes is not None and label_distribution != "paired":
         paired = [type(r).__name__ for r in terms.critic_regularizers if r.needs_pairs and critic.score_needs_labels]
         if terms.loss.needs_real_scores:
             paired.append(type(terms.loss).__name__)
+        if isinstance(terms.augment, PseudoAugmentation):
+            paired.append(type(terms.augment).__name__)
         if paired:
             raise ValueError(
-                'label_distribution must be "paired" for terms that compare each real image with a generated one of '
+                'label_distribution must be "paired" for terms that combine each real image with a generated one of '
                 f'the same class ({", ".join(paired)}), got {label_distribution!r}. Pass label_distribution="paired".'
             )
+
+
+def check_augmentation(terms: Terms) -> None:
+    """Check that the scores under the loss tell an adaptive augmentation how far the critic overfits.
+
+    Raises:
+        ValueError: If their signs mean nothing.
+    """
+    if isinstance(terms.augment, AdaptiveAugmentation) and not terms.augment.relative and _ignores_shifts(terms.loss):
+        raise ValueError(
+            f"{type(terms.augment).__name__} reads the sign of the scores of real images, which means nothing under "
+            f"{type(terms.loss).__name__}: it ignores a common shift of all scores. Pass "
+            f"{type(terms.augment).__name__}(relative=True), or train with another loss."
+        )
 
 
 def check_data(

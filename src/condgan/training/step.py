@@ -24,6 +24,7 @@ from condgan.types import (
     CriticBatch,
     CriticOutput,
     GeneratorBatch,
+    PseudoAugmentation,
     StepInputs,
 )
 
@@ -80,6 +81,8 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
     x = _required(inputs.x, "x")
     with torch.no_grad(), _precision(terms, inputs):
         x_fake = generator(inputs.z, inputs.y_fake).to(x.dtype)
+    if isinstance(terms.augment, PseudoAugmentation):
+        x = terms.augment.replace_real(x, x_fake, _required(inputs.augmentation, "augmentation")[0])
     x, x_fake = _augment(terms, inputs, x, x_fake)
     # `cached`: a spectral norm, with its power iteration, is computed once per step and not at every read.
     with parametrize.cached():
