@@ -44,7 +44,11 @@ class Networks:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms of the losses, and the augmentation in front of the critic."""
+    """The terms of the losses, and the augmentation in front of the critic.
+
+    Shape:
+        - `class_strength`: `()`, the factor of the auxiliary terms, on the device; None for 1.
+    """
 
     loss: AdversarialLoss
     auxiliary: Sequence[AuxiliaryLoss] = ()
@@ -53,7 +57,6 @@ class Terms:
     augment: Augmentation | None = None
     precision: Precision = "fp32"
     class_strength: Tensor | None = None
-    """Factor of the auxiliary terms, a scalar on the device; None for 1."""
 
     def due(self, update: int) -> Terms:
         """Return the terms without the lazy regularizers that are not due in this update."""
