@@ -322,6 +322,20 @@ def test_a_training_of_no_given_length_says_how_long_it_takes_first(folders, tmp
     assert "(change it with --minutes)" in said
 
 
+def test_train_keeps_the_best_step_by_held_out_patients(folders, tmp_path, capsys):
+    data, out = str(folders / "train"), str(tmp_path)
+    train = ["train", data, "--recipe", "acgan", "--groups", PATIENT, "--keep", "best_kid", *TINY]
+    sizes = ["--steps", "3", "--evaluations", "3"]
+    assert main([*train, *sizes, "--out", out]) == 0
+    kept = load_run(tmp_path).kept
+    assert kept.criterion == "best_kid"
+    assert [entry.step for entry in kept.evaluations] == [1, 2, 3]
+    best = min(kept.evaluations, key=lambda entry: entry.value)
+    assert kept.step == best.step
+    assert main([*train, *sizes, "--out", str(tmp_path / "all"), "--held-out", "0"]) == 2
+    assert "chooses the step by patients that are not trained on" in capsys.readouterr().err
+
+
 def test_a_run_on_all_images_cannot_be_evaluated(folders, tmp_path, capsys):
     data = str(folders / "train")
     assert (

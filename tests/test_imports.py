@@ -14,7 +14,7 @@ import condgan
 
 ROOT = Path(condgan.__file__).parent
 
-GROUND = {"_version", "types", "files", "devices", "schedules"}
+GROUND = {"_version", "types", "files", "devices", "distributed", "schedules"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set() for part in sorted(GROUND)},
     "images": GROUND,
@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "losses": {*GROUND, "functional"},
     "auxiliary": {*GROUND, "functional"},
     "augmentation": {*GROUND, "functional"},
-    "regularizers": {*GROUND, "functional", "nn"},
+    "regularizers": {*GROUND, "functional", "nn", "augmentation"},
     "networks": {*GROUND, "functional", "nn"},
     "sampling": {*GROUND, "networks.base"},
     "training": {*GROUND, "images", "functional", "nn", "regularizers", "networks.base", "sampling"},

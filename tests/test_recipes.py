@@ -319,7 +319,7 @@ def test_recipes_under_spectral_norm_are_what_their_documentation_says(name):
     common = {"generator": "ResNetGenerator", "loss": repr(cg.HingeLoss()), "auxiliary": [], "regularizers": []}
     common |= {"augment": None, "schedule": "constant", "ema_decay": 0.9999, "label_distribution": "balanced"}
     common |= {"generator_optimizer": adam, "critic_optimizer": adam}
-    common |= {"sampling": "natural", "dequantize": False, "precision": "fp32", "device": "cpu", "seed": 0}
+    common |= {"sampling": "balanced", "dequantize": False, "precision": "fp32", "device": "cpu", "seed": 0}
     assert trainer.settings == {**common, **settings}
     generator, critic = trainer.networks.generator, trainer.networks.critic
     assert {norm.num_classes for norm in generator.modules() if isinstance(norm, torch.nn.BatchNorm2d)} == {2}

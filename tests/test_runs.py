@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import math
-import types
 
 import numpy as np
 import pytest
@@ -13,10 +12,10 @@ from condgan.files import from_json, to_json
 from condgan.metrics.extractors import module_extractor
 from condgan.recipes import CONDITIONAL
 from condgan.runs import (
-    KeepBest,
     Pool,
     RecipeConfig,
     class_kid,
+    held_out_kid,
     load_generator,
     load_run,
     make_trainer,
@@ -61,26 +60,6 @@ def test_wrong_classes_and_collapse_are_worse_than_the_right_thing(criterion):
     assert swapped > 1
 
 
-def test_the_best_evaluation_is_kept(tmp_path):
-    saved = []
-    trainer = types.SimpleNamespace(
-        state=types.SimpleNamespace(step=0),
-        ema=types.SimpleNamespace(save_pretrained=lambda folder: saved.append(folder)),
-    )
-    values = iter([3.0, 1.0, 2.0])
-    keeper = KeepBest(tmp_path, lambda trainer: next(values), every=2)
-    for step in (2, 4, 6):
-        trainer.state.step = step
-        keeper.on_step_end(trainer)
-    assert (keeper.step, keeper.best, len(saved)) == (4, 1.0, 2)
-    again = KeepBest(tmp_path, lambda trainer: 1.5, every=2)
-    again.load_state_dict(keeper.state_dict())
-    trainer.state.step = 8
-    again.on_step_end(trainer)
-    assert (again.step, len(saved)) == (4, 2)
-    assert [entry.step for entry in again.evaluations] == [2, 4, 6, 8]
-
-
 def test_training_leaves_the_kept_generator(phantoms, tmp_path):
     """The second evaluation is the best by decree; its generator is that of a run that ends there."""
     train = phantoms[0]
@@ -110,6 +89,43 @@ def test_evaluations_do_not_change_the_training(phantoms, tmp_path):
     )
     plain = train_generator(last, phantoms[0], tmp_path / "b", precision="fp32", device="cpu")
     assert evaluated.last_metrics == plain.last_metrics
+    assert (tmp_path / "a" / "curve.json").read_bytes() == (tmp_path / "b" / "curve.json").read_bytes()
+
+
+def test_an_interrupted_run_keeps_the_same_generator(phantoms, tmp_path):
+    """The best evaluation comes before the interruption, and its value is remembered."""
+
+    def decree(trainer):
+        return abs(trainer.state.step - 2)
+
+    options = {"criterion": decree, "precision": "fp32", "device": "cpu"}
+    whole = train_generator(TINY, phantoms[0], tmp_path / "whole", **options)
+    steps = []
+
+    def stop(trainer):
+        steps.append(trainer.state.step)
+        if steps == [2, 4]:
+            trainer.request_stop("test")
+        return decree(trainer)
+
+    assert train_generator(TINY, phantoms[0], tmp_path / "cut", **{**options, "criterion": stop}) is None
+    resumed = train_generator(TINY, phantoms[0], tmp_path / "cut", **options)
+    assert steps == [2, 4]
+    assert resumed.kept == whole.kept
+    assert resumed.kept.step == 2
+    kept, other = (load_generator(tmp_path / name).state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(kept[name], other[name]) for name in kept)
+
+
+@pytest.mark.usefixtures("tiny_classifier")
+def test_the_classifier_that_judges_is_trained_once(phantoms, tmp_path):
+    train, held_out, _ = phantoms
+    options = {"precision": "fp32", "device": "cpu"}
+    judges = [held_out_kid(train, held_out, tmp_path / "judge.safetensors", seed=seed, **options) for seed in (0, 1)]
+    noise = FromSamples(lambda y, rng: 2 * torch.rand(1, 16, 16, generator=rng) - 1)
+    assert judges[0](noise) == judges[1](noise) > 0
+    other = held_out_kid(train, held_out, tmp_path / "other.safetensors", seed=1, **options)
+    assert other(noise) != judges[0](noise)
 
 
 @pytest.mark.parametrize(

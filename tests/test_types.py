@@ -47,19 +47,24 @@ TERMS = [
     value
     for module in (augmentation, auxiliary, losses, regularizers)
     for name, value in vars(module).items()
-    if inspect.isclass(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    if inspect.isclass(value) and value.__module__.startswith(module.__name__) and not name.startswith("_")
 ]
+REQUIRED = {cg.GroupSpectralRegularizer: {"class_counts": (5, 3)}}
+FIRST = {
+    cg.DiffAugment: "brightness",
+    **dict.fromkeys((cg.AdaptiveAugment, cg.AdaptivePseudoAugment, augmentation.AdaptiveStrength), 0.5),
+}
 
 
 @pytest.mark.parametrize("term", TERMS)
 def test_terms_take_their_first_argument_by_position_and_the_rest_by_name(term: type) -> None:
     first, *rest = inspect.signature(term).parameters.values()
-    value = "brightness" if term is cg.DiffAugment else 2.0
-    assert repr(term(value)) == repr(term(**{first.name: value}))
-    assert getattr(term(value), first.name) == value
+    value, required = FIRST.get(term, 2.0), REQUIRED.get(term, {})
+    assert repr(term(value, **required)) == repr(term(**{first.name: value}, **required))
+    assert getattr(term(value, **required), first.name) == value
     assert {parameter.kind for parameter in rest} <= {inspect.Parameter.KEYWORD_ONLY}
     with pytest.raises(TypeError, match="positional argument"):
-        term(value, 1)
+        term(value, 1, **required)
 
 
 @pytest.mark.parametrize("record", [StepInputs, CriticBatch, GeneratorBatch])

@@ -2,7 +2,7 @@
 
 from condgan import budget, classifier, data, functional, images, metrics, nn, recipes, runs, stats, study, training
 from condgan._version import __version__
-from condgan.augmentation import DiffAugment
+from condgan.augmentation import AdaptiveAugment, AdaptivePseudoAugment, DiffAugment
 from condgan.auxiliary import (
     AuxiliaryClassifierLoss,
     DataToDataCrossEntropyLoss,
@@ -47,8 +47,17 @@ from condgan.networks import (
     TACR3GANCritic,
     TACResNetCritic,
     TwinAuxiliaryClassifierMixin,
+    freeze_lower_blocks,
 )
-from condgan.regularizers import R1, R2, DraganPenalty, GradientPenalty
+from condgan.regularizers import (
+    R1,
+    R2,
+    ConsistencyRegularizer,
+    DraganPenalty,
+    GradientPenalty,
+    GroupSpectralRegularizer,
+    LeCam,
+)
 from condgan.sampling import Tempered, class_grid, interpolate_latents, sample
 from condgan.schedules import CosineSchedule
 from condgan.training import (
@@ -58,6 +67,7 @@ from condgan.training import (
     EarlyStopping,
     Evaluate,
     JSONLLogger,
+    KeepBest,
     OptimizerConfig,
     ProgressBar,
     SampleGrid,
@@ -80,6 +90,8 @@ __all__ = [
     "ADCDCGANCritic",
     "ADCR3GANCritic",
     "ADCResNetCritic",
+    "AdaptiveAugment",
+    "AdaptivePseudoAugment",
     "AuxiliaryClassifierLoss",
     "AuxiliaryClassifierMixin",
     "CSVLogger",
@@ -89,6 +101,7 @@ __all__ = [
     "ConcatenationMixin",
     "ConcatenationR3GANCritic",
     "ConcatenationResNetCritic",
+    "ConsistencyRegularizer",
     "ContrastiveDCGANCritic",
     "ContrastiveMixin",
     "ContrastiveR3GANCritic",
@@ -107,8 +120,11 @@ __all__ = [
     "Evaluate",
     "Generator",
     "GradientPenalty",
+    "GroupSpectralRegularizer",
     "HingeLoss",
     "JSONLLogger",
+    "KeepBest",
+    "LeCam",
     "LeastSquaresLoss",
     "MinimaxLoss",
     "MultiClassHingeLoss",
@@ -139,6 +155,7 @@ __all__ = [
     "class_grid",
     "classifier",
     "data",
+    "freeze_lower_blocks",
     "functional",
     "images",
     "interpolate_latents",

@@ -99,7 +99,7 @@ def plan_training(
       otherwise 16. A width that `config` has is kept.
     - Steps are as many as fit, by the median time of a few steps of a trainer that is thrown away afterwards. On
       CUDA it first runs until its updates are captured as graphs. Measuring takes a few percent of the minutes, and is
-      not counted.
+      not counted; nor is judging for `keep="best_kid"`.
 
     Nothing else of `config` is changed. Among several processes call it in one, and hand its plan to the others.
 

@@ -33,7 +33,7 @@ from condgan.devices import best_device
 from condgan.files import check_names, from_json, to_json, write_json
 from condgan.images import save_picture, save_sheet, to_uint8
 from condgan.metrics import Evaluation, evaluate
-from condgan.runs import RecipeConfig, load_generator, load_run, train_generator
+from condgan.runs import Criterion, RecipeConfig, held_out_kid, load_generator, load_run, train_generator
 from condgan.sampling import sample
 from condgan.study import Study, StudyConfig, merge, write_report
 from condgan.study.report.words import answer_words, question_words
@@ -112,7 +112,7 @@ def _given(flags: Flags) -> dict[str, Any]:
 
 _GENERATOR = "How generators are trained."
 _SIZES = ("steps", "batch_size", "base_channels")
-_TrainFlags = _flags(_GENERATOR, RecipeConfig, *_all_but(RecipeConfig, "keep", "evaluations", *_SIZES))
+_TrainFlags = _flags(_GENERATOR, RecipeConfig, *_all_but(RecipeConfig, *_SIZES))
 _RecipeFlags = _flags(_GENERATOR, RecipeConfig, *_all_but(RecipeConfig, "recipe", "networks"))
 _StudyFlags = _flags("What the study computes.", StudyConfig, *_all_but(StudyConfig, "image_shape", "recipes"))
 _RunFlags = _flags("How training is run.", train_generator, "seed", "precision", "device")
@@ -174,7 +174,8 @@ class TrainCommand:
         steps: Generator updates, instead of minutes.
         batch_size: Images per critic step; by default chosen by minutes, and 64 if there are steps.
         base_channels: Width of the networks; by default chosen by minutes, and the recipe's if there are steps.
-        held_out: Share of the patients that is not trained on, for condgan evaluate; 0 trains on all.
+        held_out: Share of the patients that is not trained on, for condgan evaluate and for --keep best_kid, which then
+            chooses the step by the same patients; 0 trains on all.
         time_limit: Minutes after which to stop; the same command continues later.
         config: TOML file with flags, such as steps = 4500; those of the command line override it.
     """
@@ -197,9 +198,14 @@ class TrainCommand:
     def execute(self, words: Sequence[str]) -> None:
         """Run the command."""
         config = RecipeConfig(base_channels=self.base_channels, **_given(self.generator))
+        if config.keep != "last" and not self.held_out:
+            raise ValueError(
+                f"--keep {config.keep} chooses the step by patients that are not trained on, got --held-out 0. Hold "
+                "some out, or keep the last step."
+            )
         running = _given(self.running)
         folder = self.folders.read(self.data)
-        data: ArrayDataset = self.folders.split(folder, self.held_out)[0] if self.held_out else folder
+        data, held_out = self.folders.split(folder, self.held_out) if self.held_out else (folder, None)
         say(f"training on {data}")
         plan = plan_in(
             self.out,
@@ -214,8 +220,15 @@ class TrainCommand:
         say(plan.in_words() if self.steps or self.minutes else f"{plan.in_words()} (change it with --minutes)")
         write_json(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
         deadline = math.inf if self.time_limit is None else time.monotonic() + 60 * self.time_limit
-        done = train_generator(plan.config, data, self.out, deadline=deadline, report=say, **running)
+        criterion = None if config.keep == "last" or held_out is None else self._criterion(data, held_out)
+        done = train_generator(
+            plan.config, data, self.out, criterion=criterion, deadline=deadline, report=say, **running
+        )
         say(f"done: {self.out}" if done else "stopped by the time limit: run the same command again to continue")
+
+    def _criterion(self, train: ArrayDataset, held_out: ArrayDataset) -> Criterion:
+        say("judging by a classifier of the training images")
+        return held_out_kid(train, held_out, self.out / "judge.safetensors", **_given(self.running))
 
 
 @dataclass(frozen=True, kw_only=True)

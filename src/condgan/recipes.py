@@ -796,7 +796,7 @@ class _OwnNetworks:
             if self.family == "dcgan":
                 conditioning: Conditioning = "concatenation" if self.batch_norm else "batch_norm"
                 generator = DCGANGenerator(conditioning=conditioning, upsampling=self.upsampling, **options)
-                critic_options = {"batch_norm": self.batch_norm, "dropout": self.dropout}
+                critic_options: dict[str, Any] = {"batch_norm": self.batch_norm, "dropout": self.dropout}
                 return generator, self.dcgan(spectral_norm=self.spectral_norm, **critic_options, **options)
             if self.family == "resnet":
                 return ResNetGenerator(**options), self.resnet(spectral_norm=self.spectral_norm, **options)

@@ -18,16 +18,19 @@ from typing_extensions import override
 
 from condgan import networks
 from condgan.augmentation import DiffAugment
+from condgan.classifier import Classifier, train_classifier
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset
+from condgan.devices import best_device
 from condgan.files import as_json, check_count, check_names, check_not_negative, from_json, to_json, write_json
 from condgan.images import save_sheet, to_uint8
+from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.extractors import Extractor
 from condgan.metrics.fidelity import kid
 from condgan.networks import Generator
 from condgan.recipes import CONDITIONAL, RECIPES
 from condgan.sampling import class_grid, class_probabilities, named_distribution, sample
-from condgan.training import Callback, Checkpoint, JSONLLogger, Trainer
+from condgan.training import Callback, Checkpoint, JSONLLogger, KeepBest, Trainer
 from condgan.training.engines import EngineName
 
 Networks = Literal["recipe", "dcgan", "resnet", "r3gan"]
@@ -310,11 +313,11 @@ class GeneratorTraining:
         report: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.data, self.folder, self.seed = config, data, Path(folder), seed
-        self._keeper = self._make_keeper(criterion)
+        self._keeper = None if config.keep == "last" else KeepBest(self.folder / "generator", config.keep)
         self._rows = JSONLLogger(self.folder / "curve.jsonl", every=max(1, config.steps // _ROWS))
         self._watch = _Watch(deadline, report)
         checkpoint = Checkpoint(self.folder / "checkpoints", every=max(1, config.steps // _CHECKPOINTS))
-        keepers = [] if self._keeper is None else [self._keeper]
+        keepers = [] if self._keeper is None else [self._keeper, self._make_judge(self._keeper, criterion)]
         self.trainer = make_trainer(
             config,
             data,
@@ -358,13 +361,11 @@ class GeneratorTraining:
         write_json(self.folder / "run.json", to_json(description))
         return description
 
-    def _make_keeper(self, criterion: Criterion | None) -> KeepBest | None:
+    def _make_judge(self, keeper: KeepBest, criterion: Criterion | None) -> _Judge:
         config = self.config
-        if config.keep == "last":
-            return None
         if criterion is None:
             raise ValueError(f"keep={config.keep!r} needs a criterion, got None. Pass one, or keep the last step.")
-        return KeepBest(self.folder / "generator", criterion, every=max(1, config.steps // config.evaluations))
+        return _Judge(keeper, criterion, every=max(1, config.steps // config.evaluations))
 
     def _save_samples(self) -> None:
         pool = Pool(
@@ -386,7 +387,11 @@ class GeneratorTraining:
             seconds=round(self._watch.seconds, 1),
             kept=KeptStep(step=state.step)
             if keeper is None
-            else KeptStep(step=keeper.step, criterion=self.config.keep, evaluations=tuple(keeper.evaluations)),
+            else KeptStep(
+                step=keeper.step,
+                criterion=self.config.keep,
+                evaluations=tuple(CriterionValue(step=s, value=v) for s, v in keeper.evaluations.items()),
+            ),
             settings=as_json(self.trainer.settings),
             generator_parameters=sum(p.numel() for p in networks.generator.parameters()),
             critic_parameters=sum(p.numel() for p in networks.critic.parameters()),
@@ -511,44 +516,6 @@ class Pool:
         )
 
 
-class KeepBest(Callback):
-    """Evaluates the averaged generator every `every` steps and saves the best one in a folder.
-
-    Args:
-        folder: Where the generator is kept, see `Generator.save_pretrained`.
-        criterion: Smaller is better.
-        every: Steps between evaluations.
-
-    Attributes:
-        best: Value of the criterion of the generator that was kept.
-        step: Its step.
-        evaluations: Value of the criterion at each evaluation, in order.
-    """
-
-    def __init__(self, folder: str | Path, criterion: Criterion, *, every: int) -> None:
-        super().__init__(every)
-        self.folder, self.criterion = Path(folder), criterion
-        self.best, self.step = math.inf, 0
-        self.evaluations: list[CriterionValue] = []
-
-    @override
-    def on_step_end(self, trainer: Trainer) -> None:
-        step, value = trainer.state.step, self.criterion(trainer)
-        self.evaluations.append(CriterionValue(step=step, value=value))
-        if value < self.best:
-            self.best, self.step = value, step
-            trainer.ema.save_pretrained(self.folder)
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "step": self.step, "evaluations": to_json(self.evaluations)}
-
-    @override
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.step = state["best"], state["step"]
-        self.evaluations = [from_json(CriterionValue, entry) for entry in state["evaluations"]]
-
-
 def class_kid(validation: ArrayDataset, extractor: Extractor, *, seed: int = 0) -> Criterion:
     r"""Return the criterion "mean KID over classes": of generated against real validation images, class by class.
 
@@ -581,6 +548,48 @@ def class_kid(validation: ArrayDataset, extractor: Extractor, *, seed: int = 0) 
     return distance
 
 
+def classifier_kid(
+    classifier: Classifier, validation: ArrayDataset, *, name: str, device: torch.device | str | None = None
+) -> Criterion:
+    """Return the criterion `class_kid` in the features of a classifier of real images.
+
+    Args:
+        classifier: A classifier trained on real images of other patients than those of `validation`.
+        validation: Real images of patients that the generator is not trained on.
+        name: Name of the features.
+        device: Where to compute them. By default CUDA, then MPS, then the CPU.
+    """
+    return class_kid(validation, classifier_extractor(classifier, name=name, device=device))
+
+
+def held_out_kid(
+    train: ArrayDataset,
+    held_out: ArrayDataset,
+    path: str | Path,
+    *,
+    precision: Precision = "bf16",
+    device: torch.device | str | None = None,
+    seed: int = 0,
+) -> Criterion:
+    """Return the criterion `class_kid` on held-out images, in the features of a classifier of the training images.
+
+    The classifier is trained in the first call and kept in a file, so that a training that continues is judged by the
+    same network. Its best epoch is chosen on the held-out images.
+
+    Args:
+        train: Real images that the generator is trained on.
+        held_out: Real images of other patients.
+        path: File of the classifier.
+        precision: Precision of its training.
+        device: Where to compute. By default CUDA, then MPS, then the CPU.
+        seed: Seed of its training.
+    """
+    if not Path(path).is_file():
+        train_classifier(train, held_out, precision=precision, device=device, seed=seed).save(path)
+    classifier = Classifier.load(path, device=best_device() if device is None else device)
+    return classifier_kid(classifier, held_out, name=f"ResNet-18 trained on {train.source}", device=device)
+
+
 def in_words(seconds: float) -> str:
     """Return a duration for readers.
 
@@ -591,6 +600,18 @@ def in_words(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class _Judge(Callback):
+    """Scores the averaged generator for a `KeepBest`. The score is not among the metrics of the training."""
+
+    def __init__(self, keeper: KeepBest, criterion: Criterion, *, every: int) -> None:
+        super().__init__(every)
+        self.keeper, self.criterion = keeper, criterion
+
+    @override
+    def on_step_end(self, trainer: Trainer) -> None:
+        self.keeper.consider(trainer, self.criterion(trainer))
 
 
 class _Watch(Callback):

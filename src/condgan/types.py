@@ -46,6 +46,7 @@ class StepInputs:
         - `epsilon`: `(N,)`, uniform in [0, 1), where a gradient penalty interpolates between real and generated images.
         - `noise`: `(N, *image_shape)`, standard normal, for penalties around the data; None if no term needs it.
         - `augmentation`: parameters for the real and the fake images, as `Augmentation.draw` makes them.
+        - `transformation`: the same, for a regularizer that compares images with transformed ones.
     """
 
     x: Tensor | None
@@ -55,11 +56,13 @@ class StepInputs:
     epsilon: Tensor
     noise: Tensor | None = None
     augmentation: tuple[AugmentationDraws, AugmentationDraws] | None = None
+    transformation: tuple[AugmentationDraws, AugmentationDraws] | None = None
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors, in an order that depends only on which are present."""
         fields = [self.x, self.y, self.z, self.y_fake, self.epsilon, self.noise]
-        parameters = [draws[name] for draws in self.augmentation or () for name in sorted(draws)]
+        draws = (*(self.augmentation or ()), *(self.transformation or ()))
+        parameters = [one[name] for one in draws for name in sorted(one)]
         return [tensor for tensor in fields if tensor is not None] + parameters
 
 
@@ -158,6 +161,40 @@ class Augmentation(Protocol):
 
     def __call__(self, x: Tensor, draws: AugmentationDraws) -> Tensor:
         """Apply the drawn parameters to `x`."""
+        ...
+
+
+@runtime_checkable
+class AdaptiveAugmentation(Augmentation, Protocol):
+    """An augmentation whose strength follows the scores of the critic, in tensors on the device.
+
+    Attributes:
+        p: The strength, a scalar, which is logged.
+        relative: Whether it reads differences of scores only.
+    """
+
+    p: Tensor
+    relative: bool
+
+    def observe(self, real_score: Tensor, fake_score: Tensor) -> None:
+        """Take note of the scores of a critic step, without reading them back from the device.
+
+        Shape:
+            - `real_score`, `fake_score`: `(N,)`, this process's.
+        """
+        ...
+
+
+@runtime_checkable
+class PseudoAugmentation(AdaptiveAugmentation, Protocol):
+    """An augmentation that passes generated images off as real ones in the critic's steps."""
+
+    def replace_real(self, x: Tensor, x_fake: Tensor, draws: AugmentationDraws) -> Tensor:
+        """Return real images, some of them replaced by the generated images of their rows.
+
+        Shape:
+            - `x`, `x_fake`: `(N, *)`. Returns: `(N, *)`.
+        """
         ...
 
 

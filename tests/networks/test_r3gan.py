@@ -123,12 +123,10 @@ def test_the_generator_is_its_formula() -> None:
 
 
 def plain_score(critic: R3GANCritic, x: Tensor) -> Tensor:
-    h = F.conv2d(x, critic.from_image.weight)
-    for i, size in enumerate([(16, 24), (8, 12), (4, 6)]):
-        if i:
-            h = F.conv2d(h, critic.transitions[i - 1].weight)
-            h = F.interpolate(h, size, mode="bilinear", align_corners=False)
-        h = plain_block(critic.stages[i][0], h)
+    h = x
+    for size, (*_, transition, stage) in zip([(16, 24), (8, 12), (4, 6)], critic.blocks, strict=True):
+        h = F.interpolate(F.conv2d(h, transition.weight), size, mode="bilinear", align_corners=False)
+        h = plain_block(stage[0], h)
     h = F.conv2d(h, critic.basis[:, None], groups=len(critic.basis)).flatten(1)
     return critic.score_head(h).squeeze(1)
 

@@ -146,6 +146,62 @@ def test_early_stopping_refuses(options):
         cg.EarlyStopping("score", **options)
 
 
+@pytest.mark.parametrize(
+    ("values", "mode", "kept"),
+    [
+        ([3, 1, 2], "min", 2),
+        ([1, 3, 2], "max", 2),
+        ([1, 1, 1], "min", 1),
+        ([float("nan"), 5, float("nan")], "max", 2),
+        ([float("nan"), float("nan"), 5], "min", 3),
+    ],
+)
+def test_the_generator_of_the_best_evaluation_is_kept(make_trainer, tiny_images, tmp_path, values, mode, kept):
+    best = cg.KeepBest(tmp_path, "score", mode=mode)
+    make_trainer(callbacks=[cg.Evaluate(scripted(values), every=1), best]).fit(tiny_images, steps=3, batch_size=6)
+    assert (best.step, best.best) == (kept, values[kept - 1])
+    assert list(best.evaluations) == [1, 2, 3]
+    there = make_trainer()
+    there.fit(tiny_images, steps=kept, batch_size=6)
+    expected = there.ema.state_dict()
+    found = cg.DCGANGenerator.from_pretrained(tmp_path).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_keeping_the_best_goes_on_after_a_resume(make_trainer, tiny_images, tmp_path):
+    def build(values):
+        best = cg.KeepBest(tmp_path / "best", "score")
+        return best, make_trainer(callbacks=[cg.Evaluate(scripted(values), every=1), best])
+
+    best, trainer = build([2, 1])
+    trainer.fit(tiny_images, steps=2, batch_size=6)
+    trainer.save(tmp_path / "run")
+    weights = (tmp_path / "best" / "model.safetensors").read_bytes()
+    best, resumed = build([1.5, 0.5])
+    resumed.resume(tmp_path / "run")
+    resumed.fit(tiny_images, steps=3, batch_size=6)
+    assert (best.step, best.evaluations) == (2, {1: 2, 2: 1, 3: 1.5})
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() == weights
+    resumed.fit(tiny_images, steps=4, batch_size=6)
+    assert best.step == 4
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() != weights
+
+
+def test_keeping_the_best_needs_its_metric(make_trainer, tiny_images, tmp_path):
+    with pytest.raises(ValueError, match="mode must be among max, min, got 'best'"):
+        cg.KeepBest(tmp_path, "score", mode="best")
+    callbacks = [cg.Evaluate(lambda trainer: {"other": 0.0}, every=1), cg.KeepBest(tmp_path / "a", "kid")]
+    with pytest.raises(KeyError, match=r"KeepBest needs the metric 'kid', got .*'other'"):
+        make_trainer(callbacks=callbacks).fit(tiny_images, steps=1, batch_size=6)
+    best = cg.KeepBest(tmp_path / "a", "score")
+    callbacks = [cg.Evaluate(scripted([1.0]), every=2), cg.Evaluate(lambda trainer: {"other": 0.0}, every=1), best]
+    trainer = make_trainer(callbacks=callbacks)
+    trainer.state.metrics["score"] = 9.0
+    trainer.fit(tiny_images, steps=2, batch_size=6)
+    assert best.evaluations == {2: 1.0}
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 

@@ -158,6 +158,47 @@ def test_scheduled_decays_change_in_graphs(name):
     assert_same(eager, graphs, 1e-9)
 
 
+@pytest.mark.parametrize("name", ["cuda_graph", "cuda_graph_iteration"])
+def test_graphs_move_the_state_of_terms(name):
+    """Anchors, the strength of an augmentation and of the classes, and draws of a transformation."""
+
+    def build(engine):
+        rng = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (24, 1, 32, 32), dtype=torch.uint8, generator=rng)
+        shape = {"num_classes": 3, "image_shape": (1, 32, 32), "base_channels": 8}
+        torch.manual_seed(0)
+        data = cg.data.ArrayDataset(images, [0, 1, 2] * 8)
+        optimizer = cg.OptimizerConfig(lr=0.01, eps=0.01)
+        trainer = cg.Trainer(
+            cg.ResNetGenerator(latent_dim=8, **shape).double(),
+            cg.ProjectionDCGANCritic(**shape).double(),
+            loss=cg.HingeLoss(),
+            regularizers=[
+                cg.LeCam().double(),
+                cg.ConsistencyRegularizer(0.1),
+                cg.GroupSpectralRegularizer(class_counts=data.class_counts),
+            ],
+            augment=cg.AdaptiveAugment(-0.9, images=400),
+            transition=(0.2, 0.9),
+            generator_optimizer=optimizer,
+            critic_optimizer=optimizer,
+            engine=engine,
+            device="cuda",
+        )
+        trainer.fit(data, steps=20, batch_size=8)
+        assert trainer.engine.name == engine
+        return trainer
+
+    eager, graphs = build("eager"), build(name)
+    assert_same(eager, graphs, 1e-9)
+    for part in ("critic_regularizers", "augment"):
+        expected, values = (saved(trainer)[part] for trainer in (eager, graphs))
+        for key in expected:
+            torch.testing.assert_close(values[key], expected[key], atol=1e-9, rtol=1e-9, msg=key)
+    assert 0 < graphs.terms.augment.p < 1
+    assert graphs.transition.strength == 1
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.RMSprop, torch.optim.NAdam])
 def test_graphs_take_any_optimizer_that_can_be_captured(optimizer):
     options = {"dtype": torch.float64, "optimizer": lambda parameters: optimizer(parameters, lr=1e-3, eps=0.01)}

@@ -270,6 +270,8 @@ def lazy(**options) -> dict:
     ("options", "steps", "kinds"),
     [
         (lazy(), 30, 6),
+        ({"augment": cg.AdaptiveAugment(-0.9, images=200, relative=True)}, 16, 3),
+        ({"regularizers": [cg.LeCam().double(), cg.ConsistencyRegularizer(0.1)], "transition": (0.2, 0.9)}, 8, 1),
         ({"loss": cg.RelativisticLoss(), "regularizers": [cg.R1(0.1), cg.R2(0.1), cg.DraganPenalty()]}, 6, 1),
         (
             {
@@ -283,7 +285,13 @@ def lazy(**options) -> dict:
             1,
         ),
     ],
-    ids=["lazy terms", "real images and noise", "other distributions"],
+    ids=[
+        "lazy terms",
+        "adaptive augmentation",
+        "anchors and a transformation",
+        "real images and noise",
+        "other distributions",
+    ],
 )
 def test_captured_iterations_give_the_trajectory_of_eager_ones(networks, options, steps, kinds, tiny_images, fake_cuda):
     eager = make_trainer(networks, **copy.deepcopy(options))

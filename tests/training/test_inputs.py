@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import condgan as cg
-from condgan.training import distributed
+from condgan import distributed
 from condgan.training.inputs import Prefetcher, Request, ResidentStore, Sampler, StreamedStore
 
 COUNTS = (60, 30, 10)

@@ -12,6 +12,7 @@ from condgan.networks.dcgan import (
     ProjectionDCGANCritic,
     TACDCGANCritic,
 )
+from condgan.networks.freezing import freeze_lower_blocks
 from condgan.networks.heads import (
     AuxiliaryClassifierMixin,
     ConcatenationMixin,
@@ -79,4 +80,5 @@ __all__ = [
     "TACR3GANCritic",
     "TACResNetCritic",
     "TwinAuxiliaryClassifierMixin",
+    "freeze_lower_blocks",
 ]

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from condgan.functional import precise
 from condgan.networks.base import Critic
-from condgan.nn.layers import check_labels, without_autocast
+from condgan.nn.layers import ClassConditional, check_labels, without_autocast
 from condgan.types import CriticOutput
 
 
@@ -118,7 +118,7 @@ class ContrastiveMixin(Critic):
             return CriticOutput(out.score, F.linear(embedding, proxies), out.twin_logits, embedding)
 
 
-class ProjectionMixin(Critic):
+class ProjectionMixin(ClassConditional, Critic):
     r"""Adds the inner product of features and class embedding to the score: $D(x, y) \mathrel{+}= v_y^\top h(x)$.
 
     Raises:
@@ -135,15 +135,16 @@ class ProjectionMixin(Critic):
         super().make_heads()
         self.class_projection = nn.Embedding(_require_classes(self), self.feature_dim)
         nn.init.xavier_uniform_(self.class_projection.weight)
+        self.register_buffer("class_strength", None)
 
     @override
     def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
         out = super().heads(h, y)
-        score = out.score + (self.class_projection(_require_labels(self, y, h)) * h).sum(1)
-        return CriticOutput(score, *out[1:])
+        projected = (self.class_projection(_require_labels(self, y, h)) * h).sum(1)
+        return CriticOutput(out.score + self.fade(projected), *out[1:])
 
 
-class ConcatenationMixin(Critic):
+class ConcatenationMixin(ClassConditional, Critic):
     r"""Adds a joint score of features and label: $D(x, y) \mathrel{+}= u^\top \max(0, V [h(x); e_y])$.
 
     Mirza and Osindero combine the hidden representations of image and label in one further layer. They use maxout
@@ -166,13 +167,14 @@ class ConcatenationMixin(Critic):
         self.joint_head = nn.Sequential(
             nn.Linear(self.feature_dim + self.joint_dim, self.joint_dim), nn.ReLU(), nn.Linear(self.joint_dim, 1)
         )
+        self.register_buffer("class_strength", None)
 
     @override
     def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
         out = super().heads(h, y)
         embedded = self.class_embedding(_require_labels(self, y, h)).to(h.dtype)
-        score: Tensor = out.score + self.joint_head(torch.cat([h, embedded], dim=1)).squeeze(1)
-        return CriticOutput(score, *out[1:])
+        joint = self.joint_head(torch.cat([h, embedded], dim=1)).squeeze(1)
+        return CriticOutput(out.score + self.fade(joint), *out[1:])
 
 
 def _require_classes(critic: Critic) -> int:

@@ -139,20 +139,20 @@ class R3GANCritic(Critic):
         sizes = pyramid(height, width)
         widths = _widths(base_channels, len(sizes))
         super().__init__(feature_dim=widths[-1], num_classes=num_classes, image_shape=image_shape)
-        self.from_image = Conv2d(channels, widths[0], 1, bias=False)
-        self.stages = nn.ModuleList(_stage(c, blocks_per_size) for c in widths)
-        self.transitions = nn.ModuleList(_transition(c_in, c_out) for c_in, c_out in pairwise(widths))
-        # Bilinear interpolation to half of an even side is this mean of two by two.
-        self.pool = AvgPool2d()
+        self.blocks = nn.Sequential(
+            nn.Sequential(Conv2d(channels, widths[0], 1, bias=False), _stage(widths[0], blocks_per_size)),
+            # Bilinear interpolation to half of an even side is the mean of two by two.
+            *(
+                nn.Sequential(AvgPool2d(), _transition(c_in, c_out), _stage(c_out, blocks_per_size))
+                for c_in, c_out in pairwise(widths)
+            ),
+        )
         self.basis = nn.Parameter(torch.randn(widths[-1], *sizes[0]) / math.sqrt(math.prod(sizes[0])))
         init_fixup(self)
 
     @override
     def features(self, x: Tensor) -> Tensor:
-        h = self.stages[0](self.from_image(x))
-        for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
-            h = stage(transition(self.pool(h)))
-        summed: Tensor = reduce(h * self.basis, "n c h w -> n c", "sum")
+        summed: Tensor = reduce(self.blocks(x) * self.basis, "n c h w -> n c", "sum")
         return summed
 
 

@@ -3,10 +3,17 @@
 from condgan.nn.activations import AvgPool2d, LeakyReLU, avg_pool2d, leaky_relu
 from condgan.nn.blocks import DownBlock, DownResidualBlock, InvertedBottleneckBlock, UpBlock, UpResidualBlock, pyramid
 from condgan.nn.convolution import Conv2d, ConvPool2d, TransposedConv2d, UpsampleConv2d, conv2d, upsample
-from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, SelfAttention2d, spectral_normalize
+from condgan.nn.layers import (
+    ClassConditional,
+    ConcatenatedEmbedding,
+    ConditionalBatchNorm2d,
+    SelfAttention2d,
+    spectral_normalize,
+)
 
 __all__ = [
     "AvgPool2d",
+    "ClassConditional",
     "ConcatenatedEmbedding",
     "ConditionalBatchNorm2d",
     "Conv2d",

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 from typing_extensions import override
 
+from condgan.distributed import rank_and_world
 from condgan.functional import precise
 from condgan.nn.convolution import Conv2d
 
@@ -34,7 +35,44 @@ def without_synchronization() -> Iterator[None]:
         _synchronize.reset(token)
 
 
-class ConditionalBatchNorm2d(nn.BatchNorm2d):
+class ClassConditional(nn.Module):
+    r"""Base of modules whose dependence on the class can be faded in.
+
+    `class_strength` is None where the class always counts in full. A `Trainer` with a `transition` puts a scalar
+    $\lambda \in [0, 1]$ there, a buffer that is saved and loaded with the weights from then on.
+
+    Shape:
+        - `class_strength`: `()`, or None.
+
+    Examples:
+        >>> norm = ConditionalBatchNorm2d(8, num_classes=3)
+        >>> norm.class_strength = torch.tensor(0.0)
+        >>> x = torch.randn(4, 8, 5, 5)
+        >>> torch.equal(norm(x, torch.tensor([0, 1, 2, 0])), norm(x, torch.tensor([1, 1, 1, 1])))
+        True
+    """
+
+    num_classes: int | None
+    class_strength: Tensor | None
+
+    def fade(self, part: Tensor, neutral: Tensor | None = None) -> Tensor:
+        r"""Return $m + \lambda (p - m)$ for a part $p$ that depends on the class, by default with $m = 0$.
+
+        Shape:
+            - `part`: any; `neutral`: a shape that broadcasts to that of `part`. Returns: the shape of `part`.
+        """
+        if self.class_strength is None:
+            return part
+        strength = self.class_strength.to(part.dtype)
+        return strength * part if neutral is None else torch.lerp(neutral.expand_as(part), part, strength)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if self.class_strength is None and f"{prefix}class_strength" in state_dict:
+            self.class_strength = torch.ones((), device=next(self.parameters()).device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class ConditionalBatchNorm2d(ClassConditional, nn.BatchNorm2d):
     r"""Batch normalization whose gain and bias depend on the class.
 
     $$ \hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}}, \qquad \mathrm{out} = \gamma_y \hat x + \beta_y $$
@@ -69,25 +107,28 @@ class ConditionalBatchNorm2d(nn.BatchNorm2d):
         if num_classes is not None:
             self.gain = nn.Parameter(torch.ones(num_classes, num_features))
             self.shift = nn.Parameter(torch.zeros(num_classes, num_features))
+        self.register_buffer("class_strength", None)
 
     @override
     def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
         if self.num_classes is not None and y is None:
             raise ValueError("a conditional batch norm needs the labels y, got None. Pass y to the generator.")
-        if self.training and _synchronize.get() and _world_size() > 1:
+        if self.training and _synchronize.get() and rank_and_world()[1] > 1:
             normalized = self._normalize_globally(input)
         else:
             normalized = super().forward(input)
         if self.num_classes is None or y is None:
             return normalized
         y = check_labels(y, input)
+        # Without a class the mean of all classes counts.
+        tables = (self.fade(table, neutral=table.mean(0)) for table in (self.gain, self.shift))
         # An embedding raises on negative labels; with indexing they would mean the last classes.
-        gain, shift = (F.embedding(y, table).to(normalized.dtype) for table in (self.gain, self.shift))
+        gain, shift = (F.embedding(y, table).to(normalized.dtype) for table in tables)
         return torch.addcmul(shift[:, :, None, None], gain[:, :, None, None], normalized)
 
     def _normalize_globally(self, x: Tensor) -> Tensor:
         wide = precise(x)
-        rank, world = dist.get_rank(), dist.get_world_size()
+        rank, world = rank_and_world()
         moments = torch.stack(torch.var_mean(wide, (0, 2, 3), correction=0))
         # Each process fills its own slot, so that variances are combined around the means: E[x²] - E[x]² would cancel.
         filled = torch.stack([moments if r == rank else torch.zeros_like(moments) for r in range(world)])
@@ -168,7 +209,7 @@ class SelfAttention2d(nn.Module):
         return x + self.gain * out
 
 
-class ConcatenatedEmbedding(nn.Module):
+class ConcatenatedEmbedding(ClassConditional):
     r"""Conditioning by concatenation: $[z; e_y]$ with one learned embedding $e_y$ per class.
 
     Args:
@@ -189,7 +230,9 @@ class ConcatenatedEmbedding(nn.Module):
     def __init__(self, num_classes: int | None, embed_dim: int) -> None:
         super().__init__()
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, embed_dim)
+        self.num_classes = num_classes
         self.extra_features = 0 if num_classes is None else embed_dim
+        self.register_buffer("class_strength", None)
 
     @override
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
@@ -197,7 +240,7 @@ class ConcatenatedEmbedding(nn.Module):
             return z
         if y is None:
             raise ValueError("a conditional generator needs the labels y, got None.")
-        return torch.cat([z, self.embedding(check_labels(y, z)).to(z.dtype)], dim=1)
+        return torch.cat([z, self.fade(self.embedding(check_labels(y, z)).to(z.dtype))], dim=1)
 
 
 def spectral_normalize(module: nn.Module) -> nn.Module:
@@ -259,7 +302,3 @@ def check_labels(y: Tensor, samples: Tensor) -> Tensor:
         hint = " Flatten them: y.squeeze(1)." if tuple(y.shape) == (count, 1) else ""
         raise ValueError(f"labels must have shape ({count},), one per sample, got {tuple(y.shape)}.{hint}")
     return y
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -16,10 +16,18 @@ from condgan.classifier.training import Classifier
 from condgan.data.dataset import ArrayDataset
 from condgan.devices import best_device
 from condgan.images import save_sheet
-from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.evaluation import PRETRAINED, evaluate, make_extractor
 from condgan.metrics.extractors import CrossFit, Extractor
-from condgan.runs import SHOWN, Criterion, GeneratorTraining, Pool, RunDescription, class_kid, in_words, load_generator
+from condgan.runs import (
+    SHOWN,
+    Criterion,
+    GeneratorTraining,
+    Pool,
+    RunDescription,
+    classifier_kid,
+    in_words,
+    load_generator,
+)
 from condgan.sampling import class_grid
 from condgan.stats import classification_report
 from condgan.study.arms import ARMS, run_arm, synthetic_labels
@@ -342,8 +350,7 @@ class Study:
 
     def _class_kid(self, percent: float) -> Criterion:
         name = f"ResNet-18 of {self.references[percent]}"
-        extractor = classifier_extractor(self._reference(percent), name=name, device=self.device)
-        return class_kid(self.data.validation, extractor)
+        return classifier_kid(self._reference(percent), self.data.validation, name=name, device=self.device)
 
     def _save_real(self, path: Path) -> None:
         """Save the first real training images of each class."""

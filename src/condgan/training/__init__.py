@@ -1,7 +1,15 @@
 """The trainer, its steps and its callbacks."""
 
 from condgan.training.adam import ScheduledAdam
-from condgan.training.callbacks import Checkpoint, CSVLogger, EarlyStopping, Evaluate, JSONLLogger, SampleGrid
+from condgan.training.callbacks import (
+    Checkpoint,
+    CSVLogger,
+    EarlyStopping,
+    Evaluate,
+    JSONLLogger,
+    KeepBest,
+    SampleGrid,
+)
 from condgan.training.datasets import DatasetImages, as_labelled
 from condgan.training.divergence import TrainingDivergedError
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
@@ -10,6 +18,7 @@ from condgan.training.random import seed_everything
 from condgan.training.step import Networks, StepResult, Terms, critic_step, generator_step
 from condgan.training.together import fit_together
 from condgan.training.trainer import Callback, ProgressBar, Trainer, TrainerState
+from condgan.training.transition import Transition
 
 __all__ = [
     "CSVLogger",
@@ -20,6 +29,7 @@ __all__ = [
     "Evaluate",
     "ExponentialMovingAverage",
     "JSONLLogger",
+    "KeepBest",
     "Networks",
     "OptimizerConfig",
     "ProgressBar",
@@ -30,6 +40,7 @@ __all__ = [
     "Trainer",
     "TrainerState",
     "TrainingDivergedError",
+    "Transition",
     "WeightClipping",
     "as_labelled",
     "critic_step",

@@ -1,9 +1,10 @@
-"""Callbacks: evaluation, stopping, checkpoints, sample grids, and metrics in files."""
+"""Callbacks: evaluation, stopping, the best generator, checkpoints, sample grids, and metrics in files."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -59,14 +60,10 @@ class EarlyStopping(Callback):
 
     @override
     def on_evaluate_end(self, trainer: Trainer) -> None:
-        metrics = trainer.state.metrics
-        if self.metric not in metrics:
-            raise KeyError(
-                f"EarlyStopping needs the metric {self.metric!r}, got {sorted(metrics)}. Let Evaluate return it."
-            )
-        if self.metric not in trainer.last_evaluation:
-            return  # another Evaluate, with other metrics
-        value = self.sign * metrics[self.metric]
+        found = _evaluated(trainer, self.metric, type(self).__name__)
+        if found is None:
+            return
+        value = self.sign * found
         self.misses = 0 if value < self.best else self.misses + 1
         self.best = min(self.best, value)
         if self.misses >= self.patience:
@@ -79,6 +76,84 @@ class EarlyStopping(Callback):
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.misses = state["best"], state["misses"]
+
+
+class KeepBest(Callback):
+    """Saves the averaged generator of the best evaluation so far, by a metric that `Evaluate` fills.
+
+    The metric should be one of images that are not trained on: see `condgan.runs.class_kid`. A value that is not a
+    number is never the best.
+
+    Args:
+        folder: Where the generator is kept, for `Generator.from_pretrained`.
+        metric: Name of a metric that the first evaluation returns.
+        mode: Whether small or large values are good.
+
+    Attributes:
+        best: Value of the metric of the generator that is kept.
+        step: Its step; 0 before the first evaluation.
+        evaluations: Value of the metric at each evaluated step, in order.
+
+    Raises:
+        ValueError: If `mode` is unknown.
+        KeyError: In the first evaluation, if the metric is not among its results.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> import condgan as cg
+        >>> data = cg.data.ChestPhantom((8, 8), classes=2, image_shape=(1, 16, 16))
+        >>> distance = iter([3.0, 1.0, 2.0])
+        >>> with TemporaryDirectory() as folder:
+        ...     best = cg.KeepBest(folder, "distance")
+        ...     evaluate = cg.Evaluate(lambda trainer: {"distance": next(distance)}, every=1)
+        ...     trainer = cg.recipes.acgan(data, base_channels=4, device="cpu", callbacks=[evaluate, best])
+        ...     _ = trainer.fit(data, steps=3, batch_size=4)
+        ...     generator = cg.DCGANGenerator.from_pretrained(folder)
+        >>> best.step, best.best
+        (2, 1.0)
+    """
+
+    def __init__(self, folder: str | Path, metric: str, *, mode: Literal["min", "max"] = "min") -> None:
+        super().__init__()
+        check_names("mode", [mode], ["min", "max"])
+        self.folder = Path(folder)
+        self.metric = metric
+        self.mode = mode
+        self.best = math.inf if mode == "min" else -math.inf
+        self.step = 0
+        self.evaluations: dict[int, float] = {}
+
+    @override
+    def on_evaluate_end(self, trainer: Trainer) -> None:
+        value = _evaluated(trainer, self.metric, type(self).__name__)
+        if value is not None:
+            self.consider(trainer, value)
+
+    def consider(self, trainer: Trainer, value: float) -> None:
+        """Note the value of the metric at this step, and save the averaged generator if there was no better one."""
+        self.evaluations[trainer.state.step] = value
+        if value < self.best if self.mode == "min" else value > self.best:
+            self.best, self.step = value, trainer.state.step
+            if trainer.is_main_process:
+                trainer.ema.save_pretrained(self.folder)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        evaluations = [{"step": step, "value": value} for step, value in self.evaluations.items()]
+        return {"best": self.best, "step": self.step, "evaluations": evaluations}
+
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.step = state["best"], state["step"]
+        self.evaluations = {entry["step"]: entry["value"] for entry in state["evaluations"]}
+
+
+def _evaluated(trainer: Trainer, metric: str, needed_by: str) -> float | None:
+    """Return a metric of the newest evaluation, or None if that was another `Evaluate`, with other metrics."""
+    metrics = trainer.state.metrics
+    if metric not in metrics:
+        raise KeyError(f"{needed_by} needs the metric {metric!r}, got {sorted(metrics)}. Let Evaluate return it.")
+    return trainer.last_evaluation.get(metric)
 
 
 class Checkpoint(Callback):

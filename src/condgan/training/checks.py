@@ -13,7 +13,7 @@ from condgan.networks.base import Critic
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.sampling import ClassDistribution, LabelDistribution, class_probabilities
 from condgan.training.step import Networks, Precision, Terms
-from condgan.types import LabelledData
+from condgan.types import AdaptiveAugmentation, AdversarialLoss, LabelledData, PseudoAugmentation
 
 
 def check_regularizers(regularizers: Sequence[object]) -> None:
@@ -47,6 +47,12 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
     check_names("precision", [terms.precision], get_args(Precision))
     for regularizer in terms.critic_regularizers:
         regularizer.check_critic(critic)
+    for generator_regularizer in terms.generator_regularizers:
+        generator_regularizer.check_generator(generator)
+    transforming = [type(r).__name__ for r in terms.critic_regularizers if r.transform is not None]
+    if len(transforming) > 1:
+        raise ValueError(f"one regularizer at most may transform images, got {', '.join(transforming)}. Combine them.")
+    check_augmentation(terms)
     if generator.num_classes is None and terms.auxiliary:
         raise ValueError("auxiliary losses need classes, got networks with num_classes=None.")
     check_auxiliary(critic, terms)
@@ -54,9 +60,11 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
         paired = [type(r).__name__ for r in terms.critic_regularizers if r.needs_pairs and critic.score_needs_labels]
         if terms.loss.needs_real_scores:
             paired.append(type(terms.loss).__name__)
+        if isinstance(terms.augment, PseudoAugmentation):
+            paired.append(type(terms.augment).__name__)
         if paired:
             raise ValueError(
-                'label_distribution must be "paired" for terms that compare each real image with a generated one of '
+                'label_distribution must be "paired" for terms that combine each real image with a generated one of '
                 f'the same class ({", ".join(paired)}), got {label_distribution!r}. Pass label_distribution="paired".'
             )
 
@@ -83,6 +91,20 @@ def check_auxiliary(critic: Critic, terms: Terms) -> None:
                 auxiliary.generator(output, y)
     finally:
         critic.train(training)
+
+
+def check_augmentation(terms: Terms) -> None:
+    """Check that the scores under the loss tell an adaptive augmentation how far the critic overfits.
+
+    Raises:
+        ValueError: If their signs mean nothing.
+    """
+    if isinstance(terms.augment, AdaptiveAugmentation) and not terms.augment.relative and _ignores_shifts(terms.loss):
+        raise ValueError(
+            f"{type(terms.augment).__name__} reads the sign of the scores of real images, which means nothing under "
+            f"{type(terms.loss).__name__}: it ignores a common shift of all scores. Pass "
+            f"{type(terms.augment).__name__}(relative=True), or train with another loss."
+        )
 
 
 def check_data(
@@ -134,3 +156,8 @@ def warn_of_two_distributions(
 
 def _rounded(probabilities: torch.Tensor) -> list[float]:
     return [round(p, 3) for p in probabilities.tolist()]
+
+
+def _ignores_shifts(loss: AdversarialLoss) -> bool:
+    real, fake = torch.tensor([0.5, -0.25]), torch.tensor([-0.75, 0.125])
+    return bool(torch.isclose(loss.critic(real, fake), loss.critic(real + 1, fake + 1)))

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from condgan.distributed import rank_and_world
 from condgan.files import check_names
-from condgan.training.distributed import rank_and_world
 from condgan.training.foreach import copy_all
 
 EngineName = Literal["auto", "eager", "cuda_graph", "cuda_graph_iteration"]

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from condgan.distributed import rank_and_world, shard
 from condgan.images import dequantize, to_float
 from condgan.sampling import (
     ClassDistribution,
@@ -23,8 +24,7 @@ from condgan.sampling import (
     sample_latents,
 )
 from condgan.training.datasets import DatasetImages
-from condgan.training.distributed import rank_and_world, shard
-from condgan.types import Augmentation, LabelledData, StepInputs
+from condgan.types import Augmentation, AugmentationDraws, LabelledData, StepInputs
 
 Delivery = Callable[[], Tensor]
 """Waits for images that are being loaded, and returns them."""
@@ -173,6 +173,7 @@ class Sampler:
         rng: Source of all draws, on `device`.
         device: Where the batches are made.
         dtype: Floating-point type of the batches, that of the networks.
+        transform: Transformation in a regularizer whose parameters to draw, or None.
         max_resident_bytes: Images up to this size are kept on `device`; larger sets stay where they are and are copied
             batch by batch.
         store: A store of these images, such as that of another sampler; by default a new one is made.
@@ -195,6 +196,7 @@ class Sampler:
         rng: torch.Generator,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        transform: Augmentation | None = None,
         max_resident_bytes: int = 2**32,
         store: ImageStore | None = None,
     ) -> None:
@@ -227,6 +229,7 @@ class Sampler:
         self.dequantize = dequantize and image_dtype == torch.uint8
         self.augment = augment
         self.noise = noise
+        self.transform = transform
         self.rng = rng
         self.device = device
         self.dtype = dtype
@@ -247,10 +250,7 @@ class Sampler:
         if self.noise:
             noise = torch.randn(count, *self.sample_shape, generator=self.rng, device=self.device, dtype=self.dtype)
             noise = noise[rows]
-        draws = None
-        if self.augment is not None:
-            both = [self.augment.draw(count, self.sample_shape, rng=self.rng, device=self.device) for _ in range(2)]
-            draws = tuple({name: value[rows] for name, value in one.items()} for one in both)
+        augmentation, transformation = self._draw(self.augment, count, rows), self._draw(self.transform, count, rows)
         return lambda: StepInputs(
             x=None if fetch is None else fetch(),
             y=y[rows] if self.conditional and y is not None else None,
@@ -258,8 +258,18 @@ class Sampler:
             y_fake=None if y_fake is None else y_fake[rows],
             epsilon=epsilon[rows],
             noise=noise,
-            augmentation=None if draws is None else (draws[0], draws[1]),
+            augmentation=augmentation,
+            transformation=transformation,
         )
+
+    def _draw(
+        self, augment: Augmentation | None, count: int, rows: slice
+    ) -> tuple[AugmentationDraws, AugmentationDraws] | None:
+        """Draw parameters for the real and for the generated images."""
+        if augment is None:
+            return None
+        real, fake = (augment.draw(count, self.sample_shape, rng=self.rng, device=self.device) for _ in range(2))
+        return {name: value[rows] for name, value in real.items()}, {name: value[rows] for name, value in fake.items()}
 
     def latents_and_labels(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw latents and labels as for a generator step, from another source."""

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from condgan.distributed import average
 from condgan.schedules import Scheduled, ends, value_at
 from condgan.training.adam import ScheduledAdam
-from condgan.training.distributed import average
 from condgan.training.step import StepResult, trainable
 
 Role = Literal["generator", "critic"]

@@ -17,12 +17,14 @@ from condgan.networks.base import Critic, Generator
 from condgan.nn.layers import batch_norms
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.types import (
+    AdaptiveAugmentation,
     AdversarialLoss,
     Augmentation,
     AuxiliaryLoss,
     CriticBatch,
     CriticOutput,
     GeneratorBatch,
+    PseudoAugmentation,
     StepInputs,
 )
 
@@ -42,7 +44,11 @@ class Networks:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms of the losses, and the augmentation in front of the critic."""
+    """The terms of the losses, and the augmentation in front of the critic.
+
+    Shape:
+        - `class_strength`: `()`, the factor of the auxiliary terms, on the device; None for 1.
+    """
 
     loss: AdversarialLoss
     auxiliary: Sequence[AuxiliaryLoss] = ()
@@ -50,6 +56,7 @@ class Terms:
     generator_regularizers: Sequence[GeneratorRegularizer] = ()
     augment: Augmentation | None = None
     precision: Precision = "fp32"
+    class_strength: Tensor | None = None
 
     def due(self, update: int) -> Terms:
         """Return the terms without the lazy regularizers that are not due in this update."""
@@ -77,6 +84,8 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
     x = _required(inputs.x, "x")
     with torch.no_grad(), _precision(terms, inputs):
         x_fake = generator(inputs.z, inputs.y_fake).to(x.dtype)
+    if isinstance(terms.augment, PseudoAugmentation):
+        x = terms.augment.replace_real(x, x_fake, _required(inputs.augmentation, "augmentation")[0])
     x, x_fake = _augment(terms, inputs, x, x_fake)
     # `cached`: a spectral norm, with its power iteration, is computed once per step and not at every read.
     with parametrize.cached():
@@ -85,7 +94,7 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
         losses = {"adversarial": terms.loss.critic(real.score, fake.score)}
         for auxiliary in terms.auxiliary:
             y, y_fake = _required(inputs.y, "y"), _required(inputs.y_fake, "y_fake")
-            _add_term(losses, auxiliary, auxiliary.critic(real, y, fake, y_fake))
+            _add_term(losses, auxiliary, _faded(terms, auxiliary.critic(real, y, fake, y_fake)))
         batch = CriticBatch(x, inputs.y, x_fake, inputs.y_fake, real, fake, inputs)
         with _precision(terms, inputs):
             for regularizer in terms.critic_regularizers:
@@ -94,6 +103,9 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
     metrics = {f"critic/{name}": value.detach() for name, value in losses.items()}
     metrics |= {"critic/real_score": real.score.detach().mean(), "critic/fake_score": fake.score.detach().mean()}
     metrics |= _class_accuracy("critic/real_class_accuracy", real, inputs.y)
+    if isinstance(terms.augment, AdaptiveAugmentation):
+        metrics["critic/augment_p"] = terms.augment.p.clone()
+        terms.augment.observe(real.score.detach(), fake.score.detach())
     return StepResult(gradients, metrics)
 
 
@@ -116,7 +128,8 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
                 real_score = real.score
         losses = {"adversarial": terms.loss.generator(real_score, fake.score)}
         for auxiliary in terms.auxiliary:
-            _add_term(losses, auxiliary, auxiliary.generator(fake, _required(inputs.y_fake, "y_fake")))
+            value = auxiliary.generator(fake, _required(inputs.y_fake, "y_fake"))
+            _add_term(losses, auxiliary, _faded(terms, value))
         batch = GeneratorBatch(x_fake_plain, fake, inputs)
         with _precision(terms, inputs):
             for regularizer in terms.generator_regularizers:
@@ -160,6 +173,10 @@ def _augment(terms: Terms, inputs: StepInputs, x: Real, x_fake: Tensor) -> tuple
         return x, x_fake
     real_draws, fake_draws = _required(inputs.augmentation, "augmentation")
     return None if x is None else terms.augment(x, real_draws), terms.augment(x_fake, fake_draws)
+
+
+def _faded(terms: Terms, value: Tensor) -> Tensor:
+    return value if terms.class_strength is None else terms.class_strength * value
 
 
 def _precision(terms: Terms, inputs: StepInputs) -> AbstractContextManager[object]:

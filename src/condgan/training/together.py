@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from condgan.distributed import rank_and_world
 from condgan.training.datasets import ImageRange, as_labelled
-from condgan.training.distributed import rank_and_world
 from condgan.training.inputs import ImageStore
 from condgan.training.trainer import Trainer, TrainerState, interrupt_between_steps
 from condgan.types import LabelledData

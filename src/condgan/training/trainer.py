@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from collections.abc import Generator as StepByStep
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from typing_extensions import override
 
 from condgan.devices import best_device
+from condgan.distributed import any_process, broadcast, rank_and_world
 from condgan.files import check_count
 from condgan.networks.base import Critic, Generator
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
@@ -28,7 +29,6 @@ from condgan.sampling import ClassDistribution, LabelDistribution, sample
 from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
 from condgan.training.checks import check_data, check_regularizers, check_terms, warn_of_two_distributions
 from condgan.training.datasets import ImageRange, as_labelled
-from condgan.training.distributed import any_process, broadcast, rank_and_world
 from condgan.training.divergence import FiniteGuard
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
 from condgan.training.engines import EngineName, NoInputs, Update, fastest_convolutions, make_engine
@@ -36,6 +36,7 @@ from condgan.training.inputs import ImageStore, Prefetcher, Request, ResidentSto
 from condgan.training.optimizer import OptimizerConfig, OptimizerFactory, Role, Schedule, Updater, schedule_factor
 from condgan.training.random import DefaultRngs
 from condgan.training.step import Networks, Precision, Terms, critic_step, generator_step
+from condgan.training.transition import Transition
 from condgan.types import AdversarialLoss, Augmentation, AuxiliaryLoss, LabelledData, StepInputs
 
 
@@ -187,6 +188,8 @@ class Trainer:
             its images too, which `"natural"` leaves as they are in the data. A score that does not see labels
             needs the same distribution for both: `fit` warns where they differ.
         dequantize: Add uniform noise of one grey level to real uint8 images.
+        transition: Share of the training `(start, end)` in which the classes are faded in, for little data: see
+            `Transition`. By default they count in full from the start.
         precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is configured otherwise; or
             `"bf16"` for forward passes under autocast, with losses and norms in float32.
         engine: How updates are run; the results are the same. `"eager"`: one by one. `"cuda_graph"`: one CUDA graph
@@ -200,6 +203,7 @@ class Trainer:
     Attributes:
         networks: The generator and the critic.
         terms: The terms of the losses, and the augmentation.
+        transition: How the classes are faded in, or None.
         state: The progress of training, and the newest metrics.
         callbacks: The observers, in the order in which they are called.
         engine: What runs the updates.
@@ -246,6 +250,7 @@ class Trainer:
         label_distribution: LabelDistribution = "balanced",
         sampling: ClassDistribution = "balanced",
         dequantize: bool = False,
+        transition: tuple[float, float] | None = None,
         precision: Precision = "fp32",
         engine: EngineName = "auto",
         device: torch.device | str | None = None,
@@ -260,10 +265,13 @@ class Trainer:
             auxiliary=(auxiliary,) if isinstance(auxiliary, AuxiliaryLoss) else tuple(auxiliary),
             critic_regularizers=[r.to(self.device) for r in regularizers if isinstance(r, CriticRegularizer)],
             generator_regularizers=[r.to(self.device) for r in regularizers if isinstance(r, GeneratorRegularizer)],
-            augment=augment,
+            augment=augment.to(self.device) if isinstance(augment, nn.Module) else augment,
             precision=precision,
         )
         self.networks = Networks(generator.to(self.device), critic.to(self.device))
+        self.transition = None if transition is None else Transition(*transition, self.networks)
+        if self.transition is not None:
+            self.terms = replace(self.terms, class_strength=self.transition.strength)
         check_terms(self.networks, self.terms, label_distribution=label_distribution, critic_steps=critic_steps)
         schedule_factor(schedule, 0.0)
         self.critic_steps = critic_steps
@@ -344,6 +352,7 @@ class Trainer:
             "precision": terms.precision,
             "device": self.device.type,
             "seed": self.seed,
+            **({} if self.transition is None else {"transition": (self.transition.start, self.transition.end)}),
         }
 
     def fit(
@@ -455,6 +464,7 @@ class Trainer:
             rng=self._rng,
             device=self.device,
             dtype=next(generator.parameters()).dtype,
+            transform=next((r.transform for r in terms.critic_regularizers if r.transform is not None), None),
             max_resident_bytes=max_resident_bytes,
             store=store,
         )
@@ -505,6 +515,8 @@ class Trainer:
             updater.set_betas(progress)
         for regularizer in (*self.terms.critic_regularizers, *self.terms.generator_regularizers):
             regularizer.set_progress(progress)
+        if self.transition is not None:
+            self.transition.move_to(progress)
 
     def _iterate(self, inputs: Prefetcher) -> None:
         """Run the updates of a step one by one."""
@@ -618,6 +630,24 @@ class Trainer:
             self._refresh_ema()  # the batch statistics are saved too
             write_checkpoint(folder, self.state.step, self._state_dict(), keep=keep)
 
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the averaged generator and the critic as `generator` and `critic` in a folder.
+
+        Another training can begin with both: see `Network.from_pretrained`, and `condgan.freeze_lower_blocks`. To
+        continue this training, use `save` and `resume`.
+
+        Returns:
+            The folder.
+
+        Raises:
+            TrainingDivergedError: If a loss or gradient was not finite.
+        """
+        self.read_metrics()
+        if self.is_main_process:
+            self.ema.save_pretrained(Path(folder) / "generator")
+            self.networks.critic.save_pretrained(Path(folder) / "critic")
+        return Path(folder)
+
     def resume(self, folder: str | Path) -> bool:
         """Load the newest readable checkpoint in `folder`.
 
@@ -641,13 +671,16 @@ class Trainer:
         return True
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {
+        modules = {
             "generator": self.networks.generator,
             "critic": self.networks.critic,
             "ema": self._ema.generator,
             "critic_regularizers": nn.ModuleList(self.terms.critic_regularizers),
             "generator_regularizers": nn.ModuleList(self.terms.generator_regularizers),
         }
+        if isinstance(self.terms.augment, nn.Module):
+            modules["augment"] = self.terms.augment
+        return modules
 
     def _parts(self) -> dict[str, Any]:
         return {

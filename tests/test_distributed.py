@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 
 import condgan as cg
+from condgan.distributed import any_process, average, broadcast, shard
 from condgan.training import Callback
-from condgan.training.distributed import any_process, average, broadcast, shard
 
 STEPS = 3
 
@@ -29,7 +29,8 @@ def build(*callbacks: Callback, network_seed: int = 0, seed: int = 0) -> tuple[c
         cg.ACResNetCritic(**shape).double(),
         loss=cg.WassersteinLoss(),
         auxiliary=cg.AuxiliaryClassifierLoss(),
-        regularizers=[cg.GradientPenalty(10.0)],
+        regularizers=[cg.GradientPenalty(10.0), cg.LeCam().double(), cg.ConsistencyRegularizer(0.1)],
+        augment=cg.AdaptiveAugment(-0.9, images=60, every=2, relative=True).double(),
         critic_steps=2,
         label_distribution="paired",
         dequantize=True,
@@ -68,6 +69,7 @@ def work(rank: int, folder: Path) -> None:
         "generator": trainer.networks.generator.state_dict(),
         "critic": trainer.networks.critic.state_dict(),
         "ema": trainer.ema.state_dict(),
+        "terms": trainer.terms.critic_regularizers[1].state_dict() | trainer.terms.augment.state_dict(),
         "samples": trainer.sample([0, 1, 2], seed=0),
         "metrics": trainer.state.metrics,
     }
@@ -118,12 +120,16 @@ def test_two_processes_equal_one_on_the_global_batch(results, tmp_path):
     trainer, data = build(cg.CSVLogger(tmp_path / "log.csv", every=1))
     start = {name: value.clone() for name, value in trainer.networks.critic.state_dict().items()}
     trainer.fit(data, steps=STEPS, batch_size=8, generator_batch_size=12)
-    for part, module in (
-        ("generator", trainer.networks.generator),
-        ("critic", trainer.networks.critic),
-        ("ema", trainer.ema),
+    terms = trainer.terms.critic_regularizers[1].state_dict() | trainer.terms.augment.state_dict()
+    assert 0 < terms["p"] < 1
+    assert terms["updates"] == 2 * STEPS
+    for part, state in (
+        ("generator", trainer.networks.generator.state_dict()),
+        ("critic", trainer.networks.critic.state_dict()),
+        ("ema", trainer.ema.state_dict()),
+        ("terms", terms),
     ):
-        for name, value in module.state_dict().items():
+        for name, value in state.items():
             assert torch.equal(first[part][name], second[part][name]), (part, name)
             torch.testing.assert_close(first[part][name], value, atol=1e-10, rtol=1e-10, msg=f"{part} {name}")
     moved = [name for name, value in start.items() if not torch.isclose(value, first["critic"][name]).all()]

@@ -1,4 +1,4 @@
-"""Differentiable augmentation of the images in front of the critic."""
+"""The differentiable augmentations of Zhao et al."""
 
 from __future__ import annotations
 
@@ -132,17 +132,8 @@ class DiffAugment:
             ValueError: If `x` is not a batch of floating-point images, or parameters are missing or of another number
                 of images.
         """
-        if x.ndim != 4 or not x.is_floating_point():
-            raise ValueError(
-                f"x must be floating-point images of shape (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}."
-            )
+        check_draws(x, draws, self.names)
         for name in self.names:
-            if name not in draws or len(draws[name]) != len(x):
-                got = f"{len(draws[name])} rows" if name in draws else "none"
-                raise ValueError(
-                    f"draws must hold {len(x)} rows of {name!r}, one per image, got {got}. Draw them with this "
-                    "augmentation's draw(len(x), x.shape[1:], rng=rng, device=x.device)."
-                )
             x = _OPERATIONS[name](self, x, draws[name])
         return x
 
@@ -170,13 +161,50 @@ class DiffAugment:
         return x
 
     def _cutout(self, x: Tensor, centre: Tensor) -> Tensor:
-        inside = []
-        for size, middle in zip(x.shape[2:], centre.unbind(dim=1), strict=True):
-            side = _rounded(size * self.cutout_ratio)
-            place = torch.arange(size, device=x.device) - (middle[:, None] - side // 2)
-            inside.append((place >= 0) & (place < side))
-        rows, columns = inside
-        return x.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+        return x.masked_fill(cutout_mask(x, centre, self.cutout_ratio), 0)
+
+
+def check_draws(x: Tensor, draws: AugmentationDraws, names: tuple[str, ...]) -> None:
+    """Check that images can be augmented with these draws.
+
+    Args:
+        x: The images.
+        draws: The parameters.
+        names: The parameters that are needed.
+
+    Shape:
+        - `x`: `(N, C, H, W)`, floating point.
+
+    Raises:
+        ValueError: If `x` is not a batch of floating-point images, or parameters are missing or of another number of
+            images.
+    """
+    if x.ndim != 4 or not x.is_floating_point():
+        raise ValueError(
+            f"x must be floating-point images of shape (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}."
+        )
+    for name in names:
+        if name not in draws or len(draws[name]) != len(x):
+            got = f"{len(draws[name])} rows" if name in draws else "none"
+            raise ValueError(
+                f"draws must hold {len(x)} rows of {name!r}, one per image, got {got}. Draw them with this "
+                "augmentation's draw(len(x), x.shape[1:], rng=rng, device=x.device)."
+            )
+
+
+def cutout_mask(x: Tensor, centre: Tensor, ratio: float) -> Tensor:
+    """Return where a rectangle of `ratio` of the height and width around a centre lies in each image.
+
+    Shape:
+        - `x`: `(N, C, H, W)`; `centre`: `(N, 2)`, row and column. Returns: `(N, 1, H, W)`, bool.
+    """
+    inside = []
+    for size, middle in zip(x.shape[2:], centre.unbind(dim=1), strict=True):
+        side = _rounded(size * ratio)
+        place = torch.arange(size, device=x.device) - (middle[:, None] - side // 2)
+        inside.append((place >= 0) & (place < side))
+    rows, columns = inside
+    return rows[:, None, :, None] & columns[:, None, None, :]
 
 
 _OPERATIONS: dict[str, Callable[[DiffAugment, Tensor, Tensor], Tensor]] = {
