@@ -208,9 +208,17 @@ def test_the_class_loss_undoes_an_imbalance_of_what_is_sampled(sampling, probabi
     assert (loss.class_prior, loss.fake_weight, loss.generator_weight) == (None, 1.0, 1.0)
 
 
-def test_a_recipe_without_class_loss_has_none_to_change():
-    with pytest.raises(ValueError, match="change the class loss of a recipe, got 'small_data', which has none"):
-        trainer_of("small_data", class_balance="prior")
+@pytest.mark.parametrize("recipe", CONDITIONAL)
+@pytest.mark.parametrize("change", [{"class_balance": "prior"}, {"auxiliary": {"generator_weight": 0.1}}])
+def test_a_recipe_with_another_class_loss_or_none_is_not_changed(recipe, change):
+    losses = trainer_of(recipe).terms.auxiliary
+    if any(isinstance(loss, AuxiliaryClassifierLoss) for loss in losses):
+        (changed,) = trainer_of(recipe, **change).terms.auxiliary
+        assert (changed.class_prior is None) is ("auxiliary" in change)
+    else:
+        message = f"change an AuxiliaryClassifierLoss, got recipe '{recipe}', which has none"
+        with pytest.raises(ValueError, match=message):
+            trainer_of(recipe, **change)
 
 
 @pytest.mark.parametrize("recipe", CONDITIONAL)

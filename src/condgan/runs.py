@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from condgan import networks
 from condgan.augmentation import DiffAugment
+from condgan.auxiliary import AuxiliaryClassifierLoss
 from condgan.classifier import Classifier, train_classifier
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset
@@ -28,7 +29,7 @@ from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.extractors import Extractor
 from condgan.metrics.fidelity import kid
 from condgan.networks import Generator
-from condgan.recipes import CONDITIONAL, RECIPES
+from condgan.recipes import CONDITIONAL, RECIPES, WITH_CLASSIFIER
 from condgan.sampling import class_grid, class_probabilities, named_distribution, sample
 from condgan.training import Callback, Checkpoint, JSONLLogger, KeepBest, Trainer
 from condgan.training.engines import EngineName
@@ -68,7 +69,7 @@ class RecipeConfig:
         base_channels: Width of the networks; None for the recipe's default.
         augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for the
             augmentation of the recipe, if it has one.
-        auxiliary: Weights of the class loss in place of the recipe's, such as `{"generator_weight": 0.2}`; those that
+        auxiliary: Weights of the recipe's `AuxiliaryClassifierLoss`, such as `{"generator_weight": 0.2}`; those that
             are not given are the recipe's.
         class_balance: How the class loss undoes an imbalance of the real classes as they are sampled: by
             `"weights"` inverse to their probabilities, or by these as class `"prior"`, see `AuxiliaryClassifierLoss`.
@@ -85,8 +86,8 @@ class RecipeConfig:
             `{"ema_decay": 0.9}`.
 
     Raises:
-        ValueError: If a name is unknown, a number is out of range, or a value cannot be written as JSON and read
-            again.
+        ValueError: If a name is unknown, a number is out of range, a value cannot be written as JSON and read again,
+            or the recipe has another class loss than the one to be changed.
     """
 
     recipe: str = "acwgan_gp"
@@ -111,6 +112,11 @@ class RecipeConfig:
                 f"Train it from Python: condgan.recipes.{self.recipe}(data)."
             )
         check_names("recipe", [self.recipe], CONDITIONAL)
+        if self._given("auxiliary", "class_balance") and self.recipe not in WITH_CLASSIFIER:
+            raise ValueError(
+                f"auxiliary and class_balance change an AuxiliaryClassifierLoss, got recipe {self.recipe!r}, which has "
+                f"none. Leave them out, or choose among {', '.join(WITH_CLASSIFIER)}."
+            )
         check_names("networks", [self.networks], get_args(Networks))
         check_names("auxiliary", self.auxiliary or {}, _AUXILIARY_WEIGHTS)
         check_names("class_balance", self._given("class_balance").values(), get_args(ClassBalance))
@@ -441,14 +447,8 @@ def _change_class_loss(trainer: Trainer, config: RecipeConfig, data: ArrayDatase
             changes["class_prior"] = sampled.tolist()
     if not changes:
         return
-    losses: list[Any] = list(trainer.terms.auxiliary)
-    if len(losses) != 1:
-        raise ValueError(
-            f"auxiliary and class_balance change the class loss of a recipe, got {config.recipe!r}, which has none. "
-            "Leave them out, or choose a recipe such as 'acgan'."
-        )
-    check_names(f"changes of {type(losses[0]).__name__}", changes, [entry.name for entry in fields(losses[0])])
-    trainer.terms = replace(trainer.terms, auxiliary=(replace(losses[0], **changes),))
+    losses = [replace(cast(AuxiliaryClassifierLoss, loss), **changes) for loss in trainer.terms.auxiliary]
+    trainer.terms = replace(trainer.terms, auxiliary=losses)
 
 
 def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") -> Generator:

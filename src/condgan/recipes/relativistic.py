@@ -1,0 +1,145 @@
+"""Recipes of the relativistic loss under R1 and R2: R3GAN, and ours for small data."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from condgan.augmentation import DiffAugment
+from condgan.losses import RelativisticLoss
+from condgan.networks import Critic, Generator
+from condgan.recipes.networks import PROJECTION, NetworkFamily, OwnNetworks, make_trainer
+from condgan.regularizers import R1, R2
+from condgan.schedules import CosineSchedule
+from condgan.training import OptimizerConfig, Trainer
+from condgan.types import LabelledData
+
+_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.9))
+_R3GAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, CosineSchedule(0.9, 0.99)))
+_R3GAN_PENALTIES = {32**2: 0.05, 64**2: 2.0, 256**2: 150.0}  # first weight of R1 and R2, by number of pixels
+
+
+def r3gan(
+    data: LabelledData,
+    *,
+    networks: NetworkFamily = "r3gan",
+    base_channels: int = 64,
+    penalty_weight: float | None = None,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    r"""R3GAN: a relativistic loss with R1 and R2 on networks without normalization.
+
+    $$ \min_D \; \mathbb{E}\, f\big(D(\tilde x, y) - D(x, y)\big) + \tfrac{\gamma}{2}\, \mathbb{E}
+       \big(\lVert\nabla_x D(x, y)\rVert^2 + \lVert\nabla_{\tilde x} D(\tilde x, y)\rVert^2\big), \qquad
+       \min_G \; \mathbb{E}\, f\big(D(x, y) - D(\tilde x, y)\big), \qquad f(t) = \log(1 + e^t) $$
+
+    Each generated image is compared with a real one of its class. In the course of training $\gamma$ falls to a tenth,
+    the learning rate of Adam from 2e-4 to 5e-5, and its $\beta_2$ rises from 0.9 to 0.99 ($\beta_1$ is 0), each along
+    half a cosine.
+
+    Deviations: the schedules run over the whole training, those of the paper over a first part, after which numbers
+    stay; real images are drawn class by class in equal numbers; the class is seen by a projection head; the averaged
+    generator has a fixed decay of 0.999; no augmentation (the paper augments small data sets: pass
+    `augment=DiffAugment(...)`); see `R3GANGenerator` for the networks.
+
+    Args:
+        data: The data set to be fitted.
+        networks: Family of the networks.
+        base_channels: Width of the networks.
+        penalty_weight: Coefficient $\gamma$ at the start. By default 0.05 for 32 x 32 pixels, 2 for 64 x 64 and 150
+            for 256 x 256, as in the paper; in between interpolated, on straight lines in the logarithms of the number
+            of pixels and the weight; constant beyond.
+        generator: Used instead of the recipe's own.
+        critic: Used instead of the recipe's own.
+        trainer_options: Keywords of the `Trainer`, which override the recipe's.
+
+    References:
+        Huang et al. 2024, arXiv:2501.05441, equation 2, sections 3 and 4, and its table of hyperparameters.
+    """
+    pixels = math.prod(data.image_shape[1:]) if len(data.image_shape) == 3 else 32**2
+    weight = _r3gan_penalty(pixels) if penalty_weight is None else penalty_weight
+    gamma = CosineSchedule(weight, weight / 10)
+    return make_trainer(
+        data,
+        OwnNetworks(networks, base_channels, data.num_classes, PROJECTION),
+        (generator, critic),
+        trainer_options,
+        loss=RelativisticLoss(),
+        regularizers=[R1(gamma), R2(gamma)],
+        generator_optimizer=_R3GAN_ADAM,
+        critic_optimizer=_R3GAN_ADAM,
+        schedule=CosineSchedule(1.0, 0.25),
+        label_distribution="paired",
+        sampling="balanced",
+    )
+
+
+def small_data(
+    data: LabelledData,
+    *,
+    networks: NetworkFamily = "dcgan",
+    base_channels: int = 32,
+    penalty_weight: float | None = None,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    r"""For a few hundred to a few thousand images of imbalanced classes: a relativistic loss with R1 and R2.
+
+    $$ \min_D \; \mathbb{E}\, f\big(D(\tilde x, y) - D(x, y)\big) + \tfrac{\gamma}{2}\, \mathbb{E}
+       \big(\lVert\nabla_x D(x, y)\rVert^2 + \lVert\nabla_{\tilde x} D(\tilde x, y)\rVert^2\big), \qquad
+       \min_G \; \mathbb{E}\, f\big(D(x, y) - D(\tilde x, y)\big), \qquad f(t) = \log(1 + e^t) $$
+
+    Each generated image is compared with a real one of its class. The critic has a projection head and no norm, the
+    generator conditional batch norm. Real images are drawn class by class in equal numbers, whatever their counts.
+    In front of the critic real and generated images are augmented by `DiffAugment("translation,cutout")`, without
+    changes of brightness and contrast, which carry the class of a radiograph. Adam(2e-4, 0, 0.9); an averaged generator
+    with decay 0.99, for a few thousand steps of training; bfloat16. Batches of 32 suffice:
+    `fit(data, steps=4_500, batch_size=32)`.
+
+    The parts are those of R3GAN on DCGAN's small networks; the combination is our own. Samples that are not
+    images are not augmented.
+
+    Args:
+        data: The data set to be fitted.
+        networks: Family of the networks.
+        base_channels: Width of the networks.
+        penalty_weight: Coefficient $\gamma$ of both penalties. By default 0.05 for 32 x 32 pixels, and in proportion
+            to the number of pixels: at twice the height and width there are four times as many pixels, each with a
+            quarter of the gradient.
+        generator: Used instead of the recipe's own.
+        critic: Used instead of the recipe's own.
+        trainer_options: Keywords of the `Trainer`, which override the recipe's.
+
+    References:
+        Huang et al. 2024, arXiv:2501.05441 (R3GAN); Jolicoeur-Martineau 2018, arXiv:1807.00734 (relativistic loss);
+        Mescheder et al. 2018, arXiv:1801.04406 (R1, R2); Miyato and Koyama 2018, arXiv:1802.05637 (projection);
+        Zhao et al. 2020, arXiv:2006.10738 (DiffAugment).
+    """
+    images = len(data.image_shape) == 3
+    pixels = math.prod(data.image_shape[1:]) if images else 32**2
+    weight = 0.05 * pixels / 32**2 if penalty_weight is None else penalty_weight
+    return make_trainer(
+        data,
+        OwnNetworks(networks, base_channels, data.num_classes, PROJECTION),
+        (generator, critic),
+        trainer_options,
+        loss=RelativisticLoss(),
+        regularizers=[R1(weight), R2(weight)],
+        augment=DiffAugment("translation,cutout") if images else None,
+        generator_optimizer=_ADAM,
+        critic_optimizer=_ADAM,
+        ema_decay=0.99,
+        label_distribution="paired",
+        sampling="balanced",
+        precision="bf16",
+    )
+
+
+def _r3gan_penalty(pixels: int) -> float:
+    sizes, weights = np.log(list(_R3GAN_PENALTIES)), np.log(list(_R3GAN_PENALTIES.values()))
+    return float(f"{math.exp(np.interp(math.log(pixels), sizes, weights)):.3g}")
