@@ -8,6 +8,7 @@ asked for as the rarest class is of it, at 10 to 1 and with three classes.
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parametrize
 
 import condgan as cg
 from condgan.recipes import CONDITIONAL, RECIPES
@@ -33,12 +34,15 @@ def cases(names, *, fast):
 
 
 def point_critic(name, point_networks, num_classes):
-    """Return the small perceptron of `point_networks` with the heads of the recipe's own critic, of random weights."""
+    """Return the small perceptron of `point_networks` with heads and spectral norm as the recipe's own critic has."""
     images = cg.data.ArrayDataset(torch.zeros(4, 1, 16, 16, dtype=torch.uint8), [0, 1] * 2)
-    own = type(RECIPES[name](images, base_channels=2, device="cpu").networks.critic)
-    heads = [base for base in own.__mro__ if base.__module__ == cg.networks.heads.__name__]
+    own = RECIPES[name](images, base_channels=2, device="cpu").networks.critic
+    heads = [base for base in type(own).__mro__ if base.__module__ == cg.networks.heads.__name__]
     plain = type(point_networks(None)[1])
-    return type("PointCritic", (*heads, plain), {})(num_classes=num_classes, width=32)
+    critic = type("PointCritic", (*heads, plain), {})(num_classes=num_classes, width=32)
+    if any(map(parametrize.is_parametrized, own.modules())):
+        cg.nn.spectral_normalize(critic)
+    return critic
 
 
 @pytest.mark.parametrize(("name", "classes", "seed"), cases(CONDITIONAL, fast="10 to 1"))
