@@ -61,10 +61,29 @@ class LabelledPointCritic(cg.ConcatenationMixin, PointCritic):
     pass
 
 
+class TACPointCritic(cg.TwinAuxiliaryClassifierMixin, PointCritic):
+    pass
+
+
+class ADCPointCritic(cg.DiscriminativeClassifierMixin, PointCritic):
+    pass
+
+
+class ContrastivePointCritic(cg.ContrastiveMixin, PointCritic):
+    embed_dim = 16
+
+
 @pytest.fixture
 def point_networks() -> Callable[..., tuple[cg.Generator, cg.Critic]]:
     """Small perceptrons on points of the plane: a generator, and a critic with the head that is asked for."""
-    heads = {"plain": PointCritic, "class": ACPointCritic, "label": LabelledPointCritic}
+    heads = {
+        "plain": PointCritic,
+        "class": ACPointCritic,
+        "label": LabelledPointCritic,
+        "twin": TACPointCritic,
+        "real or fake": ADCPointCritic,
+        "embedding": ContrastivePointCritic,
+    }
 
     def make(num_classes: int | None, *, head: str = "plain", width: int = 64, seed: int = 0):
         with torch.random.fork_rng(devices=[]):

@@ -13,6 +13,7 @@ MODULES = [
         f"condgan.{name}"
         for name in (
             "augmentation",
+            "auxiliary",
             "classifier",
             "data",
             "files",

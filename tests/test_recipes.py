@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+from torch.nn.utils import parametrize
 
 import condgan as cg
 from condgan import recipes
@@ -36,7 +37,8 @@ def test_every_recipe_trains(name, shape):
 
 def test_names_and_kinds():
     assert {name: getattr(recipes, name) for name in RECIPES} == RECIPES
-    assert set(RECIPES) >= {"dcgan", "cgan", "acgan", "wgan_gp", "acwgan_gp", "small_data"}
+    assert set(RECIPES) >= {"dcgan", "cgan", "acgan", "wgan", "wgan_gp", "acwgan_gp", "small_data"}
+    assert set(CONDITIONAL) >= {"sngan_projection", "tacgan", "adcgan", "reacgan"}
     for name, recipe in RECIPES.items():
         generator = recipe(make_data(), base_channels=2, device="cpu").networks.generator
         assert (generator.num_classes is not None) == (name in CONDITIONAL)
@@ -46,7 +48,15 @@ def test_names_and_kinds():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_networks_and_vectors(name, point_networks):
     data = cg.data.ArrayDataset(torch.randn(16, 2), [0, 1] * 8)
-    head = {"cgan": "label", "small_data": "label", "acgan": "class", "acwgan_gp": "class"}.get(name, "plain")
+    heads = {
+        "cgan": "label",
+        "small_data": "label",
+        "sngan_projection": "label",
+        "acgan": "class",
+        "acwgan_gp": "class",
+    }
+    heads |= {"tacgan": "twin", "adcgan": "real or fake", "reacgan": "embedding"}
+    head = heads.get(name, "plain")
     generator, critic = point_networks(2 if name in CONDITIONAL else None, head=head, width=8)
     trainer = RECIPES[name](data, generator=generator, critic=critic, device="cpu")
     assert (trainer.networks.generator, trainer.networks.critic) == (generator, critic)
@@ -70,7 +80,9 @@ def test_every_recipe_trains_on_either_family_of_networks(name, networks):
     own = RECIPES[name](data, base_channels=2, device="cpu").networks.critic
     assert critic.score_needs_labels == own.score_needs_labels
     assert ("class_head" in dict(critic.named_children())) == ("class_head" in dict(own.named_children()))
-    if trainer.terms.critic_regularizers or networks == "resnet":
+    spectral = any(parametrize.is_parametrized(module) for module in critic.modules())
+    assert spectral is any(parametrize.is_parametrized(module) for module in own.modules())
+    if trainer.terms.critic_regularizers or spectral or networks == "resnet":
         assert not any(batch_norms(critic))
     else:
         assert any(batch_norms(critic))
@@ -188,6 +200,76 @@ def test_wgan_gp_is_acwgan_gp_without_classes():
         recipe(make_data(), base_channels=2, device="cpu").settings for recipe in (recipes.wgan_gp, recipes.acwgan_gp)
     )
     assert {key for key in one if one[key] != other[key]} == {"critic", "auxiliary", "label_distribution"}
+
+
+PUBLISHED = {
+    "sngan_projection": {
+        "critic": "ProjectionResNetCritic",
+        "critic_steps": 5,
+        "schedule": "linear",
+        "ema_decay": 0.999,
+        "adam": (2e-4, (0.0, 0.9)),
+    },
+    "tacgan": {
+        "critic": "TACResNetCritic",
+        "auxiliary": ["TwinAuxiliaryClassifierLoss(weight=1.0)"],
+        "critic_steps": 2,
+        "adam": (2e-4, (0.0, 0.999)),
+    },
+    "adcgan": {
+        "critic": "ADCResNetCritic",
+        "auxiliary": ["DiscriminativeClassifierLoss(weight=1.0)"],
+        "critic_steps": 4,
+        "adam": (2e-4, (0.0, 0.999)),
+    },
+    "reacgan": {
+        "critic": "ContrastiveResNetCritic",
+        "auxiliary": ["DataToDataCrossEntropyLoss(weight=0.5, margin=0.98, temperature=0.5)"],
+        "critic_steps": 5,
+        "adam": (2e-4 * 2**0.5, (0.5, 0.999)),
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_under_spectral_norm_are_what_their_documentation_says(name):
+    settings = dict(PUBLISHED[name])
+    lr, betas = settings.pop("adam")
+    adam = {"lr": lr, "betas": betas, "eps": 1e-8, "weight_decay": 0.0}
+    trainer = RECIPES[name](make_data(), base_channels=2, device="cpu")
+    common = {"generator": "ResNetGenerator", "loss": repr(cg.HingeLoss()), "auxiliary": [], "regularizers": []}
+    common |= {"augment": None, "schedule": "constant", "ema_decay": 0.9999, "label_distribution": "balanced"}
+    common |= {"generator_optimizer": adam, "critic_optimizer": adam}
+    common |= {"sampling": "natural", "dequantize": False, "precision": "fp32", "device": "cpu", "seed": 0}
+    assert trainer.settings == {**common, **settings}
+    generator, critic = trainer.networks.generator, trainer.networks.critic
+    assert {norm.num_classes for norm in generator.modules() if isinstance(norm, torch.nn.BatchNorm2d)} == {2}
+    layers = [m for m in critic.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding))]
+    assert layers
+    assert all(parametrize.is_parametrized(layer, "weight") for layer in layers)
+    assert not any(parametrize.is_parametrized(module) for module in generator.modules())
+
+
+def test_reacgan_embeds_in_512_features():
+    critic = recipes.reacgan(make_data(), base_channels=2, device="cpu").networks.critic
+    assert critic(torch.zeros(2, 1, 28, 28)).embedding.shape == (2, 512)
+
+
+def test_wgan_is_what_its_documentation_says():
+    data = make_data()
+    trainer = recipes.wgan(data, base_channels=2, device="cpu")
+    settings = trainer.settings
+    assert settings["generator_optimizer"]["class"] == settings["critic_optimizer"]["class"] == "RMSprop"
+    (of_generator,), (of_critic,) = (settings[f"{role}_optimizer"]["groups"] for role in ("generator", "critic"))
+    assert of_critic == {**of_generator, "clipped_to": 0.01}
+    assert (of_generator["lr"], of_generator["momentum"]) == (5e-5, 0)
+    assert (settings["generator"], settings["critic"]) == ("DCGANGenerator", "DCGANCritic")
+    assert (settings["loss"], settings["critic_steps"]) == (repr(cg.WassersteinLoss()), 5)
+    assert not settings["regularizers"]
+    assert any(batch_norms(trainer.networks.critic))
+    trainer.fit(data, steps=2, batch_size=4)
+    assert all(weight.abs().max() <= 0.01 for weight in trainer.networks.critic.parameters())
+    assert any(weight.abs().max() > 0.01 for weight in trainer.networks.generator.parameters())
 
 
 def weights(trainer):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import condgan as cg
-from condgan import augmentation, losses, regularizers
+from condgan import augmentation, auxiliary, losses, regularizers
 from condgan.types import (
     AdversarialLoss,
     AuxiliaryLoss,
@@ -45,7 +45,7 @@ def test_protocols_tell_the_losses_of_the_library_apart() -> None:
 
 TERMS = [
     value
-    for module in (augmentation, losses, regularizers)
+    for module in (augmentation, auxiliary, losses, regularizers)
     for name, value in vars(module).items()
     if inspect.isclass(value) and value.__module__ == module.__name__ and not name.startswith("_")
 ]

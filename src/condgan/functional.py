@@ -1,8 +1,8 @@
 """Penalties on the gradient of a critic, and the cross entropy of class logits, as functions of tensors.
 
 Everything here is unweighted. The weighted terms that a trainer adds up, and the adversarial losses, are in
-`condgan.losses` and `condgan.regularizers`. Functions return a scalar unless they say otherwise, and reduce in at
-least float32 (see `precise`).
+`condgan.losses`, `condgan.auxiliary` and `condgan.regularizers`. Functions return a scalar unless they say otherwise,
+and reduce in at least float32 (see `precise`).
 """
 
 from __future__ import annotations
@@ -254,14 +254,7 @@ def class_cross_entropy(
     References:
         Menon et al. 2021, arXiv:2007.07314, equation 10 (logit adjustment).
     """
-    if class_logits.ndim != 2:
-        raise ValueError(f"class_logits must have the shape (N, K), got {tuple(class_logits.shape)}.")
-    count, num_classes = class_logits.shape
-    if y.shape != (count,) or y.dtype != torch.int64:
-        raise ValueError(
-            f"y must be int64 of shape ({count},), one label per row of class_logits, got {y.dtype} of shape "
-            f"{tuple(y.shape)}. One-hot labels: pass y.argmax(1); a trailing axis: y.squeeze(1)."
-        )
+    num_classes = _check_labels(class_logits, y)
     for name, values in (("class_weights", class_weights), ("log_prior", log_prior)):
         if values is not None and values.shape != (num_classes,):
             raise ValueError(
@@ -275,10 +268,55 @@ def class_cross_entropy(
     try:
         return F.cross_entropy(logits, y, weight=weight)
     except IndexError as error:
+        raise _label_error(class_logits, y) from error
+
+
+def label_logits(class_logits: Tensor, y: Tensor) -> Tensor:
+    r"""Return each sample's logit of its own label, $f(x_i)_{y_i}$.
+
+    Args:
+        class_logits: One logit per class.
+        y: Labels.
+
+    Shape:
+        - `class_logits`: `(N, K)`.
+        - `y`: `(N,)`, int64 in `[0, K)`.
+        - Returns: `(N,)`.
+
+    Raises:
+        ValueError: If shapes or types do not fit. Label values are checked on the CPU only: on other devices reading
+            them back would stall the step.
+
+    Examples:
+        >>> label_logits(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 0]))
+        tensor([2., 3.])
+    """
+    _check_labels(class_logits, y)
+    try:
+        # Unlike gather's, its derivative is deterministic on every device.
+        return -F.nll_loss(precise(class_logits), y, reduction="none")
+    except IndexError as error:
+        raise _label_error(class_logits, y) from error
+
+
+def _check_labels(class_logits: Tensor, y: Tensor) -> int:
+    """Check shapes and types of logits and labels, and return the number of classes."""
+    if class_logits.ndim != 2:
+        raise ValueError(f"class_logits must have the shape (N, K), got {tuple(class_logits.shape)}.")
+    count, num_classes = class_logits.shape
+    if y.shape != (count,) or y.dtype != torch.int64:
         raise ValueError(
-            f"y must have values in [0, {num_classes}), the classes of class_logits, got values in "
-            f"[{int(y.min())}, {int(y.max())}]. Labels start at 0; otherwise give the critic more num_classes."
-        ) from error
+            f"y must be int64 of shape ({count},), one label per row of class_logits, got {y.dtype} of shape "
+            f"{tuple(y.shape)}. One-hot labels: pass y.argmax(1); a trailing axis: y.squeeze(1)."
+        )
+    return num_classes
+
+
+def _label_error(class_logits: Tensor, y: Tensor) -> ValueError:
+    return ValueError(
+        f"y must have values in [0, {class_logits.shape[1]}), the classes of class_logits, got values in "
+        f"[{int(y.min())}, {int(y.max())}]. Labels start at 0; otherwise give the critic more num_classes."
+    )
 
 
 def _norm_penalty(

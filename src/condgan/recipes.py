@@ -16,16 +16,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
+import torch
+
 from condgan.augmentation import DiffAugment
+from condgan.auxiliary import (
+    AuxiliaryClassifierLoss,
+    DataToDataCrossEntropyLoss,
+    DiscriminativeClassifierLoss,
+    TwinAuxiliaryClassifierLoss,
+)
 from condgan.files import check_names
-from condgan.losses import AuxiliaryClassifierLoss, MinimaxLoss, RelativisticLoss, WassersteinLoss
+from condgan.losses import HingeLoss, MinimaxLoss, RelativisticLoss, WassersteinLoss
 from condgan.networks import (
     ACDCGANCritic,
     ACResNetCritic,
+    ADCDCGANCritic,
+    ADCResNetCritic,
     ConcatenationDCGANCritic,
     ConcatenationResNetCritic,
+    ContrastiveDCGANCritic,
+    ContrastiveResNetCritic,
     Critic,
     DCGANCritic,
     DCGANGenerator,
@@ -34,10 +47,12 @@ from condgan.networks import (
     ProjectionResNetCritic,
     ResNetCritic,
     ResNetGenerator,
+    TACDCGANCritic,
+    TACResNetCritic,
 )
 from condgan.networks.base import Conditioning, seeded_weights
 from condgan.regularizers import R1, R2, GradientPenalty
-from condgan.training import OptimizerConfig, Trainer
+from condgan.training import OptimizerConfig, Trainer, WeightClipping
 from condgan.types import LabelledData
 
 NetworkFamily = Literal["dcgan", "resnet"]
@@ -45,6 +60,7 @@ NetworkFamily = Literal["dcgan", "resnet"]
 
 _DCGAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.5, 0.999))
 _WGAN_GP_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.9))
+_BIGGAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, 0.999))
 
 
 def dcgan(
@@ -150,6 +166,38 @@ def acgan(
     )
 
 
+def wgan(
+    data: LabelledData,
+    *,
+    networks: NetworkFamily = "dcgan",
+    base_channels: int = 64,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    """Unconditional WGAN on DCGAN's networks: the critic's weights are clipped to [-0.01, 0.01] after each update.
+
+    Batch norm in both networks; five critic steps; RMSprop(5e-5); batches of 64.
+
+    Deviations: always five critic steps, where the authors' code has 100 in the first 25 generator steps and in every
+    500th; resize-convolutions in place of transposed ones; an averaged generator in addition.
+
+    References:
+        Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1 and the authors' code.
+    """
+    rmsprop = partial(torch.optim.RMSprop, lr=5e-5)
+    return _trainer(
+        data,
+        _OwnNetworks(networks, base_channels, None, dcgan=DCGANCritic, resnet=ResNetCritic, batch_norm=True),
+        (generator, critic),
+        trainer_options,
+        loss=WassersteinLoss(),
+        critic_steps=5,
+        generator_optimizer=rmsprop,
+        critic_optimizer=WeightClipping(rmsprop, limit=0.01),
+    )
+
+
 def wgan_gp(
     data: LabelledData,
     *,
@@ -211,6 +259,157 @@ def acwgan_gp(
         auxiliary=AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1),
         label_distribution="paired",
         **_wgan_gp_terms(),
+    )
+
+
+def sngan_projection(
+    data: LabelledData,
+    *,
+    networks: NetworkFamily = "resnet",
+    base_channels: int = 64,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    """Projection GAN: hinge loss, spectral norm, and the inner product of features and class embedding in the score.
+
+    Residual networks; conditional batch norm in the generator, spectral norm in the critic; five critic steps;
+    Adam(2e-4, 0, 0.9) with linear decay to 0; uniform labels. Batches of the authors' CIFAR-10 experiment are 64 for
+    the critic and 128 for the generator: `fit(data, steps=50_000, batch_size=64, generator_batch_size=128)`.
+
+    Deviations: widths are those of `ResNetGenerator` and `ResNetCritic` (the reference's CIFAR-10 networks have 256
+    channels throughout in the generator and 128 in the critic, and two more blocks there); the score has a bias; an
+    averaged generator in addition.
+
+    References:
+        Miyato and Koyama 2018, arXiv:1802.05637; Miyato et al. 2018, arXiv:1802.05957; the authors' code.
+    """
+    return _trainer(
+        data,
+        _OwnNetworks(
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=ProjectionDCGANCritic,
+            resnet=ProjectionResNetCritic,
+            spectral_norm=True,
+        ),
+        (generator, critic),
+        trainer_options,
+        loss=HingeLoss(),
+        critic_steps=5,
+        generator_optimizer=_WGAN_GP_ADAM,
+        critic_optimizer=_WGAN_GP_ADAM,
+        schedule="linear",
+        label_distribution="balanced",
+    )
+
+
+def tacgan(
+    data: LabelledData,
+    *,
+    networks: NetworkFamily = "resnet",
+    base_channels: int = 64,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    """TAC-GAN: a class head for real images, a twin head for generated ones, and a generator that pits them.
+
+    Hinge loss without projection, as in the authors' code; class terms of weight 1; conditional batch norm in the
+    generator, spectral norm in the critic; two critic steps; Adam(2e-4, 0, 0.999); uniform labels; averaged generator
+    with decay 0.9999. The batches of the authors' CIFAR-10 script are of 100 images.
+
+    Deviations: widths are those of `ResNetGenerator` and `ResNetCritic` (the reference uses BigGAN's CIFAR-10 networks,
+    with 256 channels throughout, and spectral norm in the generator too); initial weights are Glorot's; the average
+    begins at once, where the reference's begins after 10 000 steps.
+
+    References:
+        Gong et al. 2019, arXiv:1907.02690, and the authors' code.
+    """
+    return _trainer(
+        data,
+        _OwnNetworks(
+            networks, base_channels, data.num_classes, dcgan=TACDCGANCritic, resnet=TACResNetCritic, spectral_norm=True
+        ),
+        (generator, critic),
+        trainer_options,
+        auxiliary=TwinAuxiliaryClassifierLoss(weight=1.0),
+        critic_steps=2,
+        **_biggan_terms(_BIGGAN_ADAM),
+    )
+
+
+def adcgan(
+    data: LabelledData,
+    *,
+    networks: NetworkFamily = "resnet",
+    base_channels: int = 64,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    """ADC-GAN: a classifier that tells the real images of each class from the generated ones, beside the score.
+
+    Hinge loss; class terms of weight 1; conditional batch norm in the generator, spectral norm in the critic; four
+    critic steps; Adam(2e-4, 0, 0.999); uniform labels; averaged generator with decay 0.9999. The batches of the
+    authors' CIFAR-10 script are of 50 images.
+
+    Deviations: as those of `tacgan`, but for the start of the average, which is after 1 000 steps in the reference.
+
+    References:
+        Hou et al. 2022, arXiv:2107.10060, and the authors' code.
+    """
+    return _trainer(
+        data,
+        _OwnNetworks(
+            networks, base_channels, data.num_classes, dcgan=ADCDCGANCritic, resnet=ADCResNetCritic, spectral_norm=True
+        ),
+        (generator, critic),
+        trainer_options,
+        auxiliary=DiscriminativeClassifierLoss(weight=1.0),
+        critic_steps=4,
+        **_biggan_terms(_BIGGAN_ADAM),
+    )
+
+
+def reacgan(
+    data: LabelledData,
+    *,
+    networks: NetworkFamily = "resnet",
+    base_channels: int = 64,
+    generator: Generator | None = None,
+    critic: Critic | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    """ReACGAN: unit embeddings, pulled to the proxies of their classes and pushed off those of other classes.
+
+    Hinge loss; data-to-data cross entropy of weight 0.5, margin 0.98 and temperature 0.5 on 512 features; conditional
+    batch norm in the generator, spectral norm in the critic; five critic steps; Adam(2.83e-4, 0.5, 0.999); uniform
+    labels; averaged generator with decay 0.9999. The batches of the authors' CIFAR-10 configuration are of 128 images.
+
+    Deviations: widths are those of `ResNetGenerator` and `ResNetCritic` (BigGAN's networks, which the reference uses,
+    are built on 96 channels, with self-attention, and with spectral norm in the generator too); `z` has 128 features
+    instead of 80; the average begins at once, where the reference's begins after 1 000 steps.
+
+    References:
+        Kang et al. 2021, arXiv:2111.01118, and the authors' code.
+    """
+    return _trainer(
+        data,
+        _OwnNetworks(
+            networks,
+            base_channels,
+            data.num_classes,
+            dcgan=ContrastiveDCGANCritic,
+            resnet=ContrastiveResNetCritic,
+            spectral_norm=True,
+        ),
+        (generator, critic),
+        trainer_options,
+        auxiliary=DataToDataCrossEntropyLoss(weight=0.5, margin=0.98, temperature=0.5),
+        critic_steps=5,
+        **_biggan_terms(OptimizerConfig(lr=2e-4 * math.sqrt(2), betas=(0.5, 0.999))),
     )
 
 
@@ -279,11 +478,16 @@ def small_data(
 
 
 RECIPES: dict[str, Callable[..., Trainer]] = {
-    recipe.__name__: recipe for recipe in (dcgan, cgan, acgan, wgan_gp, acwgan_gp, small_data)
+    recipe.__name__: recipe
+    for recipe in (
+        *(dcgan, cgan, acgan, wgan, wgan_gp, acwgan_gp),
+        *(sngan_projection, tacgan, adcgan, reacgan),
+        small_data,
+    )
 }
 """Recipes by name."""
 
-CONDITIONAL = tuple(name for name in RECIPES if name not in ("dcgan", "wgan_gp"))
+CONDITIONAL = tuple(name for name in RECIPES if name not in ("dcgan", "wgan", "wgan_gp"))
 """Names of the recipes whose generators take labels."""
 
 
@@ -299,6 +503,16 @@ def _wgan_gp_terms() -> dict[str, Any]:
     }
 
 
+def _biggan_terms(adam: OptimizerConfig) -> dict[str, Any]:
+    return {
+        "loss": HingeLoss(),
+        "generator_optimizer": adam,
+        "critic_optimizer": adam,
+        "ema_decay": 0.9999,
+        "label_distribution": "balanced",
+    }
+
+
 @dataclass(frozen=True)
 class _OwnNetworks:
     """The networks of a recipe, in either family.
@@ -311,6 +525,7 @@ class _OwnNetworks:
         resnet: The critic in the family "resnet".
         batch_norm: Make DCGANs as in their paper: batch norm in the critic, a class embedding concatenated with `z`.
             Otherwise, for gradient penalties, the critic has no norm and the generator conditional batch norms.
+        spectral_norm: Divide each of the critic's weights by its largest singular value.
     """
 
     family: NetworkFamily
@@ -320,6 +535,7 @@ class _OwnNetworks:
     dcgan: type[DCGANCritic]
     resnet: type[ResNetCritic]
     batch_norm: bool = False
+    spectral_norm: bool = False
 
     def __post_init__(self) -> None:
         check_names("networks", [self.family], get_args(NetworkFamily))
@@ -335,12 +551,13 @@ class _OwnNetworks:
             "image_shape": shape,
             "base_channels": self.base_channels,
         }
+        normed = {**options, "spectral_norm": self.spectral_norm}
         with seeded_weights(seed):
             if self.family == "resnet":
-                return ResNetGenerator(**options), self.resnet(**options)
+                return ResNetGenerator(**options), self.resnet(**normed)
             conditioning: Conditioning = "concatenation" if self.batch_norm else "batch_norm"
             generator = DCGANGenerator(conditioning=conditioning, **options)
-            return generator, self.dcgan(batch_norm=self.batch_norm, **options)
+            return generator, self.dcgan(batch_norm=self.batch_norm, **normed)
 
 
 def _trainer(

@@ -18,11 +18,11 @@ from typing_extensions import override
 
 from condgan import networks
 from condgan.augmentation import DiffAugment
+from condgan.auxiliary import AuxiliaryClassifierLoss
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset
 from condgan.files import as_json, check_count, check_names, from_json, to_json, write_json
 from condgan.images import save_sheet, to_uint8
-from condgan.losses import AuxiliaryClassifierLoss
 from condgan.metrics.extractors import Extractor
 from condgan.metrics.fidelity import kid
 from condgan.networks import Generator

@@ -8,15 +8,26 @@ from torch import Tensor, nn
 
 from condgan.networks import (
     ACDCGANCritic,
+    ACProjectionDCGANCritic,
+    ADCDCGANCritic,
     ConcatenationDCGANCritic,
+    ContrastiveDCGANCritic,
     DCGANCritic,
     DCGANGenerator,
     Generator,
     ProjectionDCGANCritic,
+    TACDCGANCritic,
 )
 from condgan.types import ImageShape
 
-from .testers import CriticTester, GeneratorTester, LabelledScoreTester, checkerboard, conditional_norms
+from .testers import (
+    ContrastiveTester,
+    CriticTester,
+    GeneratorTester,
+    LabelledScoreTester,
+    checkerboard,
+    conditional_norms,
+)
 
 
 class TestDCGANGenerator(GeneratorTester):
@@ -61,6 +72,25 @@ class TestProjectionDCGANCritic(LabelledScoreTester):
 
 class TestConcatenationDCGANCritic(LabelledScoreTester):
     network = ConcatenationDCGANCritic
+
+
+class TestACProjectionDCGANCritic(LabelledScoreTester):
+    network = ACProjectionDCGANCritic
+    fields = ("score", "class_logits")
+
+
+class TestTACDCGANCritic(CriticTester):
+    network = TACDCGANCritic
+    fields = ("score", "class_logits", "twin_logits")
+
+
+class TestADCDCGANCritic(CriticTester):
+    network = ADCDCGANCritic
+    fields = ("score", "class_logits", "twin_logits")
+
+
+class TestContrastiveDCGANCritic(ContrastiveTester):
+    network = ContrastiveDCGANCritic
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor, nn
 
 import condgan as cg
-from condgan.networks import AuxiliaryClassifierMixin, ConcatenationMixin, Critic, ProjectionMixin
+from condgan.networks import (
+    AuxiliaryClassifierMixin,
+    ConcatenationMixin,
+    ContrastiveMixin,
+    Critic,
+    DiscriminativeClassifierMixin,
+    ProjectionMixin,
+    TwinAuxiliaryClassifierMixin,
+)
 
 
 class Trunk(Critic):
@@ -26,6 +34,22 @@ class Projection(ProjectionMixin, Trunk):
 
 
 class Concatenation(ConcatenationMixin, Trunk):
+    pass
+
+
+class Twin(TwinAuxiliaryClassifierMixin, Trunk):
+    pass
+
+
+class Discriminative(DiscriminativeClassifierMixin, Trunk):
+    pass
+
+
+class Contrastive(ContrastiveMixin, Trunk):
+    embed_dim = 4
+
+
+class ContrastiveProjection(ProjectionMixin, Contrastive):
     pass
 
 
@@ -89,7 +113,80 @@ def test_concatenation_in_closed_form() -> None:
     torch.testing.assert_close(critic(x, y).score, reference(x).score + added)
 
 
-@pytest.mark.parametrize("critic_class", [AC, Projection, Concatenation, ACProjection])
+def test_twin_heads_in_closed_form() -> None:
+    critic = Twin()
+    x, _ = batch()
+    h, out = critic.features(x), critic(x)
+    torch.testing.assert_close(out.class_logits, h @ critic.class_head.weight.T + critic.class_head.bias)
+    torch.testing.assert_close(out.twin_logits, h @ critic.twin_head.weight.T + critic.twin_head.bias)
+    assert out.embedding is None
+    assert not critic.score_needs_labels
+
+
+def test_a_discriminative_classifier_has_a_half_for_each_kind_of_image() -> None:
+    critic = Discriminative()
+    x, _ = batch()
+    out = critic(x)
+    logits = critic.features(x) @ critic.class_head.weight.T + critic.class_head.bias
+    assert logits.shape == (5, 6)
+    torch.testing.assert_close(out.class_logits, logits[:, :3])
+    torch.testing.assert_close(out.twin_logits, logits[:, 3:])
+
+
+def test_contrastive_heads_in_closed_form() -> None:
+    critic = Contrastive()
+    x, _ = batch()
+    out = critic(x)
+    embedding = critic.features(x) @ critic.embedding_head.weight.T + critic.embedding_head.bias
+    embedding = embedding / embedding.square().sum(1, keepdim=True).sqrt()
+    proxies = critic.class_proxies.weight / critic.class_proxies.weight.square().sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(out.embedding, embedding)
+    torch.testing.assert_close(out.class_logits, embedding @ proxies.T)
+    assert out.twin_logits is None
+    assert out.embedding.shape == (5, 4)
+
+
+def test_lengths_of_proxies_mean_nothing() -> None:
+    critic = Contrastive()
+    x, _ = batch()
+    before = critic(x)
+    with torch.no_grad():
+        critic.class_proxies.weight.mul_(torch.tensor([[0.1], [2.0], [30.0]]))
+    torch.testing.assert_close(critic(x).class_logits, before.class_logits)
+
+
+def test_projection_stacks_on_a_contrastive_head() -> None:
+    critic = ContrastiveProjection()
+    x, y = batch()
+    out = critic(x, y)
+    projected = (critic.features(x) * critic.class_projection.weight[y]).sum(1)
+    torch.testing.assert_close(out.score, critic.score_head(critic.features(x)).squeeze(1) + projected)
+    assert out.class_logits.shape == (5, 3)
+    assert out.embedding.shape == (5, 4)
+
+
+@pytest.mark.parametrize("family", ["DCGAN", "ResNet"])
+def test_every_family_has_a_critic_with_each_head(family: str) -> None:
+    """And `from_pretrained` knows each by its name in the package."""
+    mixins = {
+        "AC": [AuxiliaryClassifierMixin],
+        "Projection": [ProjectionMixin],
+        "Concatenation": [ConcatenationMixin],
+        "ACProjection": [AuxiliaryClassifierMixin, ProjectionMixin],
+        "TAC": [TwinAuxiliaryClassifierMixin],
+        "ADC": [DiscriminativeClassifierMixin],
+        "Contrastive": [ContrastiveMixin],
+    }
+    base = getattr(cg, f"{family}Critic")
+    for name, expected in mixins.items():
+        critic_class = getattr(cg, f"{name}{family}Critic")
+        assert critic_class.__bases__ == (*expected, base)
+
+
+HEADS = [AC, Projection, Concatenation, ACProjection, Twin, Discriminative, Contrastive]
+
+
+@pytest.mark.parametrize("critic_class", HEADS)
 def test_heads_need_classes(critic_class: type[Trunk]) -> None:
     with pytest.raises(ValueError, match=f"{critic_class.__name__} has a class head and needs num_classes, got None"):
         critic_class(None)

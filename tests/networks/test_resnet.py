@@ -6,16 +6,20 @@ import pytest
 import torch
 
 from condgan.networks import (
+    ACProjectionResNetCritic,
     ACResNetCritic,
+    ADCResNetCritic,
     ConcatenationResNetCritic,
+    ContrastiveResNetCritic,
     ProjectionResNetCritic,
     ResNetCritic,
     ResNetGenerator,
+    TACResNetCritic,
 )
 from condgan.nn import SelfAttention2d, pyramid
 from condgan.types import ImageShape
 
-from .testers import CLASSES, CriticTester, GeneratorTester, LabelledScoreTester, conditional_norms
+from .testers import CLASSES, ContrastiveTester, CriticTester, GeneratorTester, LabelledScoreTester, conditional_norms
 
 
 def smallest_enlarged_side(image_shape: ImageShape) -> int:
@@ -52,6 +56,25 @@ class TestACResNetCritic(CriticTester):
 
 class TestConcatenationResNetCritic(LabelledScoreTester):
     network = ConcatenationResNetCritic
+
+
+class TestACProjectionResNetCritic(LabelledScoreTester):
+    network = ACProjectionResNetCritic
+    fields = ("score", "class_logits")
+
+
+class TestTACResNetCritic(CriticTester):
+    network = TACResNetCritic
+    fields = ("score", "class_logits", "twin_logits")
+
+
+class TestADCResNetCritic(CriticTester):
+    network = ADCResNetCritic
+    fields = ("score", "class_logits", "twin_logits")
+
+
+class TestContrastiveResNetCritic(ContrastiveTester):
+    network = ContrastiveResNetCritic
 
 
 class TestProjectionResNetCriticWithAttention(LabelledScoreTester):

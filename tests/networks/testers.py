@@ -19,7 +19,7 @@ from condgan.nn import ConditionalBatchNorm2d
 from condgan.types import CriticOutput, ImageShape
 
 SHAPES: list[ImageShape] = [(1, 28, 28), (3, 48, 80), (1, 16, 16), (2, 33, 50), (1, 64, 64)]
-CLASSES = 5  # no other size of these small networks is 5, so tables of classes are known by their length
+CLASSES = 5  # no other size of these small networks is 5 or 10, so tables of classes are known by their length
 
 Inputs = tuple[Tensor, Tensor | None]
 
@@ -99,8 +99,8 @@ class NetworkTester:
         permutation = torch.tensor([3, 0, 4, 1, 2])
         expected = self.relabelled(self.outputs(network, (first, y)), permutation)
         state = network.state_dict()
-        tables = {name for name, tensor in state.items() if tensor.ndim and len(tensor) == CLASSES}
-        moved = {name: t[permutation.argsort()] if name in tables else t for name, t in state.items()}
+        tables = {name for name, tensor in state.items() if tensor.ndim and len(tensor) in (CLASSES, 2 * CLASSES)}
+        moved = {name: permuted(t, permutation, dim=0) if name in tables else t for name, t in state.items()}
         network.load_state_dict(moved)
         torch.testing.assert_close(self.outputs(network, (first, permutation[y])), expected)
         assert bool(tables) is self.uses_labels
@@ -263,9 +263,11 @@ class CriticTester(NetworkTester):
         return torch.cat([out[name].view(len(inputs[0]), -1) for name in self.fields], dim=1)
 
     def relabelled(self, outputs: Tensor, permutation: Tensor) -> Tensor:
-        if outputs.shape[1] == 1:
+        tables = sum(name in {"class_logits", "twin_logits"} for name in self.fields)
+        if not tables:
             return outputs
-        return torch.cat([outputs[:, :1], outputs[:, 1:][:, permutation.argsort()]], dim=1)
+        score, logits, others = outputs.split([1, tables * CLASSES, outputs.shape[1] - 1 - tables * CLASSES], dim=1)
+        return torch.cat([score, permuted(logits, permutation, dim=1), others], dim=1)
 
     @pytest.mark.parametrize("image_shape", SHAPES)
     @pytest.mark.parametrize("num_classes", [2, 5, None])
@@ -278,7 +280,9 @@ class CriticTester(NetworkTester):
         x, y = self.inputs(critic)
         out = critic(x, y)
         assert isinstance(out, CriticOutput)
-        expected = {"score": (6,), "class_logits": (6, num_classes)}
+        logits = (6, num_classes)
+        embedding = (6, getattr(critic, "embed_dim", None))
+        expected = {"score": (6,), "class_logits": logits, "twin_logits": logits, "embedding": embedding}
         shapes = {name: tuple(field.shape) for name, field in out._asdict().items() if field is not None}
         assert shapes == {name: expected[name] for name in self.fields}
         assert critic.features(x).shape == (6, critic.feature_dim)
@@ -337,6 +341,33 @@ class CriticTester(NetworkTester):
                 torch.testing.assert_close(each[name][i], parameter.grad)
 
 
+class ContrastiveTester(CriticTester):
+    """For critics with unit embeddings."""
+
+    fields = ("score", "class_logits", "embedding")
+
+    def options(self, image_shape: ImageShape) -> dict[str, Any]:
+        return {"spectral_norm": True}
+
+    def test_logits_are_cosines_of_unit_vectors(self) -> None:
+        critic = self.make_moved().double()
+        out = critic(*self.inputs(critic, dtype=torch.float64))
+        torch.testing.assert_close(out.embedding.norm(dim=1), torch.ones(6, dtype=torch.float64))
+        proxies = critic.class_proxies.weight
+        cosines = torch.nn.functional.cosine_similarity(out.embedding[:, None], proxies[None], dim=2)
+        torch.testing.assert_close(out.class_logits, cosines)
+
+    def test_autocast_leaves_norms_and_cosines_exact(self) -> None:
+        critic = self.make()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = critic(*self.inputs(critic))
+        torch.testing.assert_close(out.embedding.norm(dim=1), torch.ones(6))
+        cosines = torch.nn.functional.cosine_similarity(
+            out.embedding[:, None], critic.class_proxies.weight[None], dim=2
+        )
+        torch.testing.assert_close(out.class_logits, cosines)
+
+
 class LabelledScoreTester(CriticTester):
     """For critics whose score reads the labels."""
 
@@ -346,6 +377,11 @@ class LabelledScoreTester(CriticTester):
         assert critic.score_needs_labels
         with pytest.raises(ValueError, match="labels"):
             critic(self.inputs(critic)[0], y)
+
+
+def permuted(tables: Tensor, permutation: Tensor, *, dim: int) -> Tensor:
+    """Return tables of classes, one after the other along `dim`, each with its classes renamed."""
+    return torch.cat([table.index_select(dim, permutation.argsort()) for table in tables.split(CLASSES, dim)], dim)
 
 
 def conditional_norms(network: nn.Module) -> list[ConditionalBatchNorm2d]:

@@ -1,3 +1,6 @@
+import copy
+import re
+
 import pytest
 import torch
 
@@ -90,3 +93,52 @@ def test_data_that_do_not_fit_are_refused(data, fit, message):
         trainer.fit(data, **{"steps": 1, "batch_size": 4, **fit})
     assert trainer.state.step == 0
     trainer.fit(images(), steps=1, batch_size=4)
+
+
+HEADLESS = {
+    "MyCritic(AuxiliaryClassifierMixin": (cg.AuxiliaryClassifierLoss(), cg.DCGANCritic),
+    "MyCritic(TwinAuxiliaryClassifierMixin": (cg.TwinAuxiliaryClassifierLoss(), cg.ACDCGANCritic),
+    "MyCritic(DiscriminativeClassifierMixin": (cg.DiscriminativeClassifierLoss(), cg.ACDCGANCritic),
+    "MyCritic(ContrastiveMixin": (cg.DataToDataCrossEntropyLoss(), cg.TACDCGANCritic),
+}
+
+
+@pytest.mark.parametrize("message", HEADLESS)
+def test_a_missing_head_is_found_before_training(message):
+    auxiliary, critic = HEADLESS[message]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make(critic=critic(**SHAPE), auxiliary=[auxiliary])
+
+
+def test_a_class_weight_too_many_is_found_before_training():
+    with pytest.raises(ValueError, match=r"class_weights must have one value per class, shape \(3,\), got \(4,\)"):
+        make(auxiliary=cg.AuxiliaryClassifierLoss(class_weights=(1, 2, 3, 4)))
+
+
+def test_trying_the_heads_leaves_the_critic_as_it_was():
+    critic = cg.TACDCGANCritic(**SHAPE, spectral_norm=True, batch_norm=True, dropout=0.5)
+    generator = cg.DCGANGenerator(latent_dim=4, **SHAPE)
+    before = copy.deepcopy(critic.state_dict())
+    state = torch.get_rng_state()
+    make(generator, critic, auxiliary=cg.TwinAuxiliaryClassifierLoss())
+    assert all(torch.equal(before[name], value) for name, value in critic.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert critic.training
+
+
+def test_a_critic_with_its_own_forward_is_checked_in_the_first_step():
+    class Own(cg.DCGANCritic):
+        def forward(self, x, y=None):
+            h = self.features(x)
+            return cg.CriticOutput(self.score_head(h).squeeze(1), class_logits=h[:, :3])
+
+    trainer = make(critic=Own(**SHAPE), auxiliary=cg.AuxiliaryClassifierLoss())
+    assert "critic/auxiliary_classifier" in fit_once(trainer).state.metrics
+    trainer = make(critic=Own(**SHAPE), auxiliary=cg.DiscriminativeClassifierLoss())
+    with pytest.raises(ValueError, match=r"needs twin_logits.*DiscriminativeClassifierMixin"):
+        fit_once(trainer)
+
+
+def fit_once(trainer):
+    trainer.fit(images(), steps=1, batch_size=4)
+    return trainer

@@ -34,6 +34,7 @@ def build(*callbacks: Callback, network_seed: int = 0, seed: int = 0) -> tuple[c
         label_distribution="paired",
         dequantize=True,
         schedule="linear",
+        critic_optimizer=cg.WeightClipping(cg.OptimizerConfig(), limit=0.3),
         device="cpu",
         seed=seed,
         callbacks=callbacks,

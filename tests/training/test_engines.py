@@ -81,6 +81,19 @@ def test_captured_updates_give_the_trajectory_of_eager_ones(networks, tiny_image
     assert recorded.engine.name == "cuda_graph"
 
 
+@pytest.mark.parametrize(
+    "optimizer", [cg.OptimizerConfig(lr=0.1), lambda p: torch.optim.RMSprop(p, lr=0.1)], ids=["Adam", "RMSprop"]
+)
+def test_weights_are_clamped_in_captured_updates_too(optimizer, tiny_images, fake_cuda):
+    clipping = cg.WeightClipping(optimizer, limit=0.2)
+    eager, recorded = (make_trainer(critic_optimizer=clipping, schedule="constant") for _ in range(2))
+    for trainer in (eager, taped(recorded)):
+        trainer.fit(tiny_images, steps=8, batch_size=4)
+    assert_same_networks(eager, recorded)
+    assert recorded.engine.name == "cuda_graph"
+    assert max(weight.detach().abs().max() for weight in recorded.networks.critic.parameters()) == 0.2
+
+
 def test_batches_of_another_size_are_captured_again(tiny_images, fake_cuda):
     eager, recorded = make_trainer(), taped(make_trainer())
     for trainer in (eager, recorded):

@@ -1,8 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
 
 import condgan as cg
 from condgan.training.optimizer import schedule_factor, set_learning_rate
+from saved import assert_same_networks
 
 
 @pytest.mark.parametrize(("weight_decay", "kind"), [(0.0, torch.optim.Adam), (0.1, torch.optim.AdamW)])
@@ -42,3 +45,67 @@ def test_schedules():
     assert schedule_factor(lambda p: p**2, 0.5) == 0.25
     with pytest.raises(ValueError, match=r"\['constant', 'linear'\] or a callable, got 'cosine'"):
         schedule_factor("cosine", 0.0)
+
+
+def clipped(**options) -> torch.nn.Parameter:
+    """Return a weight after one step of gradient descent by -1, 0 and 1, and clipping."""
+    weight = torch.nn.Parameter(torch.tensor([0.0, 0.3, -0.05], dtype=torch.float64))
+    optimizer = cg.WeightClipping(lambda p: torch.optim.SGD(p, lr=1.0), **options)([weight])
+    weight.grad = torch.tensor([1.0, 0.0, -0.1], dtype=torch.float64)
+    optimizer.step()
+    return weight.detach()
+
+
+def test_weights_are_clamped_after_the_step():
+    assert clipped(limit=0.2).tolist() == pytest.approx([-0.2, 0.2, 0.05])
+    assert clipped().tolist() == [-0.01, 0.01, 0.01]
+
+
+def test_clipping_takes_the_settings_of_adam():
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = cg.WeightClipping(cg.OptimizerConfig(lr=0.1, weight_decay=0.1), limit=0.5)([weight])
+    assert type(optimizer) is torch.optim.AdamW
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    assert weight.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
+def test_limits_that_do_not_limit_are_refused(limit):
+    with pytest.raises(ValueError, match=f"limit must be positive and finite, got {limit}"):
+        cg.WeightClipping(cg.OptimizerConfig(), limit)
+
+
+def test_only_trainable_weights_are_clamped(make_trainer, tiny_images):
+    trainer = make_trainer()
+    critic = trainer.networks.critic
+    frozen = critic.score_head.bias.requires_grad_(False)
+    torch.nn.init.ones_(frozen)
+    trainer = cg.Trainer(
+        trainer.networks.generator,
+        critic,
+        loss=cg.WassersteinLoss(),
+        critic_optimizer=cg.WeightClipping(cg.OptimizerConfig(), limit=0.02),
+        device="cpu",
+    )
+    trainer.fit(tiny_images, steps=1, batch_size=4)
+    assert frozen == 1
+    largest = max(weight.detach().abs().max() for weight in critic.parameters() if weight.requires_grad)
+    assert largest == pytest.approx(0.02)
+
+
+def test_a_clipped_run_resumes_under_the_same_limit_only(make_trainer, tiny_images, tmp_path):
+    def build(limit=0.03, **options):
+        rmsprop = partial(torch.optim.RMSprop, lr=1e-3)
+        return make_trainer(critic_optimizer=cg.WeightClipping(rmsprop, limit), **options)
+
+    whole, cut = build(), build(callbacks=[cg.Checkpoint(tmp_path, every=3)])
+    whole.fit(tiny_images, steps=6, batch_size=4)
+    cut.fit(tiny_images, steps=3, batch_size=4)
+    resumed = build()
+    assert resumed.resume(tmp_path)
+    resumed.fit(tiny_images, steps=6, batch_size=4)
+    assert_same_networks(whole, resumed)
+    assert whole.settings["critic_optimizer"]["groups"][0]["clipped_to"] == 0.03
+    with pytest.raises(ValueError, match=r"other settings: critic_optimizer was .*'clipped_to': 0.03"):
+        build(limit=0.02).resume(tmp_path)

@@ -19,7 +19,14 @@ from condgan.networks.base import (
     channels_and_sides,
     conditional_classes,
 )
-from condgan.networks.heads import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
+from condgan.networks.heads import (
+    AuxiliaryClassifierMixin,
+    ConcatenationMixin,
+    ContrastiveMixin,
+    DiscriminativeClassifierMixin,
+    ProjectionMixin,
+    TwinAuxiliaryClassifierMixin,
+)
 from condgan.nn.blocks import DownBlock, UpBlock, pyramid
 from condgan.nn.convolution import UpsampleConv2d
 from condgan.nn.layers import ConcatenatedEmbedding, ConditionalBatchNorm2d, spectral_normalize
@@ -161,6 +168,22 @@ class ProjectionDCGANCritic(ProjectionMixin, DCGANCritic):
 
 class ConcatenationDCGANCritic(ConcatenationMixin, DCGANCritic):
     """A `DCGANCritic` that combines features and label in one layer (Mirza and Osindero 2014, arXiv:1411.1784)."""
+
+
+class ACProjectionDCGANCritic(AuxiliaryClassifierMixin, ProjectionMixin, DCGANCritic):
+    """A `DCGANCritic` with a class head and a projection score, as Kavalerov et al. 2021, arXiv:1912.04216, have."""
+
+
+class TACDCGANCritic(TwinAuxiliaryClassifierMixin, DCGANCritic):
+    """A `DCGANCritic` with twin class heads (Gong et al. 2019, arXiv:1907.02690)."""
+
+
+class ADCDCGANCritic(DiscriminativeClassifierMixin, DCGANCritic):
+    """A `DCGANCritic` with a head for real and generated classes (Hou et al. 2022, arXiv:2107.10060)."""
+
+
+class ContrastiveDCGANCritic(ContrastiveMixin, DCGANCritic):
+    """A `DCGANCritic` with unit embeddings and class proxies (Kang et al. 2021, arXiv:2111.01118)."""
 
 
 def init_normal(module: nn.Module) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from condgan.functional import precise
 from condgan.networks.base import Critic
-from condgan.nn.layers import check_labels
+from condgan.nn.layers import check_labels, without_autocast
 from condgan.types import CriticOutput
 
 
@@ -35,6 +37,85 @@ class AuxiliaryClassifierMixin(Critic):
     def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
         out = super().heads(h, y)
         return CriticOutput(out.score, self.class_head(h), *out[2:])
+
+
+class TwinAuxiliaryClassifierMixin(AuxiliaryClassifierMixin):
+    r"""Adds two linear class heads: `class_logits` $= W h(x) + b$ and `twin_logits` $= W' h(x) + b'$.
+
+    `condgan.auxiliary.TwinAuxiliaryClassifierLoss` trains the first on real images and the second on generated ones.
+
+    Raises:
+        ValueError: If the critic has no classes.
+
+    References:
+        Gong et al. 2019, arXiv:1907.02690.
+    """
+
+    @override
+    def make_heads(self) -> None:
+        super().make_heads()
+        self.twin_head = nn.Linear(self.feature_dim, _require_classes(self))
+
+    @override
+    def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
+        out = super().heads(h, y)
+        return CriticOutput(out.score, out.class_logits, self.twin_head(h), *out[3:])
+
+
+class DiscriminativeClassifierMixin(Critic):
+    r"""Adds one linear head with 2K outputs: `class_logits` for "real, of class k", `twin_logits` for "generated, ...".
+
+    The first half of its outputs are the class logits; the authors' code interleaves the halves, with the same result.
+
+    Raises:
+        ValueError: If the critic has no classes.
+
+    References:
+        Hou et al. 2022, arXiv:2107.10060.
+    """
+
+    @override
+    def make_heads(self) -> None:
+        super().make_heads()
+        self.class_head = nn.Linear(self.feature_dim, 2 * _require_classes(self))
+
+    @override
+    def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
+        out = super().heads(h, y)
+        of_real, of_fake = self.class_head(h).chunk(2, dim=1)
+        return CriticOutput(out.score, of_real, of_fake, *out[3:])
+
+
+class ContrastiveMixin(Critic):
+    r"""Adds a unit embedding, and its cosines with one learned proxy per class as `class_logits`.
+
+    $$ f(x) = \frac{W h(x) + b}{\lVert W h(x) + b \rVert}, \qquad c_k(x) = f(x)^\top \frac{v_k}{\lVert v_k \rVert} $$
+
+    Norms and cosines are computed in at least float32. `embed_dim` is a class variable, to be overridden in a subclass:
+    512, as in the paper's experiment on CIFAR-10.
+
+    Raises:
+        ValueError: If the critic has no classes.
+
+    References:
+        Kang et al. 2021, arXiv:2111.01118.
+    """
+
+    embed_dim: ClassVar[int] = 512
+
+    @override
+    def make_heads(self) -> None:
+        super().make_heads()
+        self.embedding_head = nn.Linear(self.feature_dim, self.embed_dim)
+        self.class_proxies = nn.Embedding(_require_classes(self), self.embed_dim)
+
+    @override
+    def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
+        out = super().heads(h, y)
+        embedding = F.normalize(precise(self.embedding_head(h)), dim=1)
+        proxies = F.normalize(precise(self.class_proxies.weight), dim=1)
+        with without_autocast(h):
+            return CriticOutput(out.score, F.linear(embedding, proxies), out.twin_logits, embedding)
 
 
 class ProjectionMixin(Critic):

@@ -19,7 +19,14 @@ from condgan.networks.base import (
     channels_and_sides,
     conditional_classes,
 )
-from condgan.networks.heads import AuxiliaryClassifierMixin, ConcatenationMixin, ProjectionMixin
+from condgan.networks.heads import (
+    AuxiliaryClassifierMixin,
+    ConcatenationMixin,
+    ContrastiveMixin,
+    DiscriminativeClassifierMixin,
+    ProjectionMixin,
+    TwinAuxiliaryClassifierMixin,
+)
 from condgan.nn.activations import LeakyReLU
 from condgan.nn.blocks import DownResidualBlock, UpResidualBlock, pyramid
 from condgan.nn.convolution import Size
@@ -166,6 +173,22 @@ class ProjectionResNetCritic(ProjectionMixin, ResNetCritic):
 
 class ConcatenationResNetCritic(ConcatenationMixin, ResNetCritic):
     """A `ResNetCritic` that combines features and label in one layer (Mirza and Osindero 2014, arXiv:1411.1784)."""
+
+
+class ACProjectionResNetCritic(AuxiliaryClassifierMixin, ProjectionMixin, ResNetCritic):
+    """A `ResNetCritic` with a class head and a projection score, as Kavalerov et al. 2021, arXiv:1912.04216, have."""
+
+
+class TACResNetCritic(TwinAuxiliaryClassifierMixin, ResNetCritic):
+    """A `ResNetCritic` with twin class heads (Gong et al. 2019, arXiv:1907.02690)."""
+
+
+class ADCResNetCritic(DiscriminativeClassifierMixin, ResNetCritic):
+    """A `ResNetCritic` with a head for real and generated classes (Hou et al. 2022, arXiv:2107.10060)."""
+
+
+class ContrastiveResNetCritic(ContrastiveMixin, ResNetCritic):
+    """A `ResNetCritic` with unit embeddings and class proxies (Kang et al. 2021, arXiv:2111.01118)."""
 
 
 def attention_index(side: int | None, sizes: list[Size]) -> int | None:

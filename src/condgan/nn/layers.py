@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -230,9 +230,14 @@ class _FullPrecisionSpectralNorm(_SpectralNorm):
 
     @override
     def forward(self, weight: Tensor) -> Tensor:
-        with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight):
             normalized: Tensor = super().forward(weight)
             return normalized
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which operations on the device of `x` keep the types of their operands."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def batch_norms(module: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:

@@ -4,7 +4,7 @@ from condgan.training.callbacks import Checkpoint, CSVLogger, EarlyStopping, Eva
 from condgan.training.datasets import DatasetImages, as_labelled
 from condgan.training.divergence import TrainingDivergedError
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
-from condgan.training.optimizer import OptimizerConfig
+from condgan.training.optimizer import OptimizerConfig, WeightClipping
 from condgan.training.random import seed_everything
 from condgan.training.step import Networks, StepResult, Terms, critic_step, generator_step
 from condgan.training.together import fit_together
@@ -28,6 +28,7 @@ __all__ = [
     "Trainer",
     "TrainerState",
     "TrainingDivergedError",
+    "WeightClipping",
     "as_labelled",
     "critic_step",
     "fit_together",

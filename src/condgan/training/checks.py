@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
+import torch
+
 from condgan.files import check_count, check_names
+from condgan.networks.base import Critic
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
 from condgan.sampling import LabelDistribution
 from condgan.training.step import Networks, Precision, Terms
@@ -45,6 +48,7 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
         regularizer.check_critic(critic)
     if generator.num_classes is None and terms.auxiliary:
         raise ValueError("auxiliary losses need classes, got networks with num_classes=None.")
+    check_auxiliary(critic, terms)
     if generator.num_classes is not None and label_distribution != "paired":
         paired = [type(r).__name__ for r in terms.critic_regularizers if r.needs_pairs and critic.score_needs_labels]
         if terms.loss.needs_real_scores:
@@ -54,6 +58,30 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
                 'label_distribution must be "paired" for terms that compare each real image with a generated one of '
                 f'the same class ({", ".join(paired)}), got {label_distribution!r}. Pass label_distribution="paired".'
             )
+
+
+def check_auxiliary(critic: Critic, terms: Terms) -> None:
+    """Try the auxiliary losses on the critic's heads, so that a missing head is found before training.
+
+    A critic with a `forward` of its own is left to the first step.
+
+    Raises:
+        ValueError: If a loss does not find what it reads in the critic's output; the message names the mixin to add.
+    """
+    if not terms.auxiliary or type(critic).forward is not Critic.forward:
+        return
+    parameter = next(critic.parameters())
+    y = torch.zeros(2, dtype=torch.int64, device=parameter.device)
+    training = critic.training
+    critic.eval()  # a head in training may change its state: spectral norms iterate, batch norms average
+    try:
+        with torch.no_grad():
+            output = critic.heads(parameter.new_zeros(2, critic.feature_dim), y)
+            for auxiliary in terms.auxiliary:
+                auxiliary.critic(output, y, output, y)
+                auxiliary.generator(output, y)
+    finally:
+        critic.train(training)
 
 
 def check_data(

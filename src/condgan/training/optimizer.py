@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -72,6 +73,61 @@ class OptimizerConfig:
             fused=True,
             capturable=cuda,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class WeightClipping:
+    r"""An optimizer that clamps all weights to $[-c, c]$ after each of its steps, as the original WGAN does.
+
+    It makes the critic's function Lipschitz with some constant, which depends on $c$ and the architecture: pass it as
+    `critic_optimizer` to a `Trainer`. Every trainable parameter is clamped, those of batch norms too, as in the paper's
+    code.
+
+    Args:
+        optimizer: Settings of the optimizer, or a factory.
+        limit: Bound $c$, positive. It is the entry `clipped_to` of the optimizer's parameter groups, and so recorded
+            in the trainer's settings and in checkpoints.
+
+    Shape:
+        - `parameters`: any.
+
+    Raises:
+        ValueError: If `limit` is not positive and finite.
+
+    Examples:
+        >>> weight = nn.Parameter(torch.tensor([0.5, -0.004]))
+        >>> optimizer = WeightClipping(lambda p: torch.optim.SGD(p, lr=1.0), limit=0.01)([weight])
+        >>> weight.grad = torch.zeros(2)
+        >>> optimizer.step()
+        >>> weight.detach()
+        tensor([ 0.0100, -0.0040])
+
+    References:
+        Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1.
+    """
+
+    optimizer: OptimizerConfig | OptimizerFactory
+    limit: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit < math.inf:
+            raise ValueError(f"limit must be positive and finite, got {self.limit}.")
+
+    def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Make the optimizer of the parameters."""
+        make = self.optimizer.build if isinstance(self.optimizer, OptimizerConfig) else self.optimizer
+        optimizer = make(parameters)
+        for group in optimizer.param_groups:
+            group["clipped_to"] = self.limit
+        optimizer.register_step_post_hook(_clip)
+        return optimizer
+
+
+@torch.no_grad()
+def _clip(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    for group in optimizer.param_groups:
+        torch._foreach_clamp_min_(group["params"], -group["clipped_to"])
+        torch._foreach_clamp_max_(group["params"], group["clipped_to"])
 
 
 class Updater:

@@ -1,0 +1,136 @@
+"""All losses, heads, penalties and networks of the library together: each combination trains, or says why not."""
+
+import inspect
+import itertools
+import math
+import re
+from functools import cache
+
+import condgan as cg
+from condgan import auxiliary, losses
+from condgan.training import Networks, Terms
+from condgan.training.checks import check_terms
+
+SHAPE = {"num_classes": 3, "image_shape": (1, 16, 16), "base_channels": 2}
+
+
+def all_of(module) -> list:
+    """Return every loss of a module, with its default options."""
+    classes = [
+        value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__
+    ]
+    return [loss() for loss in classes if not loss.__name__.startswith("_")]
+
+
+LOSSES = {type(loss).__name__: loss for loss in all_of(losses)}
+AUXILIARY = {"none": None, **{type(loss).__name__: loss for loss in all_of(auxiliary)}}
+PENALTIES = {
+    "none": None,
+    "GradientPenalty": cg.GradientPenalty,
+    "DraganPenalty": cg.DraganPenalty,
+    "R1": cg.R1,
+    "R2": cg.R2,
+}
+HEADS = ("", "AC", "Projection", "Concatenation", "ACProjection", "TAC", "ADC", "Contrastive")
+FAMILIES = {
+    "DCGAN": {},
+    "DCGAN, batch norm": {"batch_norm": True},
+    "ResNet": {},
+    "ResNet, spectral norm": {"spectral_norm": True},
+}
+LABELS = ("balanced", "paired")
+FACTORS = (LOSSES, AUXILIARY, HEADS, PENALTIES, FAMILIES, LABELS)
+
+READS = {
+    "AuxiliaryClassifierLoss": ("AuxiliaryClassifierMixin", ("AC", "ACProjection", "TAC", "ADC", "Contrastive")),
+    "MultiClassHingeLoss": ("AuxiliaryClassifierMixin", ("AC", "ACProjection", "TAC", "ADC", "Contrastive")),
+    "TwinAuxiliaryClassifierLoss": ("TwinAuxiliaryClassifierMixin", ("TAC", "ADC")),
+    "DiscriminativeClassifierLoss": ("DiscriminativeClassifierMixin", ("TAC", "ADC")),
+    "DataToDataCrossEntropyLoss": ("ContrastiveMixin", ("Contrastive",)),
+}
+"""The mixin that a loss asks for, and the heads with what it reads."""
+
+
+def expected_error(loss, term, head, penalty, family, labels) -> str | None:
+    """Return a pattern of the documented error, or None for a combination that must train."""
+    if penalty != "none" and "batch norm" in family:
+        return f"^{penalty} is defined for each sample alone.*normalizes over the batch"
+    if term != "none" and head not in READS[term][1]:
+        return rf"^{term} needs .*class MyCritic\({READS[term][0]}, YourCritic\)"
+    paired = (
+        [penalty] if penalty == "GradientPenalty" and head in ("Projection", "Concatenation", "ACProjection") else []
+    )
+    if loss == "RelativisticLoss":
+        paired.append(loss)
+    if paired and labels != "paired":
+        return rf'^label_distribution must be "paired" .*\({", ".join(paired)}\)'
+    return None
+
+
+COMBINATIONS = list(itertools.product(*FACTORS))
+
+
+def networks_of(head, family) -> tuple[cg.Generator, cg.Critic]:
+    name = family.split(",")[0]
+    generator = getattr(cg, f"{name}Generator")(latent_dim=4, **SHAPE)
+    return generator, getattr(cg, f"{head}{name}Critic")(**SHAPE, **FAMILIES[family])
+
+
+def terms_of(loss, term, penalty) -> dict:
+    return {
+        "loss": LOSSES[loss],
+        "auxiliary": [] if term == "none" else [AUXILIARY[term]],
+        "regularizers": [] if penalty == "none" else [PENALTIES[penalty](1.0)],
+    }
+
+
+def test_every_combination_fits_or_is_refused_as_documented():
+    networks = cache(lambda head, family: Networks(*networks_of(head, family)))
+    for loss, term, head, penalty, family, labels in COMBINATIONS:
+        given = terms_of(loss, term, penalty)
+        terms = Terms(given["loss"], given["auxiliary"], given["regularizers"])
+        message = expected_error(loss, term, head, penalty, family, labels)
+        try:
+            check_terms(networks(head, family), terms, label_distribution=labels, critic_steps=1)
+            said = None
+        except ValueError as error:
+            said = str(error)
+        found = said is None if message is None else said is not None and re.search(message, said)
+        assert found, (loss, term, head, penalty, family, labels, message, said)
+
+
+def covering(combinations: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return a few of the combinations in which each pair of values occurs that occurs in any, chosen greedily."""
+
+    def pairs(combination):
+        return set(itertools.combinations(enumerate(combination), 2))
+
+    missing = set().union(*map(pairs, combinations))
+    candidates = [(combination, pairs(combination)) for combination in combinations]
+    chosen = []
+    while missing:
+        best, covered = max(candidates, key=lambda candidate: len(candidate[1] & missing))
+        chosen.append(best)
+        missing -= covered
+        candidates = [(combination, left) for combination, left in candidates if left & missing]
+    return chosen
+
+
+def test_every_pair_of_parts_trains(tiny_images):
+    allowed = [combination for combination in COMBINATIONS if expected_error(*combination) is None]
+    for loss, term, head, penalty, family, labels in covering(allowed):
+        generator, critic = networks_of(head, family)
+        trainer = cg.Trainer(
+            generator, critic, **terms_of(loss, term, penalty), label_distribution=labels, device="cpu"
+        )
+        before = [weight.detach().clone() for weight in (*generator.parameters(), *critic.parameters())]
+        trainer.fit(tiny_images, steps=3, batch_size=4, progress=False)
+        combination = (loss, term, head, penalty, family, labels)
+        metrics = trainer.read_metrics()
+        assert all(map(math.isfinite, metrics.values())), (combination, metrics)
+        terms_logged = {name for name in metrics if name.startswith("critic/")} - {"critic/gradient_norm"}
+        assert len(terms_logged) >= 3 + (term != "none") + (penalty != "none"), (combination, metrics)
+        moved = [
+            not old.equal(new) for old, new in zip(before, (*generator.parameters(), *critic.parameters()), strict=True)
+        ]
+        assert sum(moved) > len(moved) / 2, combination
