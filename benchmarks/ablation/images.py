@@ -16,7 +16,11 @@ SETS: tuple[SetName, ...] = get_args(SetName)
 CHOOSE, CONFIRM = 0.15, 0.18
 """Shares of the patients that settings are chosen on, and of the rest that the choice is confirmed on."""
 
-_COUNTS: dict[SetName, tuple[int | None, int | None]] = {"full": (None, None), "800": (160, 640), "rare-100": (100, None)}
+_COUNTS: dict[SetName, tuple[int | None, int | None]] = {
+    "full": (None, None),
+    "800": (160, 640),
+    "rare-100": (100, None),
+}
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from condgan.classifier import Classifier, train_classifier
 from condgan.data import ArrayDataset
 from condgan.metrics import density_coverage, diversity_report, memorization_report
@@ -115,7 +113,7 @@ class Judge:
             for label, name in enumerate(self.validation.class_names)
         }
         return Taught(
-            auroc=float(auroc(p[:, 1], y == 1)),
+            auroc=float(auroc(p, y)),
             balanced_accuracy=sum(recall.values()) / len(recall),
             recall=recall,
         )

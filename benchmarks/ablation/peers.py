@@ -1,5 +1,7 @@
 """What a user would take instead of a GAN: diffusion models on the UNet of `diffusers`, and Gaussians.
 
+The package is only needed for the former: `pip install diffusers`.
+
 They see the same images in batches of equal classes, and are given the same time, the time of drawing included.
 """
 
@@ -12,7 +14,6 @@ from typing import Literal
 
 import torch
 from contestants import Draw
-from diffusers import DDIMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from condgan.data import ArrayDataset
@@ -62,7 +63,8 @@ class Diffusion:
             optimizer.param_groups[0]["lr"] = self.learning_rate * min((step + 1) / 100, 1 - step / steps)
             y = torch.randint(data.num_classes, (self.batch_size,), generator=rng)
             place = torch.rand(self.batch_size, generator=rng)
-            index = torch.stack([by_class[label][int(p * len(by_class[label]))] for label, p in zip(y, place, strict=True)])
+            members = [by_class[label] for label in y.tolist()]
+            index = torch.stack([own[int(p * len(own))] for own, p in zip(members, place.tolist(), strict=True)])
             loss = self._loss(network, to_float(data.images[index]), y, rng)
             optimizer.zero_grad()
             loss.backward()
@@ -73,9 +75,11 @@ class Diffusion:
                     mean.lerp_(weight, 1 - decay)
         return lambda y, seed: self._draw(average.eval(), y, tuple(data.image_shape), seed)
 
-    def _network(self, data: ArrayDataset, seed: int) -> UNet2DModel:
+    def _network(self, data: ArrayDataset, seed: int) -> nn.Module:
+        from diffusers import UNet2DModel  # takes seconds, and recipes do without it
+
         torch.manual_seed(seed)
-        return UNet2DModel(
+        network: nn.Module = UNet2DModel(
             in_channels=data.image_shape[0],
             out_channels=data.image_shape[0],
             layers_per_block=1,
@@ -86,6 +90,7 @@ class Diffusion:
             add_attention=False,
             num_class_embeds=data.num_classes + 1,  # the last one stands for a dropped label
         )
+        return network
 
     def _loss(self, network: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         noise = torch.randn(x.shape, generator=rng)
@@ -124,6 +129,8 @@ class Diffusion:
         return x
 
     def _denoise(self, noise_in: Callable[[Tensor, float], Tensor], x: Tensor) -> Tensor:
+        from diffusers import DDIMScheduler
+
         scheduler = DDIMScheduler(_TIMES, beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing")
         scheduler.set_timesteps(self.draw_steps)
         for t in scheduler.timesteps:
