@@ -29,12 +29,12 @@ from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.extractors import Extractor
 from condgan.metrics.fidelity import kid
 from condgan.networks import Generator
-from condgan.recipes import CONDITIONAL, RECIPES, WITH_CLASSIFIER
+from condgan.recipes import CONDITIONAL, RECIPES, WITH_CLASSIFIER, NetworkFamily
 from condgan.sampling import class_grid, class_probabilities, named_distribution, sample
 from condgan.training import Callback, Checkpoint, JSONLLogger, KeepBest, Trainer
 from condgan.training.engines import EngineName
 
-Networks = Literal["recipe", "dcgan", "resnet", "r3gan"]
+Networks = Literal["recipe", NetworkFamily]
 Kept = Literal["last", "best_kid"]
 ClassBalance = Literal["weights", "prior"]
 SHOWN = 8

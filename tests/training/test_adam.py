@@ -99,6 +99,14 @@ def test_an_updater_sets_scheduled_decays_and_describes_them():
     assert plain.optimizer.param_groups[0]["betas"] == (0.0, 0.9)
 
 
+def test_decays_change_under_clipping_too():
+    clipping = cg.WeightClipping(config(), limit=0.1)
+    updater = Updater("critic", torch.nn.Linear(2, 1), clipping)
+    updater.set_betas(1.0)
+    assert updater.optimizer.param_groups[0]["beta2"].item() == pytest.approx(0.99)
+    assert updater.settings["betas"] == (0.0, "CosineSchedule(start=0.9, end=0.99, until=1.0)")
+
+
 def test_functions_are_described_without_their_address():
     described = Updater("critic", torch.nn.Linear(2, 1), cg.OptimizerConfig(betas=(0.0, lambda p: 0.9))).settings
     assert described["betas"][1].endswith("<lambda>")

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from condgan.schedules import Scheduled, value_at
+
 
 class ScheduledAdam(torch.optim.Optimizer):
     r"""Adam whose learning rate and decays are tensors, which can change between the replays of a CUDA graph.
@@ -23,7 +25,7 @@ class ScheduledAdam(torch.optim.Optimizer):
     Args:
         parameters: What to optimize; all on one device.
         lr: Learning rate $\eta$.
-        betas: Decays $\beta_1$ and $\beta_2$ of the first step.
+        betas: Decays $\beta_1$ and $\beta_2$; each may be a function of the progress of training.
         eps: Term $\epsilon$ added to the denominator.
         weight_decay: Decoupled weight decay $\lambda$.
 
@@ -36,17 +38,24 @@ class ScheduledAdam(torch.optim.Optimizer):
         parameters: Iterable[Tensor],
         *,
         lr: float,
-        betas: tuple[float, float],
+        betas: tuple[Scheduled, Scheduled],
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        beta1, beta2 = betas
+        beta1, beta2 = (value_at(beta, 0.0) for beta in betas)
         fixed = {"eps": eps, "weight_decay": weight_decay, "capturable": True}
         super().__init__(list(parameters), {"lr": lr, "beta1": beta1, "beta2": beta2, **fixed})
         for group in self.param_groups:
             like = group["params"][0]
             for name in ("lr", "beta1", "beta2"):
                 group[name] = torch.tensor(group[name], dtype=like.dtype, device=like.device)
+        self.betas = betas
+
+    def set_progress(self, progress: float) -> None:
+        """Set the decays to their values at a progress in [0, 1)."""
+        for group in self.param_groups:
+            for name, beta in zip(("beta1", "beta2"), self.betas, strict=True):
+                set_number(group, name, value_at(beta, progress))
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -63,6 +72,17 @@ class ScheduledAdam(torch.optim.Optimizer):
                 state[name] = torch.zeros_like(parameter)
                 state[f"{name}_unseen"] = parameter.new_ones(())
         return state
+
+
+def set_number(group: dict[str, Any], name: str, value: float) -> None:
+    """Set a number of a parameter group, in place where it is a tensor on the parameters' device."""
+    place = group["params"][0].device
+    if not isinstance(group[name], Tensor):
+        group[name] = value
+    elif group[name].device == place:
+        group[name].fill_(value)
+    else:  # loaded from a checkpoint, on the CPU
+        group[name] = torch.full_like(group[name], value, device=place)
 
 
 def _update(parameters: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from condgan.distributed import average
 from condgan.schedules import Scheduled, ends, value_at
-from condgan.training.adam import ScheduledAdam
+from condgan.training.adam import ScheduledAdam, set_number
 from condgan.training.step import StepResult, trainable
 
 Role = Literal["generator", "critic"]
@@ -65,15 +65,14 @@ class OptimizerConfig:
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """Make the optimizer. On CUDA its learning rate is a tensor, and its steps can be captured in a graph."""
         parameters = list(parameters)
-        betas = value_at(self.betas[0], 0.0), value_at(self.betas[1], 0.0)
         if any(map(callable, self.betas)):
-            return ScheduledAdam(parameters, lr=self.lr, betas=betas, eps=self.eps, weight_decay=self.weight_decay)
+            return ScheduledAdam(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
         kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
         cuda = bool(parameters) and parameters[0].is_cuda
         return kind(
             parameters,
             lr=_rate_on(parameters[0].device, self.lr) if cuda else self.lr,
-            betas=betas,
+            betas=(value_at(self.betas[0], 0.0), value_at(self.betas[1], 0.0)),
             eps=self.eps,
             weight_decay=self.weight_decay,
             fused=True,
@@ -156,13 +155,10 @@ class Updater:
     def __init__(self, role: Role, network: nn.Module, make: OptimizerConfig | OptimizerFactory) -> None:
         self.role = role
         self.network = network.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores alike
-        self._betas: dict[str, Scheduled] = {}
         parameters = trainable(network)
         if isinstance(make, OptimizerConfig):
             self.optimizer = make.build(parameters)
             self._rates = [make.lr]
-            if any(map(callable, make.betas)):
-                self._betas = dict(zip(("beta1", "beta2"), make.betas, strict=True))
             self.settings = {entry.name: _plain(getattr(make, entry.name)) for entry in fields(make)}
             return
         self.optimizer = make(parameters)
@@ -170,6 +166,8 @@ class Updater:
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         groups = [_hyperparameters(group) for group in self.optimizer.param_groups]
         self.settings = {"class": type(self.optimizer).__name__, "groups": groups}
+        if isinstance(self.optimizer, ScheduledAdam):
+            self.settings["betas"] = _plain(self.optimizer.betas)
         if parameters and parameters[0].is_cuda and self.obstacle_to_graphs is None:
             for group in self.optimizer.param_groups:
                 group["capturable"] = True
@@ -185,13 +183,12 @@ class Updater:
     def set_learning_rate(self, factor: float) -> None:
         """Set the learning rate of each parameter group to `factor` times its initial one."""
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            _set_number(group, "lr", rate * factor)
+            set_number(group, "lr", rate * factor)
 
     def set_betas(self, progress: float) -> None:
         """Set scheduled decays of the moments to their values at `progress`."""
-        for name, beta in self._betas.items():
-            for group in self.optimizer.param_groups:
-                _set_number(group, name, value_at(beta, progress))
+        if isinstance(self.optimizer, ScheduledAdam):
+            self.optimizer.set_progress(progress)
 
     def update(self, result: StepResult) -> dict[str, Tensor]:
         """Average gradients and metrics over all processes, take one optimizer step, and return the metrics."""
@@ -207,7 +204,7 @@ class Updater:
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of all parameter groups, in place where it is a tensor on the parameters' device."""
     for group in optimizer.param_groups:
-        _set_number(group, "lr", lr)
+        set_number(group, "lr", lr)
 
 
 def schedule_factor(schedule: Schedule, progress: float) -> float:
@@ -221,17 +218,6 @@ def schedule_factor(schedule: Schedule, progress: float) -> float:
             raise ValueError(f"schedule must be one of {sorted(_NAMED_SCHEDULES)} or a callable, got {schedule!r}.")
         schedule = _NAMED_SCHEDULES[schedule]
     return schedule(progress)
-
-
-def _set_number(group: dict[str, Any], name: str, value: float) -> None:
-    """Set a number of a parameter group, in place where it is a tensor on the parameters' device."""
-    place = group["params"][0].device
-    if not isinstance(group[name], Tensor):
-        group[name] = value
-    elif group[name].device == place:
-        group[name].fill_(value)
-    else:  # loaded from a checkpoint, on the CPU
-        group[name] = torch.full_like(group[name], value, device=place)
 
 
 def _rate_on(device: torch.device, lr: float) -> Tensor:
