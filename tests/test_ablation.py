@@ -45,6 +45,7 @@ def test_gaussians_have_the_moments_of_each_class(load):
         torch.testing.assert_close(drawn.std(0), real.std(0), atol=1.5, rtol=0)
 
 
+@pytest.mark.slow  # diffusers takes seconds to import
 @pytest.mark.parametrize("kind", ["flow", "ddpm"])
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
 def test_diffusion_models_learn_the_level_of_a_class(load, kind, guidance):
