@@ -6,7 +6,7 @@ trial follow. A trial is one file in `results/trials`; those that exist are not 
 validation patients; `--confirm` judges on patients that nothing was chosen on. Predictions and outcomes are in LOG.md.
 
     OMP_NUM_THREADS=1 python benchmarks/ablation --measure
-    OMP_NUM_THREADS=1 python benchmarks/ablation --stage screen
+    OMP_NUM_THREADS=1 python benchmarks/ablation --stage first
     python benchmarks/ablation --table
 """
 

@@ -36,7 +36,7 @@ PEERS: dict[str, Contestant] = {
     "flow-4": Diffusion("flow", 4),
     "flow-50": Diffusion("flow", 50),
     "flow-guided": Diffusion("flow", 16, guidance=1.5),
-    "ddpm": Diffusion("ddpm", 16),
+    "ddpm": Diffusion("ddpm", 20),
     "ddpm-50": Diffusion("ddpm", 50),
     "class-gaussian": ClassGaussian(),
 }

@@ -106,6 +106,7 @@ class AuxiliaryClassifierLoss(_AuxiliaryLoss):
         generator_weight: Coefficient $\lambda_g$ of the generator's term.
         class_weights: Positive weight of each class. Normalized as PyTorch's weighted cross entropy does it, by the
             sum of the weights of the labels in the batch: only ratios matter, and a batch of one class is unaffected.
+            With several processes, each divides by the sum over its own rows.
         class_prior: Probability or count of each class among the sampled real labels; $\tau \log \pi$ is added to the
             logits of real images. It need not sum to 1.
         prior_strength: Strength $\tau$ of that adjustment.

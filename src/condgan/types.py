@@ -168,19 +168,19 @@ class Augmentation(Protocol):
 class AdaptiveAugmentation(Augmentation, Protocol):
     """An augmentation whose strength follows the scores of the critic, in tensors on the device.
 
-    Attributes:
-        p: The strength, a scalar, which is logged.
-        relative: Whether it reads differences of scores only.
+    It has methods only: from Python 3.12 on, `isinstance` does not find the buffers of a module.
     """
 
-    p: Tensor
-    relative: bool
+    def reads_differences(self) -> bool:
+        """Return whether it reads only differences between real and generated scores."""
+        ...
 
-    def observe(self, real_score: Tensor, fake_score: Tensor) -> None:
+    def observe(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
         """Take note of the scores of a critic step, without reading them back from the device.
 
         Shape:
             - `real_score`, `fake_score`: `(N,)`, this process's.
+            - Returns: `()`, a copy of the strength of this step, which is logged.
         """
         ...
 

@@ -1,5 +1,8 @@
+import inspect
+
 import pytest
 import torch
+import typing_extensions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -8,7 +11,8 @@ from condgan.types import AdaptiveAugmentation
 
 
 def observe(strength, real, fake=0.0):
-    strength.observe(torch.as_tensor(real), torch.as_tensor(fake) + torch.zeros(len(real)))
+    before = strength.p.item()
+    assert strength.observe(torch.as_tensor(real), torch.as_tensor(fake) + torch.zeros(len(real))) == before
     return strength.p.item()
 
 
@@ -106,4 +110,6 @@ def test_what_adapts_is_told_apart():
     from condgan import AdaptiveAugment, DiffAugment
 
     assert isinstance(AdaptiveAugment(), AdaptiveAugmentation)
+    for name in typing_extensions.get_protocol_members(AdaptiveAugmentation):
+        inspect.getattr_static(AdaptiveAugment(), name)  # as isinstance looks them up from Python 3.12 on
     assert not isinstance(DiffAugment(), AdaptiveAugmentation)

@@ -27,9 +27,9 @@ class AdaptiveAugment(AdaptiveStrength):
     generated images alike. `AdaptiveStrength` says how $p$ follows the critic's overfitting. The operations, always in
     this order:
 
-    - `translation`: a shift by whole pixels, uniform up to an eighth of the height and width;
     - `scale`: by $2^{0.2 n}$, the same in both directions, with $n$ standard normal;
     - `rotation`: by an angle uniform in [-10°, 10°];
+    - `translation`: a shift by whole pixels, uniform up to an eighth of the height and width;
     - `brightness`: $x + 0.2 n$;
     - `contrast`: $2^{0.5 n} x$;
     - `cutout`: a square of half the size, anywhere, set to zero.
@@ -38,8 +38,8 @@ class AdaptiveAugment(AdaptiveStrength):
     no flips: a mirrored chest is another diagnosis.
 
     Deviations from the paper: the missing operations (flips, turns by 90°, anisotropic scaling, hues, filters, noise);
-    rotation by small angles only; bilinear interpolation without a low-pass filter, and zeros, not a mirror image,
-    beyond the border.
+    rotation by small angles only; shifts after scaling and rotation instead of before; bilinear interpolation without
+    a low-pass filter, and zeros, not a mirror image, beyond the border.
 
     Args:
         target: Value of $r_t$ to hold.

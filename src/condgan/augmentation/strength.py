@@ -61,13 +61,19 @@ class AdaptiveStrength(nn.Module):
         self.register_buffer("signs", torch.zeros(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
+    def reads_differences(self) -> bool:
+        """Return whether it reads only differences between real and generated scores."""
+        return self.relative
+
     @torch.no_grad()
-    def observe(self, real_score: Tensor, fake_score: Tensor) -> None:
+    def observe(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
         """Take note of the scores of a critic step, and move `p` if it is time to.
 
         Shape:
             - `real_score`, `fake_score`: `(N,)`.
+            - Returns: `()`, a copy of `p` before it is moved.
         """
+        before = self.p.clone()
         scores = real_score - fake_score if self.relative else real_score
         (mean,) = average([scores.sign().mean()])
         self.signs.add_(mean)
@@ -78,6 +84,7 @@ class AdaptiveStrength(nn.Module):
         self.p.copy_(torch.where(due, (self.p + move).clamp(0, 1), self.p))
         self.signs.mul_(~due)
         self.steps.mul_(~due)
+        return before
 
     @override
     def extra_repr(self) -> str:

@@ -99,7 +99,11 @@ def check_augmentation(terms: Terms) -> None:
     Raises:
         ValueError: If their signs mean nothing.
     """
-    if isinstance(terms.augment, AdaptiveAugmentation) and not terms.augment.relative and _ignores_shifts(terms.loss):
+    if (
+        isinstance(terms.augment, AdaptiveAugmentation)
+        and not terms.augment.reads_differences()
+        and _ignores_shifts(terms.loss)
+    ):
         raise ValueError(
             f"{type(terms.augment).__name__} reads the sign of the scores of real images, which means nothing under "
             f"{type(terms.loss).__name__}: it ignores a common shift of all scores. Pass "

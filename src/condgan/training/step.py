@@ -104,8 +104,7 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
     metrics |= {"critic/real_score": real.score.detach().mean(), "critic/fake_score": fake.score.detach().mean()}
     metrics |= _class_accuracy("critic/real_class_accuracy", real, inputs.y)
     if isinstance(terms.augment, AdaptiveAugmentation):
-        metrics["critic/augment_p"] = terms.augment.p.clone()
-        terms.augment.observe(real.score.detach(), fake.score.detach())
+        metrics["critic/augment_p"] = terms.augment.observe(real.score.detach(), fake.score.detach())
     return StepResult(gradients, metrics)
 
 

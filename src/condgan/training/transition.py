@@ -31,15 +31,18 @@ class Transition:
         strength: The strength now, a scalar on the device.
 
     Raises:
-        ValueError: If not $0 \le p_0 < p_1 \le 1$, or the generator has no part that can be faded.
+        ValueError: If not $0 \le p_0 < p_1 < 1$, or the generator has no part that can be faded.
 
     References:
         Shahbazi et al. 2022, arXiv:2201.06578, section 4.
     """
 
     def __init__(self, start: float, end: float, networks: Networks) -> None:
-        if not 0 <= start < end <= 1:
-            raise ValueError(f"transition must be (start, end) with 0 <= start < end <= 1, got {(start, end)}.")
+        if not 0 <= start < end < 1:
+            raise ValueError(
+                f"transition must be (start, end) with 0 <= start < end < 1, got {(start, end)}. At the "
+                "end of training the classes must count in full."
+            )
         self.start, self.end = start, end
         in_generator, in_critic = (
             [part for part in network.modules() if isinstance(part, ClassConditional) and part.num_classes is not None]
