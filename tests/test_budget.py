@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import condgan as cg
 from condgan import budget
 from condgan.budget import TrainingPlan, batch_size_for, plan_in, plan_training, seconds_per_step
 from condgan.files import from_json, to_json
@@ -187,3 +188,19 @@ def test_an_interrupted_run_continues_with_its_plan(run, tmp_path, phantoms):
     whole = train_generator(planned.config, phantoms[0], tmp_path / "whole", **options)
     assert resumed.last_metrics == whole.last_metrics
     assert to_json(resumed.kept) == to_json(whole.kept)
+
+
+def test_fewer_steps_than_are_done_are_refused_and_the_plan_stays(run, tmp_path, phantoms):
+    planned = run(steps=4, batch_size=8)
+    train_generator(planned.config, phantoms[0], tmp_path, precision="fp32", device="cpu")
+    with pytest.raises(ValueError, match="steps must be at least the 4 that are done, got 2"):
+        run(steps=2)
+    assert run() == planned
+
+
+def test_a_plan_that_cannot_be_trained_is_not_kept(tmp_path):
+    small = cg.data.ChestPhantom((4, 4), classes=2, image_shape=(1, 16, 16))
+    tiny = cg.data.ArrayDataset(small.images[:, :, :8, :8], small.labels)
+    with pytest.raises(ValueError, match="16"):
+        plan_in(tmp_path, TINY, tiny, steps=5, device="cpu")
+    assert not (tmp_path / "plan.json").exists()

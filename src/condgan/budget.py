@@ -20,6 +20,7 @@ from condgan.devices import best_device
 from condgan.files import from_json, to_json, write_json
 from condgan.runs import RecipeConfig, in_words, make_trainer
 from condgan.training import Callback, Trainer
+from condgan.training.checkpoint import newest_step
 
 WIDTHS = (16, 32, 64)
 """Values of `base_channels` to choose from."""
@@ -171,8 +172,8 @@ def plan_in(
         clock: Returns the time in seconds.
 
     Raises:
-        ValueError: If both `steps` and `minutes` are given, a value is out of range, or the folder has the plan of
-            another training.
+        ValueError: If both `steps` and `minutes` are given, a value is out of range, the data do not fit the recipe,
+            the folder has the plan of another training, or more steps are done than are asked for.
     """
     if steps is not None and minutes is not None:
         raise ValueError(f"steps and minutes exclude each other, got {steps} steps and {minutes} minutes. Give one.")
@@ -193,6 +194,13 @@ def plan_in(
         if plan.seconds_per_step is None:
             plan = _measured(plan, data, precision, device, clock)
         plan = plan.within(minutes)
+    done = newest_step(Path(folder) / "checkpoints") or 0
+    if plan.config.steps < done:
+        raise ValueError(
+            f"steps must be at least the {done} that are done, got {plan.config.steps}. Ask for more, or choose "
+            "another folder."
+        )
+    make_trainer(plan.config, data, precision=precision, device=device)  # refuses what does not fit before it is kept
     write_json(path, to_json(plan))
     return plan
 

@@ -39,6 +39,7 @@ from condgan.study import Study, StudyConfig, merge, write_report
 from condgan.study.report.words import answer_words, question_words
 from condgan.study.summaries import summarize
 from condgan.training import TrainingDivergedError
+from condgan.training.checkpoint import newest_step
 from condgan.types import ImageShape
 
 __all__ = ["main"]
@@ -218,6 +219,8 @@ class TrainCommand:
             device=running["device"],
         )
         say(plan.in_words() if self.steps or self.minutes else f"{plan.in_words()} (change it with --minutes)")
+        if done_before := newest_step(self.out / "checkpoints"):
+            say(f"{done_before} of {plan.config.steps} steps are done")
         write_json(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
         deadline = math.inf if self.time_limit is None else time.monotonic() + 60 * self.time_limit
         criterion = None if config.keep == "last" or held_out is None else self._criterion(data, held_out)

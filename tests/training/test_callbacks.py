@@ -1,6 +1,7 @@
 import csv
 import inspect
 import json
+import math
 
 import numpy as np
 import pytest
@@ -200,6 +201,21 @@ def test_keeping_the_best_needs_its_metric(make_trainer, tiny_images, tmp_path):
     trainer.state.metrics["score"] = 9.0
     trainer.fit(tiny_images, steps=2, batch_size=6)
     assert best.evaluations == {2: 1.0}
+
+
+def test_a_training_that_keeps_nothing_says_so(make_trainer, tiny_images, tmp_path):
+    with pytest.raises(ValueError, match="KeepBest needs a number 'score' to keep a generator by, got no evaluation"):
+        make_trainer(callbacks=[cg.KeepBest(tmp_path, "score")]).fit(tiny_images, steps=1, batch_size=6)
+    callbacks = [cg.Evaluate(scripted([math.nan]), every=1), cg.KeepBest(tmp_path, "score")]
+    with pytest.raises(ValueError, match=r"got \[nan\]"):
+        make_trainer(callbacks=callbacks).fit(tiny_images, steps=1, batch_size=6)
+
+    class Stop(cg.Callback):
+        def on_step_end(self, trainer):
+            trainer.request_stop("time limit")
+
+    stopped = make_trainer(callbacks=[Stop(), cg.KeepBest(tmp_path, "score")])
+    assert stopped.fit(tiny_images, steps=2, batch_size=6).step == 1, "its first evaluation may be to come"
 
 
 def names(folder):

@@ -95,7 +95,7 @@ class KeepBest(Callback):
         evaluations: Value of the metric at each evaluated step, in order.
 
     Raises:
-        ValueError: If `mode` is unknown.
+        ValueError: If `mode` is unknown; when training ends, if no evaluation gave a number, so that nothing is kept.
         KeyError: In the first evaluation, if the metric is not among its results.
 
     Examples:
@@ -128,6 +128,15 @@ class KeepBest(Callback):
         value = _evaluated(trainer, self.metric, type(self).__name__)
         if value is not None:
             self.consider(trainer, value)
+
+    @override
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if not self.step and trainer.state.step == trainer.state.total_steps:
+            found = "no evaluation" if not self.evaluations else f"{[*self.evaluations.values()]}"
+            raise ValueError(
+                f"KeepBest needs a number {self.metric!r} to keep a generator by, got {found}. Pass an Evaluate that "
+                "returns it beside it; trainer.ema is the generator of the last step."
+            )
 
     def consider(self, trainer: Trainer, value: float) -> None:
         """Note the value of the metric at this step, and save the averaged generator if there was no better one."""
