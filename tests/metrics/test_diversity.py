@@ -231,8 +231,8 @@ def test_equals_one_window_after_the_other(height, width, weights):
 def test_equal_images_are_one_and_order_does_not_matter(height, width, channels, seed):
     x, y = noise(3, channels, height, width, seed=seed), noise(3, channels, height, width, seed=seed + 1)
     assert torch.equal(ms_ssim(x, x), torch.ones(3))
-    assert torch.allclose(ms_ssim(x, y), ms_ssim(y, x))
-    assert torch.allclose(ms_ssim(x, y).flip(0), ms_ssim(x.flip(0), y.flip(0)))
+    assert torch.allclose(ms_ssim(x, y), ms_ssim(y, x), atol=1e-4)
+    assert torch.allclose(ms_ssim(x, y).flip(0), ms_ssim(x.flip(0), y.flip(0)), atol=1e-4)  # powers near 0
 
 
 def test_channels_are_averaged_and_batches_do_not_matter(monkeypatch):
