@@ -61,7 +61,7 @@ class AdaptiveAugment(AdaptiveStrength):
         >>> torch.equal(augment(x, draws), x)  # p is 0 at first
         True
         >>> for _ in range(4):
-        ...     augment.observe(real_score=torch.ones(64), fake_score=-torch.ones(64))
+        ...     _ = augment.observe(real_score=torch.ones(64), fake_score=-torch.ones(64))
         >>> augment.p
         tensor(0.0051)
 
