@@ -10,6 +10,7 @@ users have it do; and files that somebody has resized to the size of training be
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import tempfile
@@ -102,7 +103,7 @@ def make_inputs(data: cg.data.ArrayDataset, device: str, max_resident_bytes: int
         device=torch.device(device),
         max_resident_bytes=max_resident_bytes,
     )
-    return Prefetcher(sampler, [Request(BATCH_SIZE)])
+    return Prefetcher(sampler, itertools.repeat(Request(BATCH_SIZE)))
 
 
 def take_inputs(inputs: Prefetcher, batches: int) -> None:

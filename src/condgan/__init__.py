@@ -34,6 +34,7 @@ from condgan.networks import (
     DCGANCritic,
     DCGANGenerator,
     DiscriminativeClassifierMixin,
+    FlowGenerator,
     Generator,
     ProjectionDCGANCritic,
     ProjectionMixin,
@@ -54,12 +55,13 @@ from condgan.regularizers import (
     R2,
     ConsistencyRegularizer,
     DraganPenalty,
+    FlowMatching,
     GradientPenalty,
     GroupSpectralRegularizer,
     LeCam,
 )
 from condgan.sampling import Tempered, class_grid, interpolate_latents, sample
-from condgan.schedules import CosineSchedule
+from condgan.schedules import CosineSchedule, PiecewiseLinearSchedule
 from condgan.training import (
     Callback,
     Checkpoint,
@@ -118,6 +120,8 @@ __all__ = [
     "DraganPenalty",
     "EarlyStopping",
     "Evaluate",
+    "FlowGenerator",
+    "FlowMatching",
     "Generator",
     "GradientPenalty",
     "GroupSpectralRegularizer",
@@ -129,6 +133,7 @@ __all__ = [
     "MinimaxLoss",
     "MultiClassHingeLoss",
     "OptimizerConfig",
+    "PiecewiseLinearSchedule",
     "ProgressBar",
     "ProjectionDCGANCritic",
     "ProjectionMixin",

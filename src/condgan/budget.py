@@ -226,6 +226,8 @@ def seconds_per_step(
 ) -> float:
     """Return the median time of a step, measured with a trainer that is thrown away.
 
+    With pretraining it is the mean of the medians of both kinds of steps, by their shares of the training.
+
     Args:
         config: Recipe and sizes; its steps are not used.
         data: Training images.
@@ -237,15 +239,21 @@ def seconds_per_step(
     lazy = [regularizer.every for regularizer in trainer.terms.critic_regularizers]
     watch = _Stopwatch(clock, every=max(_BLOCK_ON_CUDA if trainer.device.type == "cuda" else 1, *lazy, 1))
     trainer.callbacks = (watch,)
+    shares = [share for share in (trainer.pretraining, 1 - trainer.pretraining) if share]
+    count = math.ceil((_WARM_UP + _MEASURED) / min(shares))
     trainer.fit(
         data,
-        steps=(_WARM_UP + _MEASURED) * watch.every,
+        steps=count * watch.every,
         batch_size=config.batch_size,
         generator_batch_size=config.generator_batch_size,
         progress=False,
     )
-    blocks = [end - start for start, end in pairwise(watch.times[_WARM_UP - 1 :])]
-    return statistics.median(blocks) / watch.every
+    ends = [0, math.ceil(trainer.pretraining * count), count] if len(shares) == 2 else [0, count]
+    weighted = (
+        share * statistics.median(end - start for start, end in pairwise(watch.times[first + _WARM_UP - 1 : last]))
+        for share, (first, last) in zip(shares, pairwise(ends), strict=True)
+    )
+    return sum(weighted) / watch.every
 
 
 def _unmeasured(config: RecipeConfig, data: ArrayDataset, device: torch.device) -> TrainingPlan:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from typing_extensions import override
 
 Scheduled = float | Callable[[float], float]
 """A number, or a function of the progress of training, `step / total` in [0, 1)."""
@@ -45,6 +49,43 @@ class CosineSchedule:
         """Return the value at a progress in [0, 1]."""
         phase = math.pi * min(1.0, progress / self.until)
         return self.end + 0.5 * (self.start - self.end) * (1 + math.cos(phase))
+
+
+@dataclass(frozen=True, slots=True)
+class PiecewiseLinearSchedule:
+    """A number on straight lines between points, and constant before the first and after the last of them.
+
+    Args:
+        points: Pairs of the progress of training, in [0, 1], and the value there, in the order of progress.
+
+    Raises:
+        ValueError: If there is no point, or the progress does not rise from point to point within [0, 1].
+
+    Examples:
+        >>> rate = PiecewiseLinearSchedule((0.0, 0.0), (0.1, 2e-3), (1.0, 0.0))
+        >>> [round(rate(progress), 6) for progress in (0.0, 0.05, 0.1, 0.55)]
+        [0.0, 0.001, 0.002, 0.001]
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+    def __init__(self, *points: tuple[float, float]) -> None:
+        object.__setattr__(self, "points", points)
+        places = [place for place, _ in points]
+        rising = all(here < there for here, there in pairwise(places))
+        if not places or not rising or places[0] < 0 or places[-1] > 1:
+            raise ValueError(
+                f"points must be pairs of progress and value, the progress rising within [0, 1], got {points}."
+            )
+
+    def __call__(self, progress: float) -> float:
+        """Return the value at a progress in [0, 1]."""
+        places, values = zip(*self.points, strict=True)
+        return float(np.interp(progress, places, values))
+
+    @override
+    def __repr__(self) -> str:
+        return f"PiecewiseLinearSchedule({', '.join(map(str, self.points))})"
 
 
 def value_at(number: Scheduled, progress: float) -> float:

@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import cycle, repeat
 
 import pytest
 import torch
@@ -221,7 +222,7 @@ def test_a_streamed_store_gives_the_same_samples_in_the_same_order(tmp_path, deq
     streamed = make_sampler(FromFile(tmp_path / "images"), max_resident_bytes=199, **options)
     assert (type(resident.store), type(streamed.store)) == (ResidentStore, StreamedStore)
     steps = [Request(6), Request(6), Request(8, real=False)]
-    ahead = Prefetcher(streamed, steps)
+    ahead = Prefetcher(streamed, cycle(steps))
     for request in steps * 3:
         one, other = resident.draw(request), next(ahead)
         for a, b in zip(one.tensors(), other.tensors(), strict=True):
@@ -243,5 +244,5 @@ def test_images_are_on_their_way_before_they_are_asked_for(tmp_path):
     sampler = make_sampler()
     images = coded_images().images
     sampler.store = Noting(lambda index, seed: images[index], torch.device("cpu"))
-    next(Prefetcher(sampler, [Request(4)]))
+    next(Prefetcher(sampler, repeat(Request(4))))
     assert sampler.store.asked == 3

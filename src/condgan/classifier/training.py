@@ -22,6 +22,7 @@ from condgan.classifier.network import Precision, ResNet18, autocast_logits, bui
 from condgan.data.dataset import ArrayDataset, check_compatible
 from condgan.devices import best_device
 from condgan.files import write_whole
+from condgan.schedules import value_at
 from condgan.stats import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.training.engines import make_engine
 from condgan.training.optimizer import OptimizerConfig, set_learning_rate
@@ -291,7 +292,7 @@ class _Updates:
     ) -> None:
         self.model, self.weight, self.augment, self.precision, self.total = model, weight, augment, precision, total
         self.parameters = list(model.parameters())
-        self.learning_rate, self.optimizer = optimizer.lr, optimizer.build(self.parameters)
+        self.learning_rate, self.optimizer = value_at(optimizer.lr, 0.0), optimizer.build(self.parameters)
         device = self.parameters[0].device
         self.engine = make_engine("auto", device)
         self.images, self.labels = train.images.to(device), train.labels.to(device)

@@ -12,6 +12,7 @@ from condgan.networks.dcgan import (
     ProjectionDCGANCritic,
     TACDCGANCritic,
 )
+from condgan.networks.flow import FlowGenerator
 from condgan.networks.freezing import freeze_lower_blocks
 from condgan.networks.heads import (
     AuxiliaryClassifierMixin,
@@ -67,6 +68,7 @@ __all__ = [
     "DCGANCritic",
     "DCGANGenerator",
     "DiscriminativeClassifierMixin",
+    "FlowGenerator",
     "Generator",
     "ProjectionDCGANCritic",
     "ProjectionMixin",

@@ -1,7 +1,8 @@
 """Weighted penalties on the critic or the generator."""
 
-from condgan.regularizers.base import CriticRegularizer, GeneratorRegularizer
+from condgan.regularizers.base import CriticRegularizer, GeneratorObjective, GeneratorRegularizer
 from condgan.regularizers.consistency import ConsistencyRegularizer
+from condgan.regularizers.flow_matching import FlowMatching
 from condgan.regularizers.gradient import R1, R2, DraganPenalty, GradientPenalty
 from condgan.regularizers.group_spectral import GroupSpectralRegularizer
 from condgan.regularizers.lecam import LeCam
@@ -12,6 +13,8 @@ __all__ = [
     "ConsistencyRegularizer",
     "CriticRegularizer",
     "DraganPenalty",
+    "FlowMatching",
+    "GeneratorObjective",
     "GeneratorRegularizer",
     "GradientPenalty",
     "GroupSpectralRegularizer",

@@ -12,7 +12,7 @@ from typing_extensions import override
 from condgan.files import check_count, check_not_negative
 from condgan.nn.layers import batch_norms
 from condgan.schedules import Scheduled, ends
-from condgan.types import Augmentation, CriticBatch, CriticOutput, GeneratorBatch
+from condgan.types import Augmentation, CriticBatch, CriticOutput, GeneratorBatch, StepInputs
 
 
 class _Regularizer(nn.Module):
@@ -120,3 +120,29 @@ class GeneratorRegularizer(_Regularizer):
     @override
     def forward(self, generator: Callable[..., Tensor], batch: GeneratorBatch) -> Tensor:
         return self.weighted(self.penalty(generator, batch))
+
+
+class GeneratorObjective(GeneratorRegularizer):
+    """A training objective of a generator on real images, which needs no critic.
+
+    Subclass it and define `objective`. In adversarial training it is a regularizer; in the `pretraining` of a `Trainer`
+    it is what the generator is trained by.
+
+    Args:
+        weight: Coefficient of the objective, at least 0; or a function of the progress of training.
+        every: Apply it only every `every` generator steps; the weight is multiplied by `every`.
+
+    Raises:
+        ValueError: If `weight` is negative or `every` less than 1.
+    """
+
+    needs_noise: ClassVar[bool] = False
+    """Whether it reads `inputs.noise`."""
+
+    def objective(self, generator: Callable[..., Tensor], inputs: StepInputs) -> Tensor:
+        """Return the unweighted objective, a scalar; `inputs.x` and `inputs.y` are real images and their labels."""
+        raise NotImplementedError
+
+    @override
+    def penalty(self, generator: Callable[..., Tensor], batch: GeneratorBatch) -> Tensor:
+        return self.objective(generator, batch.inputs)

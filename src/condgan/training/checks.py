@@ -10,7 +10,7 @@ import torch
 
 from condgan.files import check_count, check_names
 from condgan.networks.base import Critic
-from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
+from condgan.regularizers import CriticRegularizer, GeneratorObjective, GeneratorRegularizer
 from condgan.sampling import ClassDistribution, LabelDistribution, class_probabilities
 from condgan.training.step import Networks, Precision, Terms
 from condgan.types import AdaptiveAugmentation, AdversarialLoss, LabelledData, PseudoAugmentation
@@ -67,6 +67,21 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
                 'label_distribution must be "paired" for terms that combine each real image with a generated one of '
                 f'the same class ({", ".join(paired)}), got {label_distribution!r}. Pass label_distribution="paired".'
             )
+
+
+def check_pretraining(share: float, terms: Terms) -> None:
+    """Check that a share of the training without a critic has something that trains the generator.
+
+    Raises:
+        ValueError: If the share is out of range, or there is no objective in each of its steps.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"pretraining must lie in [0, 1), a share of the steps, got {share}.")
+    if share and not any(isinstance(r, GeneratorObjective) and r.every == 1 for r in terms.generator_regularizers):
+        raise ValueError(
+            f"pretraining, a share of {share} of the steps, needs a GeneratorObjective with every=1 among the "
+            "regularizers, got none. Pass, for instance, regularizers=[FlowMatching()] with a FlowGenerator."
+        )
 
 
 def check_auxiliary(critic: Critic, terms: Terms) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Protocol
 
 import torch
@@ -291,19 +290,18 @@ class Sampler:
 
 
 class Prefetcher:
-    """Returns the inputs of an endless cycle of steps, drawn as far ahead as the sampler's store requires.
+    """Returns the inputs of steps, drawn as far ahead as the sampler's store requires.
 
-    Draws are made in the order of the cycle, however early, so the samples do not depend on the store.
+    Draws are made in the order of the requests, however early, so the samples do not depend on the store.
 
     Args:
         sampler: Draws the inputs.
-        steps: What each step of the cycle needs.
+        requests: What each step needs, without end.
     """
 
-    def __init__(self, sampler: Sampler, steps: Sequence[Request]) -> None:
+    def __init__(self, sampler: Sampler, requests: Iterator[Request]) -> None:
         self.sampler = sampler
-        self.steps = steps
-        self._requests = cycle(steps)
+        self._requests = requests
         self._drawn: deque[tuple[Tensor, Callable[[], StepInputs]]] = deque()
 
     def __next__(self) -> StepInputs:

@@ -38,7 +38,8 @@ class OptimizerConfig:
     """Settings of an Adam optimizer, or of AdamW if `weight_decay` is positive; both are fused.
 
     Args:
-        lr: Learning rate before the schedule.
+        lr: Learning rate before the `schedule` of a `Trainer`, which is one for both networks; or a function of the
+            progress of training for this network alone, such as a `PiecewiseLinearSchedule`.
         betas: Decay of the first and second moments; each may be a function of the progress of training, such as a
             `CosineSchedule` (then the optimizer is a `ScheduledAdam`, which is not fused).
         eps: Term added to the denominator.
@@ -51,27 +52,30 @@ class OptimizerConfig:
         Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019, arXiv:1711.05101.
     """
 
-    lr: float = 2e-4
+    lr: Scheduled = 2e-4
     betas: tuple[Scheduled, Scheduled] = (0.0, 0.9)
     eps: float = 1e-8
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0:
+        if (not callable(self.lr) and self.lr <= 0) or self.eps <= 0 or self.weight_decay < 0:
             raise ValueError(f"lr and eps must be positive and weight_decay at least 0, got {self}.")
+        if any(value < 0 for value in ends(self.lr)):
+            raise ValueError(f"a scheduled lr must be at least 0, got {self}.")
         if not all(0 <= value < 1 for beta in self.betas for value in ends(beta)):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}.")
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """Make the optimizer. On CUDA its learning rate is a tensor, and its steps can be captured in a graph."""
         parameters = list(parameters)
+        lr = value_at(self.lr, 0.0)
         if any(map(callable, self.betas)):
-            return ScheduledAdam(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+            return ScheduledAdam(parameters, lr=lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
         kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
         cuda = bool(parameters) and parameters[0].is_cuda
         return kind(
             parameters,
-            lr=_rate_on(parameters[0].device, self.lr) if cuda else self.lr,
+            lr=_rate_on(parameters[0].device, lr) if cuda else lr,
             betas=(value_at(self.betas[0], 0.0), value_at(self.betas[1], 0.0)),
             eps=self.eps,
             weight_decay=self.weight_decay,
@@ -158,7 +162,7 @@ class Updater:
         parameters = trainable(network)
         if isinstance(make, OptimizerConfig):
             self.optimizer = make.build(parameters)
-            self._rates = [make.lr]
+            self._rates: list[Scheduled] = [make.lr]
             self.settings = {entry.name: _plain(getattr(make, entry.name)) for entry in fields(make)}
             return
         self.optimizer = make(parameters)
@@ -180,13 +184,10 @@ class Updater:
             return None
         return f"steps of {type(self.optimizer).__name__} cannot be captured: it has no option capturable"
 
-    def set_learning_rate(self, factor: float) -> None:
-        """Set the learning rate of each parameter group to `factor` times its initial one."""
+    def set_progress(self, progress: float, factor: float) -> None:
+        """Set scheduled numbers to their values at `progress`, and multiply learning rates by `factor`."""
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            set_number(group, "lr", rate * factor)
-
-    def set_betas(self, progress: float) -> None:
-        """Set scheduled decays of the moments to their values at `progress`."""
+            set_number(group, "lr", value_at(rate, progress) * factor)
         if isinstance(self.optimizer, ScheduledAdam):
             self.optimizer.set_progress(progress)
 

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from condgan.functional import precise
 from condgan.networks.base import Critic, Generator
 from condgan.nn.layers import batch_norms
-from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
+from condgan.regularizers import CriticRegularizer, GeneratorObjective, GeneratorRegularizer
 from condgan.types import (
     AdaptiveAugmentation,
     AdversarialLoss,
@@ -112,13 +112,15 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
     """Return the gradients of the generator's loss: adversarial, auxiliary and regularizing terms, added.
 
     Shape:
-        - `inputs`: see `StepInputs`; `x` is needed if the loss compares with real scores.
+        - `inputs`: see `StepInputs`; `x` is needed if the loss compares with real scores, or a term is a
+          `GeneratorObjective`.
     """
     generator, critic = networks.generator, networks.critic
     with parametrize.cached():
         with _precision(terms, inputs):
             x_fake_plain = generator(inputs.z, inputs.y_fake).to(inputs.z.dtype)
-        x, x_fake = _augment(terms, inputs, inputs.x, x_fake_plain)
+        compared = inputs.x if terms.loss.needs_real_scores else None
+        x, x_fake = _augment(terms, inputs, compared, x_fake_plain)
         with _precision(terms, inputs):
             if x is None:
                 real_score, fake = None, _wide(critic(x_fake, inputs.y_fake))
@@ -137,6 +139,22 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
     metrics = {f"generator/{name}": value.detach() for name, value in losses.items()}
     metrics |= _class_accuracy("generator/class_accuracy", fake, inputs.y_fake)
     return StepResult(gradients, metrics)
+
+
+def pretraining_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepResult:
+    """Return the gradients of the generator's objectives on real images, added, without a critic.
+
+    Shape:
+        - `inputs`: see `StepInputs`; `x` is needed.
+    """
+    generator = networks.generator
+    losses: dict[str, Tensor] = {}
+    with parametrize.cached(), _precision(terms, inputs):
+        for term in terms.generator_regularizers:
+            if isinstance(term, GeneratorObjective):
+                _add_term(losses, term, term.weighted(term.objective(generator, inputs)))
+    gradients = gradients_as_laid_out(torch.stack(list(losses.values())).sum(), trainable(generator))
+    return StepResult(gradients, {f"generator/{name}": value.detach() for name, value in losses.items()})
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from collections.abc import Generator as StepByStep
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +25,16 @@ from condgan.devices import best_device
 from condgan.distributed import any_process, broadcast, rank_and_world
 from condgan.files import check_count
 from condgan.networks.base import Critic, Generator
-from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
+from condgan.regularizers import CriticRegularizer, GeneratorObjective, GeneratorRegularizer
 from condgan.sampling import ClassDistribution, LabelDistribution, sample
 from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
-from condgan.training.checks import check_data, check_regularizers, check_terms, warn_of_two_distributions
+from condgan.training.checks import (
+    check_data,
+    check_pretraining,
+    check_regularizers,
+    check_terms,
+    warn_of_two_distributions,
+)
 from condgan.training.datasets import ImageRange, as_labelled
 from condgan.training.divergence import FiniteGuard
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
@@ -35,9 +42,26 @@ from condgan.training.engines import EngineName, NoInputs, Update, fastest_convo
 from condgan.training.inputs import ImageStore, Prefetcher, Request, ResidentStore, Sampler
 from condgan.training.optimizer import OptimizerConfig, OptimizerFactory, Role, Schedule, Updater, schedule_factor
 from condgan.training.random import DefaultRngs
-from condgan.training.step import Networks, Precision, Terms, critic_step, generator_step
+from condgan.training.step import (
+    Networks,
+    Precision,
+    StepResult,
+    Terms,
+    critic_step,
+    generator_step,
+    pretraining_step,
+)
 from condgan.training.transition import Transition
 from condgan.types import AdversarialLoss, Augmentation, AuxiliaryLoss, LabelledData, StepInputs
+
+Phase = Literal["pretraining", "critic", "generator"]
+"""What an update of a step does."""
+
+_STEPS: dict[Phase, tuple[Role, Callable[[Networks, Terms, StepInputs], StepResult]]] = {
+    "pretraining": ("generator", pretraining_step),
+    "critic": ("critic", critic_step),
+    "generator": ("generator", generator_step),
+}
 
 
 @dataclass(slots=True)
@@ -46,7 +70,7 @@ class TrainerState:
 
     Attributes:
         step: Generator updates done.
-        images_seen: Real images shown to the critic.
+        images_seen: Real images shown to the critic, and in pretraining to the generator.
         total_steps: Generator updates at which the current `fit` ends.
         metrics: The newest values that were read, by name.
     """
@@ -141,8 +165,9 @@ class ProgressBar(Callback):
             return
         metrics = trainer.read_metrics()
         rate = (trainer.state.images_seen - self._images) / (time.perf_counter() - self._began)
-        shown = {"critic": metrics["critic/adversarial"], "generator": metrics["generator/adversarial"]}
-        self._bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()} | {"img/s": f"{rate:.0f}"})
+        adversarial = {role: f"{role}/adversarial" for role in ("critic", "generator")}  # none in pretraining
+        shown = {role: f"{metrics[name]:.3g}" for role, name in adversarial.items() if name in metrics}
+        self._bar.set_postfix(shown | {"img/s": f"{rate:.0f}"})
         self._bar.update(trainer.state.step - self._bar.n)
 
     @override
@@ -168,7 +193,8 @@ class Trainer:
     $$ \min_C \; \ell_C(C(x), C(G(z, y))) + \sum_i a_i + \sum_j r_j, \qquad
        \min_G \; \ell_G(C(x), C(G(z, y))) + \sum_i a'_i + \sum_j r'_j $$
 
-    with the adversarial loss $\ell$, auxiliary class terms $a$ and regularizers $r$, each with its own weight.
+    with the adversarial loss $\ell$, auxiliary class terms $a$ and regularizers $r$, each with its own weight. In a
+    first share of the steps, `pretraining`, objectives on real images can train the generator without a critic.
 
     Args:
         generator: Maps latents and labels to images.
@@ -190,6 +216,8 @@ class Trainer:
         dequantize: Add uniform noise of one grey level to real uint8 images.
         transition: Share of the training `(start, end)` in which the classes are faded in, for little data: see
             `Transition`. By default they count in full from the start.
+        pretraining: Share of the steps, at the beginning, in which nothing but each `GeneratorObjective` among the
+            regularizers trains the generator. A step is then one update.
         precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is configured otherwise; or
             `"bf16"` for forward passes under autocast, with losses and norms in float32.
         engine: How updates are run; the results are the same. `"eager"`: one by one. `"cuda_graph"`: one CUDA graph
@@ -251,6 +279,7 @@ class Trainer:
         sampling: ClassDistribution = "balanced",
         dequantize: bool = False,
         transition: tuple[float, float] | None = None,
+        pretraining: float = 0.0,
         precision: Precision = "fp32",
         engine: EngineName = "auto",
         device: torch.device | str | None = None,
@@ -272,9 +301,11 @@ class Trainer:
         self.transition = None if transition is None else Transition(*transition, self.networks)
         if self.transition is not None:
             self.terms = replace(self.terms, class_strength=self.transition.strength)
+        check_pretraining(pretraining, self.terms)
         check_terms(self.networks, self.terms, label_distribution=label_distribution, critic_steps=critic_steps)
         schedule_factor(schedule, 0.0)
         self.critic_steps = critic_steps
+        self.pretraining = pretraining
         self.schedule = schedule
         self.label_distribution = label_distribution
         self.sampling = sampling
@@ -353,6 +384,7 @@ class Trainer:
             "device": self.device.type,
             "seed": self.seed,
             **({} if self.transition is None else {"transition": (self.transition.start, self.transition.end)}),
+            **({"pretraining": self.pretraining} if self.pretraining else {}),
         }
 
     def fit(
@@ -438,9 +470,17 @@ class Trainer:
         shown = any(callback.shows_progress for callback in self.callbacks)
         self._bar = ProgressBar() if progress and not shown and sys.stderr.isatty() else None
         self._sampler = self._make_sampler(data, max_resident_bytes, store=store)
-        critic_request = Request(batch_size)
-        generator_request = Request(generator_batch_size, real=self.terms.loss.needs_real_scores)
-        self._inputs = Prefetcher(self._sampler, [critic_request] * self.critic_steps + [generator_request])
+        real = self.terms.loss.needs_real_scores or any(
+            isinstance(term, GeneratorObjective) for term in self.terms.generator_regularizers
+        )
+        self._requests: dict[Phase, Request] = {
+            "pretraining": Request(batch_size),
+            "critic": Request(batch_size),
+            "generator": Request(generator_batch_size, real=real),
+        }
+        self._inputs = Prefetcher(
+            self._sampler, (self._requests[phase] for step in count(self.state.step) for phase in self._phases(step))
+        )
         if self.engine.name == "cuda_graph_iteration":
             self.engine.forget()  # captured iterations draw from the sampler of an earlier fit
             if obstacle := self._obstacle_to_iterations(self._sampler):
@@ -460,7 +500,11 @@ class Trainer:
             sampling=self.sampling,
             dequantize=self.dequantize,
             augment=terms.augment,
-            noise=any(regularizer.needs_noise for regularizer in terms.critic_regularizers),
+            noise=any(
+                term.needs_noise
+                for term in (*terms.critic_regularizers, *terms.generator_regularizers)
+                if isinstance(term, (CriticRegularizer, GeneratorObjective))
+            ),
             rng=self._rng,
             device=self.device,
             dtype=next(generator.parameters()).dtype,
@@ -511,38 +555,49 @@ class Trainer:
         """Set the numbers that depend on the progress of training."""
         factor = schedule_factor(self.schedule, progress)
         for updater in self._updaters.values():
-            updater.set_learning_rate(factor)
-            updater.set_betas(progress)
+            updater.set_progress(progress, factor)
         for regularizer in (*self.terms.critic_regularizers, *self.terms.generator_regularizers):
             regularizer.set_progress(progress)
         if self.transition is not None:
             self.transition.move_to(progress)
 
+    def _phases(self, step: int) -> list[Phase]:
+        """Return the updates of a step, in their order."""
+        if step < self.pretraining * self.state.total_steps:
+            return ["pretraining"]
+        critic_updates: list[Phase] = ["critic"] * self.critic_steps
+        return [*critic_updates, "generator"]
+
     def _iterate(self, inputs: Prefetcher) -> None:
         """Run the updates of a step one by one."""
-        for request in inputs.steps[:-1]:
-            self._run("critic", self._critic_updates, next(inputs))
-            self._critic_updates += 1
-            self.state.images_seen += request.batch_size
-            for callback in self._observers():
-                callback.on_critic_step_end(self)
-        self._run("generator", self.state.step, next(inputs))
+        for phase in self._phases(self.state.step):
+            kind, update = self._update(phase, self._critic_updates if phase == "critic" else self.state.step)
+            with self._as_in_training():
+                metrics = self.engine.run(kind, update, next(inputs))
+            self._guard.observe(metrics, self.state.step)
+            self._count(phase)
+            if phase == "critic":
+                for callback in self._observers():
+                    callback.on_critic_step_end(self)
         self._ema.update(self.networks.generator)
 
-    def _run(self, role: Role, number: int, inputs: StepInputs) -> None:
-        kind, update = self._update(role, number)
-        with self._as_in_training():
-            metrics = self.engine.run(kind, update, inputs)
-        self._guard.observe(metrics, self.state.step)
+    def _count(self, phase: Phase) -> None:
+        """Count an update and its real images."""
+        self._critic_updates += phase == "critic"
+        if phase != "generator":
+            self.state.images_seen += self._requests[phase].batch_size
 
     def _iterate_at_once(self, inputs: Prefetcher) -> None:
         """Run the updates of a step, with their draws, checks and the average, as one update."""
-        updates = [self._update("critic", self._critic_updates + i) for i in range(self.critic_steps)]
-        updates.append(self._update("generator", self.state.step))
+        phases = self._phases(self.state.step)
+        updates = [
+            self._update(phase, self._critic_updates + i if phase == "critic" else self.state.step)
+            for i, phase in enumerate(phases)
+        ]
 
         def iterate(nothing: NoInputs) -> dict[str, Tensor]:
-            for (_, update), request in zip(updates, inputs.steps, strict=True):
-                self._guard.observe(update(inputs.sampler.draw(request)), self._step_number)
+            for (_, update), phase in zip(updates, phases, strict=True):
+                self._guard.observe(update(inputs.sampler.draw(self._requests[phase])), self._step_number)
             self._ema.move(self.networks.generator, self._ema_weight)
             return {}
 
@@ -550,8 +605,8 @@ class Trainer:
         self._ema_weight.fill_(self._ema.next_weight())
         with self._as_in_training():
             self.engine.run(tuple(kind for kind, _ in updates), iterate, NoInputs())
-        self._critic_updates += self.critic_steps
-        self.state.images_seen += sum(request.batch_size for request in inputs.steps[:-1])
+        for phase in phases:
+            self._count(phase)
 
     def _obstacle_to_iterations(self, sampler: Sampler) -> str | None:
         """Return why the iterations of `fit` cannot be captured as a whole, or None if they can."""
@@ -562,16 +617,16 @@ class Trainer:
                 return f"{type(callback).__name__} is called between the updates of an iteration"
         return None
 
-    def _update(self, role: Role, number: int) -> tuple[Hashable, Update[StepInputs]]:
+    def _update(self, phase: Phase, number: int) -> tuple[Hashable, Update[StepInputs]]:
         """Return the kind of an update and the update; the kind includes which lazy regularizers are due."""
         terms = self.terms.due(number)
+        role, step = _STEPS[phase]
         active = terms.critic_regularizers if role == "critic" else terms.generator_regularizers
-        step = critic_step if role == "critic" else generator_step
 
         def update(inputs: StepInputs) -> dict[str, Tensor]:
             return self._updaters[role].update(step(self.networks, terms, inputs))
 
-        return (role, *map(id, active)), update
+        return (phase, *map(id, active)), update
 
     @contextmanager
     def _as_in_training(self) -> Iterator[None]:
