@@ -106,6 +106,20 @@ class GeneratorBatch:
 
 
 @runtime_checkable
+class Denoiser(Protocol):
+    """A generator that can estimate an image from a mixture of it and noise."""
+
+    def denoise(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return an estimate of `x` from `x_t = (1 - t) noise + t x`.
+
+        Shape:
+            - `x_t`: `(N, *image_shape)`; `t`: `(N,)` in [0, 1]; `y`: `(N,)`, int64, or None without classes.
+            - Returns: `(N, *image_shape)`, not bounded.
+        """
+        ...
+
+
+@runtime_checkable
 class AdversarialLoss(Protocol):
     """A pair of losses on scores. `needs_real_scores` is True if the generator's side reads `real_score`.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 from condgan.files import check_names
@@ -86,6 +88,7 @@ class OwnNetworks:
             whose residual branches begin at zero, a matrix without a direction to be normalized.
         upsampling: How a DCGAN's generator enlarges feature maps.
         dropout: Probability of dropping a feature in a DCGAN's critic.
+        generator: Makes the generator, in place of the family's.
 
     Raises:
         ValueError: If the family is unknown.
@@ -100,6 +103,7 @@ class OwnNetworks:
     spectral_norm: bool = False
     upsampling: Upsampling = "nearest"
     dropout: float = 0.0
+    generator: Callable[..., Generator] | None = None
 
     def __post_init__(self) -> None:
         check_names("networks", [self.family], get_args(NetworkFamily))
@@ -126,8 +130,8 @@ class OwnNetworks:
         }
         of_generator, of_critic = self._options()
         with seeded_weights(seed):
-            generator = GENERATORS[self.family](**common, **of_generator)
-            return generator, self.critics[self.family](**common, **of_critic)
+            make = partial(GENERATORS[self.family], **of_generator) if self.generator is None else self.generator
+            return make(**common), self.critics[self.family](**common, **of_critic)
 
     def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the options of the generator and of the critic that not every family has."""
