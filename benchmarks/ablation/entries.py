@@ -42,13 +42,19 @@ PEERS: dict[str, Contestant] = {
 }
 
 INGREDIENTS: dict[str, Contestant] = {
+    "small_data-no-critic": gan("small_data", options={"pretraining": 0.999, "steps_per_image": 16}),
+    "small_data-no-critic-4": gan("small_data", options={"pretraining": 0.999}),
+    "small_data-no-flow": gan("small_data", options={"pretraining": 0.0}),
+    "small_data-less-flow": gan("small_data", options={"pretraining": 0.8}),
+    "small_data-2-steps": gan("small_data", options={"steps_per_image": 2}),
     "small_data-natural": gan("small_data", sampling="natural"),
     "small_data-resnet": gan("small_data", networks="resnet"),
-    "small_data-penalty-0.2": gan("small_data", options={"penalty_weight": 0.2}),
+    "small_data-penalty-0.05": gan("small_data", options={"penalty_weight": 0.05}),
     "small_data-penalty-1": gan("small_data", options={"penalty_weight": 1.0}),
     "small_data-ema-0.999": gan("small_data", options={"ema_decay": 0.999}),
     "small_data-narrow": gan("small_data", base_channels=16),
     "small_data-critic-2": gan("small_data", options={"critic_steps": 2}),
+    "r3gan-dcgan": gan("r3gan", networks="dcgan", augment="translation,cutout"),
     "acwgan_gp-0.1": gan("acwgan_gp", auxiliary={"generator_weight": 0.1}),
     "acwgan_gp-0.5": gan("acwgan_gp", auxiliary={"generator_weight": 0.5}),
     "acwgan_gp-resnet": gan("acwgan_gp", networks="resnet"),

@@ -134,9 +134,8 @@ def small_data(
     pixels = math.prod(data.image_shape[1:]) if images else 32**2
     weight = 0.2 * pixels / 32**2 if penalty_weight is None else penalty_weight
     warm_up = pretraining + 0.3 * (1 - pretraining)
-    of_generator = PiecewiseLinearSchedule(
-        (0.0, 0.0), (0.05 * pretraining, 2e-3), (pretraining, 0.0), (warm_up, 2e-4), (1.0, 0.0)
-    )
+    first = [(0.0, 0.0), (0.05 * pretraining, 2e-3)] if pretraining else []
+    of_generator = PiecewiseLinearSchedule(*first, (pretraining, 0.0), (warm_up, 2e-4), (1.0, 0.0))
     of_critic = PiecewiseLinearSchedule((pretraining, 1e-3), (1.0, 0.0))
     return make_trainer(
         data,
