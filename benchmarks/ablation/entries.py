@@ -70,9 +70,9 @@ Trials = list[dict[str, Any]]
 def _trials(entries: list[str], *, sets: tuple[str, ...] = ("full",), minutes: float = 5, seeds: int = 1) -> Trials:
     return [
         {"entry": entry, "set": name, "side": 32, "minutes": minutes, "seed": seed}
-        for entry in entries
         for name in sets
         for seed in range(seeds)
+        for entry in entries
     ]
 
 
