@@ -76,7 +76,7 @@ def _trials(entries: list[str], *, sets: tuple[str, ...] = ("full",), minutes: f
     ]
 
 
-FIRST = ["small_data", "flow", "acwgan_gp", "class-gaussian", "acgan"]
+FIRST = ["small_data", "small_data-no-critic", "flow", "acwgan_gp", "class-gaussian", "acgan"]
 
 STAGES: dict[str, Callable[[], Trials]] = {
     "first": lambda: _trials(FIRST),
