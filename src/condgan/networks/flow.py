@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -92,6 +94,7 @@ class FlowGenerator(Generator):
         self.norm = _LayerNorm2d(base_channels)
         self.last = nn.Conv2d(base_channels, pixels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
         frequencies = torch.exp(torch.linspace(0.0, 6.0, _FREQUENCIES))
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -124,7 +127,8 @@ class FlowGenerator(Generator):
         channels, height, width = self.image_shape
         x = precise(rearrange(z, "n (c h w) -> n c h w", c=channels, h=height, w=width))
         for i in range(self.steps):
-            x = x + (self.denoise(x, x.new_full((len(x),), i / self.steps), y) - x) / (self.steps - i)
+            t = x.new_full((x.shape[0],), i / self.steps)  # `len` would fix the batch size of an exported network
+            x = x + (self.denoise(x, t, y) - x) / (self.steps - i)
         return x.clamp(-1.0, 1.0)
 
     def _padded(self, x: Tensor) -> Tensor:
@@ -145,6 +149,7 @@ class _Block(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
         nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
 
     @override
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -164,7 +169,7 @@ class _LayerNorm2d(nn.LayerNorm):
 
 def _patch_size(side: int) -> int:
     size = 2
-    while side / size >= 32:
+    while math.ceil(side / size) >= 32:
         size *= 2
     return size
 
