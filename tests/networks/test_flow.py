@@ -193,5 +193,3 @@ def test_a_rebuilt_network_makes_the_same_images(options: dict[str, Any], tmp_pa
 def test_there_is_at_least_one_of_each(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         FlowGenerator(**SHAPE, **{name: 0})
-
-
