@@ -119,11 +119,37 @@ def test_wrong_values_are_refused(options):
 
 
 def test_other_generators_are_refused(make_trainer):
-    message = "FlowMatching trains a FlowGenerator, got a DCGANGenerator. Pass one to the Trainer"
+    message = "FlowMatching trains a FlowGenerator, or another generator that can denoise, got a DCGANGenerator. Pass"
     with pytest.raises(ValueError, match=re.escape(message)):
         make_trainer(regularizers=[cg.FlowMatching()])
     with pytest.raises(ValueError, match=re.escape(message)):
         cg.FlowMatching().objective(cg.DCGANGenerator(**SHAPE), make_inputs())
+
+
+class OwnDenoiser(cg.Generator):
+    def __init__(self):
+        super().__init__(latent_dim=256, num_classes=3, image_shape=(1, 16, 16))
+        self.factor = torch.nn.Parameter(torch.zeros(3))
+
+    def denoise(self, x_t, t, y=None):
+        return self.factor[y][:, None, None, None] * x_t
+
+    def forward(self, z, y=None):
+        return self.denoise(z.view(-1, 1, 16, 16), z[:, 0], y).clamp(-1, 1)
+
+
+def test_a_denoiser_may_be_your_own(tiny_images):
+    generator = OwnDenoiser()
+    trainer = cg.Trainer(
+        generator,
+        cg.DCGANCritic(**SHAPE),
+        loss=cg.HingeLoss(),
+        regularizers=[cg.FlowMatching()],
+        pretraining=0.5,
+        device="cpu",
+    )
+    trainer.fit(tiny_images, steps=2, batch_size=16)
+    assert generator.factor.all()
 
 
 @pytest.mark.parametrize("missing", ["x", "noise"])

@@ -92,9 +92,7 @@ class FlowGenerator(Generator):
             _Block(2 * here, above) for here, above in zip(widths, [base_channels, *widths[:-1]], strict=True)
         )
         self.norm = _LayerNorm2d(base_channels)
-        self.last = nn.Conv2d(base_channels, pixels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = _zeroed(nn.Conv2d(base_channels, pixels, 3, padding=1))
         frequencies = torch.exp(torch.linspace(0.0, 6.0, _FREQUENCIES))
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -146,10 +144,8 @@ class _Block(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.scale_and_shift = nn.Linear(_EMBEDDING, 2 * out_channels)
         self.norm2 = _LayerNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = _zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
 
     @override
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -165,6 +161,12 @@ class _LayerNorm2d(nn.LayerNorm):
     @override
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def _patch_size(side: int) -> int:
