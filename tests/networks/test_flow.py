@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import condgan as cg
@@ -124,6 +125,44 @@ def test_maps_are_halved_down_to_four_and_widen_to_four_times_the_channels() -> 
     generator.middle.register_forward_hook(lambda _module, args, _out: sides.append(tuple(args[0].shape[-2:])))
     generator(torch.randn(2, 160 * 128))
     assert set(sides) == {(5, 4)}
+
+
+def plain_norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    normalized = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + layer.eps).sqrt()
+    return normalized * layer.weight[:, None, None] + layer.bias[:, None, None]
+
+
+def plain_block(block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+    scale, shift = F.linear(embedding, block.scale_and_shift.weight, block.scale_and_shift.bias).chunk(2, dim=1)
+    h = F.conv2d(F.silu(plain_norm(block.norm1, x)), block.conv1.weight, block.conv1.bias, padding=1)
+    h = plain_norm(block.norm2, h) * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+    h = F.conv2d(F.silu(h), block.conv2.weight, block.conv2.bias, padding=1)
+    shortcut = block.shortcut
+    return h + (x if isinstance(shortcut, nn.Identity) else F.conv2d(x, shortcut.weight, shortcut.bias))
+
+
+def test_the_denoiser_is_its_formula() -> None:
+    """With maps of 9x10, 5x5 patches, the last row of which is half padding."""
+    generator = moved(image_shape=(2, 17, 20))
+    x, t, y = latents(generator).view(3, 2, 17, 20), torch.tensor([0.0, 0.3, 1.0]).double(), torch.tensor([2, 0, 1])
+    angles = t[:, None] * torch.exp(6 * torch.arange(32) / 31).double()
+    features = torch.cat([angles.sin(), angles.cos(), generator.class_embedding.embedding.weight[y]], 1)
+    first, _, second, _ = generator.embedding
+    embedding = F.silu(F.linear(F.silu(F.linear(features, first.weight, first.bias)), second.weight, second.bias))
+    padded = torch.zeros(3, 2, 18, 20, dtype=torch.float64)
+    padded[..., :17, :] = x
+    patches = padded.view(3, 2, 9, 2, 10, 2).permute(0, 1, 3, 5, 2, 4).reshape(3, 8, 9, 10)
+    h = F.conv2d(patches, generator.first.weight, generator.first.bias, padding=1)
+    large = plain_block(generator.down[0], h, embedding)
+    halved = F.interpolate(torch.cat([large, large[..., -1:, :]], 2), scale_factor=0.5, mode="area")
+    small = plain_block(generator.down[1], halved, embedding)
+    h = plain_block(generator.middle, small, embedding)
+    h = plain_block(generator.up[1], torch.cat([h, small], 1), embedding)
+    rows, columns = torch.arange(9) * 5 // 9, torch.arange(10) // 2
+    h = plain_block(generator.up[0], torch.cat([h[:, :, rows][..., columns], large], 1), embedding)
+    h = F.conv2d(F.silu(plain_norm(generator.norm, h)), generator.last.weight, generator.last.bias, padding=1)
+    expected = h.view(3, 2, 2, 2, 9, 10).permute(0, 1, 4, 2, 5, 3).reshape(3, 2, 18, 20)[..., :17, :]
+    torch.testing.assert_close(generator.denoise(x, t, y), expected, atol=1e-5, rtol=1e-5)  # frequencies were float32
 
 
 def test_time_changes_the_estimate() -> None:

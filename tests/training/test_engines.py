@@ -144,7 +144,7 @@ def make_pretrained(**options) -> cg.Trainer:
 def test_updates_before_and_after_the_critic_joins_are_captured(iterations, tiny_images, fake_cuda):
     eager, recorded = make_pretrained(), taped(make_pretrained(), iterations=iterations)
     for trainer in (eager, recorded):
-        trainer.fit(tiny_images, steps=10, batch_size=4, generator_batch_size=6)
+        trainer.fit(tiny_images, steps=10, batch_size=4)
     assert recorded.engine.name == ("cuda_graph_iteration" if iterations else "cuda_graph")
     assert fake_cuda.recordings == (2 if iterations else 3)
     assert eager.read_metrics() == recorded.read_metrics()

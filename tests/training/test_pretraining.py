@@ -142,13 +142,13 @@ def test_a_resumed_run_equals_the_uninterrupted_one(stop_at, max_resident_bytes,
         )
 
     whole = make("whole.csv")
-    whole.fit(tiny_images, steps=6, batch_size=6)
+    whole.fit(tiny_images, steps=6, batch_size=6, generator_batch_size=8)
     cut = make("cut.csv", Stop(stop_at), cg.Checkpoint(tmp_path / "run"))
-    cut.fit(tiny_images, steps=6, batch_size=6, max_resident_bytes=max_resident_bytes)
+    cut.fit(tiny_images, steps=6, batch_size=6, generator_batch_size=8, max_resident_bytes=max_resident_bytes)
     resumed = make("cut.csv")
     assert resumed.resume(tmp_path / "run")
     assert resumed.state.step == stop_at
-    resumed.fit(tiny_images, steps=6, batch_size=6, max_resident_bytes=max_resident_bytes)
+    resumed.fit(tiny_images, steps=6, batch_size=6, generator_batch_size=8, max_resident_bytes=max_resident_bytes)
     assert_same(saved(whole), saved(resumed))
     assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "cut.csv").read_bytes()
 
