@@ -71,6 +71,44 @@ def test_the_median_step_counts_and_warming_up_does_not(phantoms):
     assert measured == 1.5
 
 
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.5, 0.9, 0.99])
+def test_steps_with_and_without_a_critic_count_by_their_shares(share, phantoms, monkeypatch):
+    """Of which one takes three times as long as the other; each is measured equally often, however few there are."""
+    seconds = {"pretraining": 1.0, "generator": 3.0}
+    trainer = pretrained(share)
+    monkeypatch.setattr(budget, "make_trainer", lambda *args, **options: trainer)
+    clock = Clock(*[1.0] * 99)
+
+    def tell():
+        clock.now += seconds[trainer._phases(trainer.state.step - 1)[-1]] - 1
+        return clock()
+
+    measured = seconds_per_step(dataclasses.replace(TINY, batch_size=4), phantoms[0], device="cpu", clock=tell)
+    assert measured == pytest.approx(share * 1 + (1 - share) * 3)
+    assert clock.readings == 2 * READINGS
+
+
+def pretrained(share):
+    shape = {"num_classes": 2, "image_shape": (1, 16, 16), "base_channels": 2}
+    return cg.Trainer(
+        cg.FlowGenerator(**shape),
+        cg.DCGANCritic(**shape),
+        loss=cg.HingeLoss(),
+        regularizers=[cg.FlowMatching()],
+        pretraining=share,
+        device="cpu",
+    )
+
+
+def test_lazy_terms_of_either_network_are_measured_in_their_proportion(phantoms, monkeypatch):
+    trainer = pretrained(0.0)
+    trainer.terms.generator_regularizers[0].every = 3
+    monkeypatch.setattr(budget, "make_trainer", lambda *args, **options: trainer)
+    clock = Clock(*[6.0] * 99)
+    measured = seconds_per_step(dataclasses.replace(TINY, batch_size=4), phantoms[0], device="cpu", clock=clock)
+    assert (measured, trainer.state.step) == (2.0, 3 * READINGS)
+
+
 @pytest.mark.parametrize(
     ("minutes", "seconds", "width", "steps"),
     [

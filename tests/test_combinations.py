@@ -23,10 +23,11 @@ def all_of(module) -> list:
 
 
 def all_regularizers() -> list:
-    """Return every regularizer of the library."""
-    classes = [getattr(regularizers, name) for name in regularizers.__all__]
-    bases = (regularizers.CriticRegularizer, regularizers.GeneratorRegularizer)
-    return [value for value in classes if issubclass(value, bases) and value not in bases]
+    """Return every regularizer of the library but the bases."""
+    return [getattr(regularizers, name) for name in regularizers.__all__ if getattr(regularizers, name) not in BASES]
+
+
+BASES = (regularizers.CriticRegularizer, regularizers.GeneratorRegularizer, regularizers.GeneratorObjective)
 
 
 LOSSES = {type(loss).__name__: loss for loss in all_of(losses)}
@@ -39,8 +40,9 @@ FAMILIES = {
     "ResNet": ({}, {}),
     "ResNet, spectral norm": ({}, {"spectral_norm": True}),
     "R3GAN": ({}, {}),
+    "Flow": ({}, {}),
 }
-"""Options of the generator and of the critic."""
+"""Options of the generator and of the critic; a flow has critics of DCGAN."""
 LABELS = ("balanced", "paired")
 FACTORS = (LOSSES, AUXILIARY, HEADS, REGULARIZERS, FAMILIES, LABELS)
 
@@ -58,8 +60,10 @@ def expected_error(loss, term, head, regularizer, family, labels) -> str | None:
     """Return a pattern of the documented error, or None for a combination that must train."""
     if "batch norm" in family and regularizer in ("GradientPenalty", "DraganPenalty", "R1", "R2"):
         return f"^{regularizer} is defined for each sample alone.*normalizes over the batch"
-    if regularizer == "GroupSpectralRegularizer" and family in ("DCGAN, batch norm", "R3GAN"):
+    if regularizer == "GroupSpectralRegularizer" and family in ("DCGAN, batch norm", "R3GAN", "Flow"):
         return "^GroupSpectralRegularizer needs a generator with conditional batch norms"
+    if regularizer == "FlowMatching" and family != "Flow":
+        return f"^FlowMatching trains a FlowGenerator, or .* got a {family.split(',')[0]}Generator"
     if term != "none" and head not in READS[term][1]:
         return rf"^{term} needs .*class MyCritic\({READS[term][0]}, YourCritic\)"
     labelled = head in ("Projection", "Concatenation", "ACProjection")
@@ -75,8 +79,10 @@ COMBINATIONS = list(itertools.product(*FACTORS))
 
 
 def networks_of(head, family) -> tuple[cg.Generator, cg.Critic]:
-    name = family.split(",")[0]
     of_generator, of_critic = FAMILIES[family]
+    if family == "Flow":  # its latents are as large as its images
+        return cg.FlowGenerator(**SHAPE), getattr(cg, f"{head}DCGANCritic")(**SHAPE)
+    name = family.split(",")[0]
     generator = getattr(cg, f"{name}Generator")(latent_dim=4, **SHAPE, **of_generator)
     return generator, getattr(cg, f"{head}{name}Critic")(**SHAPE, **of_critic)
 

@@ -43,6 +43,23 @@ def build(*callbacks: Callback, network_seed: int = 0, seed: int = 0) -> tuple[c
     return trainer, data
 
 
+def pretrain(network_seed: int = 0) -> cg.Trainer:
+    """Train a generator without a critic, and then with one."""
+    _, data = build()
+    shape = {"num_classes": 3, "image_shape": (1, 16, 16), "base_channels": 2}
+    torch.manual_seed(network_seed)
+    trainer = cg.Trainer(
+        cg.FlowGenerator(**shape).double(),
+        cg.ProjectionDCGANCritic(**shape).double(),
+        loss=cg.HingeLoss(),
+        regularizers=[cg.FlowMatching()],
+        pretraining=0.5,
+        device="cpu",
+    )
+    trainer.fit(data, steps=4, batch_size=8)
+    return trainer
+
+
 class OnOneRank(Callback):
     """Does something at the end of a step in one of the processes only."""
 
@@ -77,6 +94,10 @@ def work(rank: int, folder: Path) -> None:
     resumed, _ = build(network_seed=rank)
     resumed.resume(folder / "run")
     result["resumed"] = resumed.sample([0, 1, 2], seed=0)
+
+    pretrained = pretrain(network_seed=rank)
+    result["pretrained"] = {**pretrained.networks.generator.state_dict(), **pretrained.networks.critic.state_dict()}
+    result["pretrained_metrics"] = pretrained.state.metrics
 
     with pytest.raises(ValueError, match="must be a multiple of 2, the number of processes, got 7"):
         build()[0].fit(data, steps=1, batch_size=7)
@@ -150,6 +171,18 @@ def test_two_processes_end_and_resume_together(results):
     assert first["stopped"] == second["stopped"] == 2
     assert first["interrupted"] == second["interrupted"] == 1
     assert [path.name for path in (results[0] / "interrupted").iterdir()] == ["checkpoint-000000001.pt"]
+
+
+@pytest.mark.slow  # guards training in several processes, which are started here
+@pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
+def test_two_processes_equal_one_without_a_critic_and_with_one(results):
+    _, (first, second) = results
+    trainer = pretrain()
+    expected = {**trainer.networks.generator.state_dict(), **trainer.networks.critic.state_dict()}
+    for name, value in expected.items():
+        assert torch.equal(first["pretrained"][name], second["pretrained"][name]), name
+        torch.testing.assert_close(first["pretrained"][name], value, atol=1e-9, rtol=1e-9, msg=name)
+    assert first["pretrained_metrics"] == pytest.approx(trainer.state.metrics, rel=1e-5)
 
 
 def test_a_single_process_is_its_own_world():

@@ -236,24 +236,25 @@ def seconds_per_step(
         clock: Returns the time in seconds.
     """
     trainer = make_trainer(config, data, precision=precision, device=device)
-    lazy = [regularizer.every for regularizer in trainer.terms.critic_regularizers]
+    terms = (*trainer.terms.critic_regularizers, *trainer.terms.generator_regularizers)
+    lazy = [term.every for term in terms]
     watch = _Stopwatch(clock, every=max(_BLOCK_ON_CUDA if trainer.device.type == "cuda" else 1, *lazy, 1))
     trainer.callbacks = (watch,)
-    shares = [share for share in (trainer.pretraining, 1 - trainer.pretraining) if share]
-    count = math.ceil((_WARM_UP + _MEASURED) / min(shares))
+    share = trainer.pretraining
+    trainer.pretraining = 0.5 if share else 0.0  # both kinds are measured equally well, however short one is
+    shares = [share, 1 - share] if share else [1.0]
     trainer.fit(
         data,
-        steps=count * watch.every,
+        steps=len(shares) * (_WARM_UP + _MEASURED) * watch.every,
         batch_size=config.batch_size,
         generator_batch_size=config.generator_batch_size,
         progress=False,
     )
-    ends = [0, math.ceil(trainer.pretraining * count), count] if len(shares) == 2 else [0, count]
-    weighted = (
-        share * statistics.median(end - start for start, end in pairwise(watch.times[first + _WARM_UP - 1 : last]))
-        for share, (first, last) in zip(shares, pairwise(ends), strict=True)
-    )
-    return sum(weighted) / watch.every
+    medians = [
+        statistics.median(end - start for start, end in pairwise(watch.times[begin + _WARM_UP - 1 :][: _MEASURED + 1]))
+        for begin in range(0, len(watch.times), _WARM_UP + _MEASURED)
+    ]
+    return sum(part * median for part, median in zip(shares, medians, strict=True)) / watch.every
 
 
 def _unmeasured(config: RecipeConfig, data: ArrayDataset, device: torch.device) -> TrainingPlan:

@@ -70,10 +70,11 @@ class PiecewiseLinearSchedule:
     points: tuple[tuple[float, float], ...]
 
     def __init__(self, *points: tuple[float, float]) -> None:
+        points = tuple((float(place), float(value)) for place, value in points)  # a file has lists, and whole numbers
         object.__setattr__(self, "points", points)
         places = [place for place, _ in points]
         rising = all(here < there for here, there in pairwise(places))
-        if not places or not rising or places[0] < 0 or places[-1] > 1:
+        if not (places and rising and places[0] >= 0 and places[-1] <= 1):
             raise ValueError(
                 f"points must be pairs of progress and value, the progress rising within [0, 1], got {points}."
             )

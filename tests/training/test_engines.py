@@ -9,6 +9,7 @@ import torch
 
 import condgan as cg
 from condgan.regularizers import CriticRegularizer, GeneratorRegularizer
+from condgan.schedules import value_at
 from condgan.training import engines, fit_together
 from condgan.training.engines import CudaGraphEngine, Engine, fastest_convolutions, make_engine
 from condgan.training.optimizer import Updater
@@ -25,7 +26,9 @@ def learning_rates_are_tensors(monkeypatch):
     def build(config, parameters):
         if any(map(callable, config.betas)):
             return original(config, parameters)
-        return torch.optim.Adam(list(parameters), lr=torch.tensor(config.lr), betas=config.betas, fused=True)
+        return torch.optim.Adam(
+            list(parameters), lr=torch.tensor(value_at(config.lr, 0.0)), betas=config.betas, fused=True
+        )
 
     monkeypatch.setattr(cg.OptimizerConfig, "build", build)
 
@@ -118,6 +121,47 @@ def test_scheduled_numbers_change_in_captured_updates_as_in_eager_ones(iteration
     assert_same_networks(eager, recorded)
     one, other = (next(trainer.networks.critic.parameters()) for trainer in (eager, constant))
     assert not torch.equal(one, other)
+
+
+def make_pretrained(**options) -> cg.Trainer:
+    """A trainer whose critic begins halfway, and numbers that change on both sides."""
+    torch.manual_seed(0)
+    rate = cg.PiecewiseLinearSchedule((0.0, 1e-4), (0.2, 1e-3), (1.0, 0.0))
+    defaults = {
+        "loss": cg.HingeLoss(),
+        "regularizers": [cg.FlowMatching(cg.CosineSchedule(10.0, 1.0)), cg.R1(1.0)],
+        "pretraining": 0.5,
+        "transition": (0.2, 0.7),
+        "generator_optimizer": cg.OptimizerConfig(lr=rate),
+        "schedule": "linear",
+        "device": "cpu",
+    }
+    critic = cg.ProjectionDCGANCritic(dropout=0.2, **SHAPE)
+    return cg.Trainer(cg.FlowGenerator(**SHAPE).double(), critic.double(), **{**defaults, **options})
+
+
+@pytest.mark.parametrize("iterations", [False, True])
+def test_updates_before_and_after_the_critic_joins_are_captured(iterations, tiny_images, fake_cuda):
+    eager, recorded = make_pretrained(), taped(make_pretrained(), iterations=iterations)
+    for trainer in (eager, recorded):
+        trainer.fit(tiny_images, steps=10, batch_size=4)
+    assert recorded.engine.name == ("cuda_graph_iteration" if iterations else "cuda_graph")
+    assert fake_cuda.recordings == (2 if iterations else 3)
+    assert eager.read_metrics() == recorded.read_metrics()
+    assert_same(saved(eager), saved(recorded))
+
+
+def test_a_captured_run_resumes_from_before_the_critic_joins(tmp_path, tiny_images, fake_cuda):
+    whole = make_pretrained()
+    whole.fit(tiny_images, steps=12, batch_size=4)
+    stopping = cg.Evaluate(lambda trainer: trainer.request_stop("test") or {}, every=5)
+    cut = taped(make_pretrained(callbacks=[stopping, cg.Checkpoint(tmp_path, every=5)]), iterations=True)
+    cut.fit(tiny_images, steps=12, batch_size=4)
+    assert cut.state.step == 5
+    assert cut.resume(tmp_path)
+    cut.callbacks = ()
+    cut.fit(tiny_images, steps=12, batch_size=4)
+    assert_same(saved(whole), saved(cut))
 
 
 def test_batches_of_another_size_are_captured_again(tiny_images, fake_cuda):

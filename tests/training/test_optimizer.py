@@ -1,3 +1,4 @@
+import json
 from functools import partial
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 import condgan as cg
 from condgan.training.optimizer import schedule_factor, set_learning_rate
-from saved import assert_same_networks
+from saved import assert_same_networks, saved
 
 
 @pytest.mark.parametrize(("weight_decay", "kind"), [(0.0, torch.optim.Adam), (0.1, torch.optim.AdamW)])
@@ -45,6 +46,93 @@ def test_schedules():
     assert schedule_factor(lambda p: p**2, 0.5) == 0.25
     with pytest.raises(ValueError, match=r"\['constant', 'linear'\] or a callable, got 'cosine'"):
         schedule_factor("cosine", 0.0)
+
+
+class Rates(cg.Callback):
+    """Notes the learning rates of generator and critic in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates = []
+
+    def on_step_end(self, trainer):
+        content = saved(trainer)
+        names = ("generator_optimizer", "critic_optimizer")
+        self.rates.append(tuple(float(content[name]["param_groups"][0]["lr"]) for name in names))
+
+
+RATE = cg.PiecewiseLinearSchedule((0.0, 0.01), (0.5, 0.02), (1.0, 0.0))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+@pytest.mark.parametrize("beta", [0.9, cg.CosineSchedule(0.9, 0.99)], ids=["Adam", "ScheduledAdam"])
+def test_a_network_may_have_a_schedule_of_its_own(schedule, beta, make_trainer, tiny_images):
+    trainer = make_trainer(
+        generator_optimizer=cg.OptimizerConfig(lr=RATE, betas=(0.0, beta)),
+        critic_optimizer=cg.OptimizerConfig(lr=0.04),
+        schedule=schedule,
+        callbacks=[rates := Rates()],
+    )
+    trainer.fit(tiny_images, steps=4, batch_size=4)
+    factors = [1, 1, 1, 1] if schedule == "constant" else [1, 0.75, 0.5, 0.25]
+    expected = zip([0.01, 0.015, 0.02, 0.01], factors, strict=True)
+    assert rates.rates == [(pytest.approx(rate * factor), pytest.approx(0.04 * factor)) for rate, factor in expected]
+
+
+def test_a_clipped_optimizer_follows_its_schedule_too(make_trainer, tiny_images, tmp_path):
+    def build(lr=RATE, **options):
+        return make_trainer(critic_optimizer=cg.WeightClipping(cg.OptimizerConfig(lr=lr)), **options)
+
+    trainer = build(callbacks=[rates := Rates()])
+    trainer.fit(tiny_images, steps=4, batch_size=4)
+    assert [rate for _, rate in rates.rates] == pytest.approx([0.01, 0.015, 0.02, 0.01])
+    trainer.save(tmp_path)
+    assert build().resume(tmp_path)
+    with pytest.raises(ValueError, match="critic_optimizer was"):
+        build(lr=cg.PiecewiseLinearSchedule((0.0, 0.01))).resume(tmp_path)
+    assert "lr" not in build(lr=0.01).settings["critic_optimizer"], "as before there were schedules"
+
+
+def test_a_rate_may_begin_and_end_at_zero_but_not_below(make_trainer, tiny_images):
+    config = cg.OptimizerConfig(lr=cg.PiecewiseLinearSchedule((0.0, 0.0), (0.5, 0.01), (1.0, 0.0)))
+    trainer = make_trainer(generator_optimizer=config)
+    start = [parameter.detach().clone() for parameter in trainer.networks.generator.parameters()]
+    trainer.callbacks = (Compare(start, moved := []),)
+    trainer.fit(tiny_images, steps=2, batch_size=4)
+    assert moved == [False, True]
+    for points in ([(0.0, -1e-3), (1.0, 1e-3)], [(0.0, 1e-3), (1.0, -1e-3)]):
+        with pytest.raises(ValueError, match="a scheduled lr must be at least 0"):
+            cg.OptimizerConfig(lr=cg.PiecewiseLinearSchedule(*points))
+
+
+class Compare(cg.Callback):
+    """Notes after each step whether the generator has left its initial weights."""
+
+    def __init__(self, start, moved):
+        super().__init__()
+        self.start, self.moved = start, moved
+
+    def on_step_end(self, trainer):
+        pairs = zip(self.start, trainer.networks.generator.parameters(), strict=True)
+        self.moved.append(not all(torch.equal(before, after) for before, after in pairs))
+
+
+def test_a_checkpoint_names_the_schedule_of_a_rate(make_trainer, tiny_images, tmp_path):
+    def build(*points):
+        return make_trainer(generator_optimizer=cg.OptimizerConfig(lr=cg.PiecewiseLinearSchedule(*points)))
+
+    trainer = build((0, 0.01), (1, 0))
+    trainer.fit(tiny_images, steps=1, batch_size=4)
+    trainer.save(tmp_path)
+    written = saved(trainer)["settings"]["generator_optimizer"]
+    assert written["lr"] == "PiecewiseLinearSchedule((0.0, 0.01), (1.0, 0.0))"
+    assert json.loads(json.dumps(written))["lr"] == written["lr"]
+    assert build((0.0, 0.01), (1.0, 0.0)).resume(tmp_path)
+    with pytest.raises(ValueError, match=r"generator_optimizer was .*\(1\.0, 0\.0\).* and is .*\(1\.0, 0\.005\)"):
+        build((0.0, 0.01), (1.0, 0.005)).resume(tmp_path)
+    settings = make_trainer(generator_optimizer=cg.OptimizerConfig(lr=lambda progress: 1e-3)).settings
+    assert "lambda" in settings["generator_optimizer"]["lr"]
+    assert "0x" not in settings["generator_optimizer"]["lr"]
 
 
 def clipped(**options) -> torch.nn.Parameter:

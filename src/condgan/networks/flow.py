@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -90,8 +92,7 @@ class FlowGenerator(Generator):
             _Block(2 * here, above) for here, above in zip(widths, [base_channels, *widths[:-1]], strict=True)
         )
         self.norm = _LayerNorm2d(base_channels)
-        self.last = nn.Conv2d(base_channels, pixels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
+        self.last = _zeroed(nn.Conv2d(base_channels, pixels, 3, padding=1))
         frequencies = torch.exp(torch.linspace(0.0, 6.0, _FREQUENCIES))
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -124,7 +125,8 @@ class FlowGenerator(Generator):
         channels, height, width = self.image_shape
         x = precise(rearrange(z, "n (c h w) -> n c h w", c=channels, h=height, w=width))
         for i in range(self.steps):
-            x = x + (self.denoise(x, x.new_full((len(x),), i / self.steps), y) - x) / (self.steps - i)
+            t = x.new_full((x.shape[0],), i / self.steps)  # `len` would fix the batch size of an exported network
+            x = x + (self.denoise(x, t, y) - x) / (self.steps - i)
         return x.clamp(-1.0, 1.0)
 
     def _padded(self, x: Tensor) -> Tensor:
@@ -142,9 +144,8 @@ class _Block(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.scale_and_shift = nn.Linear(_EMBEDDING, 2 * out_channels)
         self.norm2 = _LayerNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = _zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
-        nn.init.zeros_(self.conv2.weight)
 
     @override
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -162,9 +163,15 @@ class _LayerNorm2d(nn.LayerNorm):
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 def _patch_size(side: int) -> int:
     size = 2
-    while side / size >= 32:
+    while math.ceil(side / size) >= 32:
         size *= 2
     return size
 

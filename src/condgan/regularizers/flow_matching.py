@@ -9,10 +9,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from condgan.functional import interpolate, precise
-from condgan.networks.flow import FlowGenerator
 from condgan.regularizers.base import GeneratorObjective
 from condgan.schedules import Scheduled
-from condgan.types import StepInputs
+from condgan.types import Denoiser, StepInputs
 
 _NEAREST = 0.1  # the smallest 1 - t that errors are divided by
 
@@ -32,7 +31,7 @@ class FlowMatching(GeneratorObjective):
 
     Raises:
         ValueError: If `weight` is negative or `every` less than 1; when called or given to a `Trainer`, if the
-            generator is no `FlowGenerator`.
+            generator is no `FlowGenerator` or other `Denoiser`.
 
     Examples:
         >>> import condgan as cg
@@ -72,10 +71,10 @@ class FlowMatching(GeneratorObjective):
     def check_generator(self, generator: Callable[..., Tensor]) -> None:
         self._denoiser(generator)
 
-    def _denoiser(self, generator: Callable[..., Tensor]) -> FlowGenerator:
-        if isinstance(generator, FlowGenerator):
+    def _denoiser(self, generator: Callable[..., Tensor]) -> Denoiser:
+        if isinstance(generator, Denoiser):
             return generator
         raise ValueError(
-            f"FlowMatching trains a FlowGenerator, got a {type(generator).__name__}. Pass one to the Trainer, or leave "
-            "FlowMatching out."
+            "FlowMatching trains a FlowGenerator, or another generator that can denoise, got a "
+            f"{type(generator).__name__}. Pass one to the Trainer, or leave FlowMatching out."
         )

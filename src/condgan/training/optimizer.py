@@ -170,6 +170,10 @@ class Updater:
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         groups = [_hyperparameters(group) for group in self.optimizer.param_groups]
         self.settings = {"class": type(self.optimizer).__name__, "groups": groups}
+        clipped = make.optimizer if isinstance(make, WeightClipping) else None
+        if isinstance(clipped, OptimizerConfig) and callable(clipped.lr):
+            self._rates = [clipped.lr]
+            self.settings["lr"] = _plain(clipped.lr)
         if isinstance(self.optimizer, ScheduledAdam):
             self.settings["betas"] = _plain(self.optimizer.betas)
         if parameters and parameters[0].is_cuda and self.obstacle_to_graphs is None:

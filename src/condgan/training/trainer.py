@@ -716,8 +716,12 @@ class Trainer:
         if content is None:
             return False
         if content["settings"] != self.settings:
-            then = content["settings"]
-            changed = [f"{k} was {then.get(k)!r} and is {v!r}" for k, v in self.settings.items() if then.get(k) != v]
+            then, now = content["settings"], self.settings
+            changed = [
+                f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
+                for name in {**now, **then}
+                if then.get(name) != now.get(name)
+            ]
             raise ValueError(
                 f"the checkpoint in {folder} was made with other settings: {'; '.join(changed)}. "
                 "Make the Trainer as it was, or choose another folder."
