@@ -146,6 +146,7 @@ class NetworkTester:
         others = self.inputs(network, count=7)
         torch.testing.assert_close(self.outputs(exported, others), self.outputs(network, others))
 
+    @pytest.mark.slow
     def test_compile_in_one_graph(self) -> None:
         network = self.make_moved()
         inputs = self.inputs(network)
