@@ -11,6 +11,7 @@ import itertools
 import math
 import weakref
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -53,15 +54,19 @@ def tensors_in(tree):
     return [leaf for leaf in leaves_of(tree) if isinstance(leaf, torch.Tensor)]
 
 
+@cache
+def writes_of(func):
+    """Return positions and names of the arguments that an operation changes in place."""
+    return [
+        (i, argument.name)
+        for i, argument in enumerate(func._schema.arguments)
+        if (argument.alias_info is not None and argument.alias_info.is_write) or i in UNDECLARED_WRITES.get(func, ())
+    ]
+
+
 def written(func, args, kwargs):
     """Return the tensors among the arguments that an operation changes in place."""
-    named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-    declared = [
-        named.get(argument.name)
-        for argument in func._schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-    return tensors_in([declared, [args[i] for i in UNDECLARED_WRITES.get(func, ())]])
+    return tensors_in([args[i] if i < len(args) else kwargs.get(name) for i, name in writes_of(func)])
 
 
 class Tape(TorchDispatchMode):

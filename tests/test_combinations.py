@@ -123,7 +123,6 @@ def test_every_combination_fits_or_is_refused_as_documented():
 
 def covering(combinations: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return a few of the combinations in which each pair of values occurs that occurs in any, chosen greedily."""
-
     bits: dict[tuple, int] = {}
 
     def pairs(combination):

@@ -138,6 +138,7 @@ class NetworkTester:
         sizes = {"num_classes": CLASSES, "image_shape": [1, 28, 28], "base_channels": 4}
         assert config["arguments"] == {**defaults, **sizes, **self.options((1, 28, 28))}
 
+    @pytest.mark.slow
     def test_export_for_any_batch_size(self) -> None:
         network = self.make_moved()
         batch = torch.export.Dim("batch", min=2)
