@@ -2,6 +2,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -148,14 +149,28 @@ class TinyClassifier(nn.Module):
         return self.head(self.backbone(x))
 
 
-@pytest.fixture
-def tiny_classifier(monkeypatch):
+@pytest.fixture(scope="session")
+def classify_tinily():
+    """Return a context in which classifiers are tiny, for fixtures that outlive a test."""
+
     def build(image_shape, num_classes, *, seed):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return TinyClassifier(image_shape[0], num_classes)
 
-    monkeypatch.setattr("condgan.classifier.training.build_network", build)
+    @contextmanager
+    def tiny():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("condgan.classifier.training.build_network", build)
+            yield
+
+    return tiny
+
+
+@pytest.fixture
+def tiny_classifier(classify_tinily):
+    with classify_tinily():
+        yield
 
 
 @pytest.fixture(scope="session")

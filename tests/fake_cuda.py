@@ -11,10 +11,10 @@ import itertools
 import math
 import weakref
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 RealGenerator = torch.Generator
@@ -44,19 +44,29 @@ def waits(func, args):
     return func in WAITING or by_mask
 
 
+def leaves_of(tree):
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    return [leaf for part in tree for leaf in leaves_of(part)] if isinstance(tree, (list, tuple)) else [tree]
+
+
 def tensors_in(tree):
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    return [leaf for leaf in leaves_of(tree) if isinstance(leaf, torch.Tensor)]
+
+
+@cache
+def writes_of(func):
+    """Return positions and names of the arguments that an operation changes in place."""
+    return [
+        (i, argument.name)
+        for i, argument in enumerate(func._schema.arguments)
+        if (argument.alias_info is not None and argument.alias_info.is_write) or i in UNDECLARED_WRITES.get(func, ())
+    ]
 
 
 def written(func, args, kwargs):
     """Return the tensors among the arguments that an operation changes in place."""
-    named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-    declared = [
-        named.get(argument.name)
-        for argument in func._schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-    return tensors_in([declared, [args[i] for i in UNDECLARED_WRITES.get(func, ())]])
+    return tensors_in([args[i] if i < len(args) else kwargs.get(name) for i, name in writes_of(func)])
 
 
 class Tape(TorchDispatchMode):
@@ -71,6 +81,7 @@ class Tape(TorchDispatchMode):
         self.rngs = rngs
         self.calls = []
         self.made = []
+        self._spoilt = None
         self._places = set()
         self._before = []
         self._states = [(torch.default_generator, torch.default_generator.get_state())]
@@ -79,7 +90,7 @@ class Tape(TorchDispatchMode):
         kwargs = kwargs or {}
         if waits(func, args):
             raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
-        for rng in (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, RealGenerator)):
+        for rng in (leaf for leaf in leaves_of((args, kwargs)) if isinstance(leaf, RealGenerator)):
             state = RealGenerator.get_state(rng)
             # Operations see another object for the same generator.
             known = self.rngs is None or any(torch.equal(RealGenerator.get_state(one), state) for one in self.rngs)
@@ -88,9 +99,10 @@ class Tape(TorchDispatchMode):
             self._states.append((rng, state))
         self._before += [(tensor, tensor.clone()) for tensor in written(func, args, kwargs)]
         out = func(*args, **kwargs)
-        self.calls.append((func, args, kwargs, out))
+        places = tensors_in(out)
+        self.calls.append((func, args, kwargs, places))
         given = {tensor.untyped_storage().data_ptr() for tensor in tensors_in((args, kwargs))} - self._places
-        for tensor in tensors_in(out):
+        for tensor in places:
             place = tensor.untyped_storage().data_ptr()
             if place not in given:
                 self._places.add(place)
@@ -111,15 +123,21 @@ class Tape(TorchDispatchMode):
     @torch.no_grad()
     def spoil(self):
         """Overwrite all floating-point tensors that the recording made."""
-        for tensor in self.made:
-            if tensor.is_floating_point():
-                tensor.fill_(math.nan)
+        if self._spoilt is None:
+            whole = {}  # one tensor for all of each place, of which there are many views
+            for tensor in self.made:
+                storage = tensor.untyped_storage()
+                if tensor.is_floating_point() and storage.nbytes():
+                    whole.setdefault(storage.data_ptr(), torch.empty(0, dtype=tensor.dtype).set_(storage))
+            self._spoilt = list(whole.values())
+        if self._spoilt:
+            torch._foreach_add_(self._spoilt, math.nan)
 
     @torch.no_grad()
     def replay(self):
-        for func, args, kwargs, out in self.calls:
-            for place, value in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
-                if isinstance(place, torch.Tensor) and place.data_ptr() != value.data_ptr():
+        for func, args, kwargs, places in self.calls:
+            for place, value in zip(places, tensors_in(func(*args, **kwargs)), strict=True):
+                if place.data_ptr() != value.data_ptr():
                     place.copy_(value)
 
 

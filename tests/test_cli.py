@@ -209,7 +209,10 @@ def test_every_conditional_recipe_is_trained_and_sampled_with_its_own_defaults(f
     """Unless the user says otherwise: an option that the recipe has not, or a warning, would be an error here."""
     out = str(tmp_path / "run")
     data = str(folders / "train")
-    assert main(["train", data, "--out", out, "--recipe", recipe, "--steps", "1", *TINY]) == 0
+    assert main(["train", data, "--out", out, "--recipe", recipe, "--steps", "2", *TINY]) == 0
+    run = load_run(out)
+    assert (run.recipe, run.steps) == (recipe, 2)
+    assert (tmp_path / "run" / "samples.png").is_file()
     assert main(["sample", out, "--out", str(tmp_path / "images"), "--count", "1"]) == 0
     assert len(list((tmp_path / "images").rglob("*.png"))) == 2
 

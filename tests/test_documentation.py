@@ -48,6 +48,7 @@ def write_folder(folder, seed):
         Image.fromarray(image[0].numpy()).save(path)
 
 
+@pytest.mark.usefixtures("tiny_classifier")
 @pytest.mark.parametrize("name", ["README.md", "docs/pages/get-started.md"])
 def test_shown_code_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

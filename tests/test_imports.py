@@ -103,8 +103,10 @@ states = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].t
 filters, default, threads = len(__import__("warnings").filters), torch.get_default_dtype(), torch.get_num_threads()
 before, start = set(sys.modules), time.process_time()
 import condgan
+seconds = time.process_time() - start
+import condgan.metrics, condgan.stats
 print(json.dumps({
-    "seconds": time.process_time() - start,
+    "seconds": seconds,
     "imported": sorted(name for name in set(sys.modules) - before if "." not in name),
     "undisturbed": {
         "torch seed": torch.equal(states[0], torch.get_rng_state()),

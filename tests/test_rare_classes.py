@@ -21,7 +21,7 @@ LEVELS = {2: (30, 225), 3: (30, 128, 225)}
 # and the ACWGAN's small class weight does not hold its labels in a training as short as this.
 NOT_REACHED = {("acgan_2017", "three classes"), ("acwgan_gp_2017", "10 to 1"), ("acwgan_gp_2017", "three classes")}
 
-QUICK = {(name, "three classes", 0) for name in ("acgan", "cgan", "acwgan_gp", "small_data")}
+QUICK = {(name, "three classes", 0) for name in ("acgan", "small_data")}
 
 POINTS = [
     pytest.param(name, classes, seed, marks=() if (name, classes, seed) in QUICK else pytest.mark.slow)

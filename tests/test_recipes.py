@@ -18,13 +18,9 @@ def make_data(shape=(1, 28, 28), classes=2, count=10) -> cg.data.ArrayDataset:
     return cg.data.ArrayDataset(images, [i % classes for i in range(count)])
 
 
-SHAPES = {"grey": {"shape": (1, 28, 28)}, "wide": {"shape": (3, 48, 80)}, "five": {"shape": (1, 16, 16), "classes": 5}}
-
-
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_trains(name, shape):
-    data = make_data(**SHAPES[shape])
+def test_every_recipe_trains(name):
+    data = make_data((3, 24, 40), classes=5)
     trainer = RECIPES[name](data, base_channels=2, device="cpu")
     state = trainer.fit(data, steps=1, batch_size=4)
     assert state.images_seen == 4 * trainer.critic_steps

@@ -221,15 +221,6 @@ def test_a_recipe_with_another_class_loss_or_none_is_not_changed(recipe, change)
             trainer_of(recipe, **change)
 
 
-@pytest.mark.parametrize("recipe", CONDITIONAL)
-def test_every_conditional_recipe_is_trained_into_a_folder(recipe, phantoms, tmp_path):
-    config = RecipeConfig(recipe=recipe, steps=2, batch_size=4, base_channels=2)
-    run = train_generator(config, phantoms[0], tmp_path, device="cpu")
-    assert (run.recipe, run.steps) == (recipe, 2)
-    assert load_generator(tmp_path).num_classes == phantoms[0].num_classes
-    assert (tmp_path / "samples.png").is_file()
-
-
 def test_a_pool_begins_with_the_images_of_a_smaller_one():
     torch.manual_seed(0)
     generator = DCGANGenerator(num_classes=2, image_shape=(1, 16, 16), base_channels=4)

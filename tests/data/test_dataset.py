@@ -80,6 +80,7 @@ def test_it_is_a_map_style_data_set() -> None:
         data[13]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than the machine has cores
 def test_a_data_loader_with_workers_reads_it_in_order() -> None:
     data = make(13, groups=range(13))
     loader = DataLoader(data, batch_size=4, num_workers=2)

@@ -4,7 +4,9 @@ import ast
 import os
 import shutil
 from collections import Counter
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,6 +132,11 @@ def test_layout_errors_point_to_the_right_folder(root: Path, tmp_path: Path) -> 
         Kermany(root, "valid", progress=False)  # type: ignore[arg-type]
 
 
+@cache
+def real(split: Any, classes: Any, patients: Any = "all") -> Kermany:
+    return Kermany(os.environ["CONDGAN_CHEST_XRAY"], split, classes, (1, 8, 8), patients=patients, progress=False)
+
+
 @pytest.mark.real_data
 @pytest.mark.skipif("CONDGAN_CHEST_XRAY" not in os.environ, reason="$CONDGAN_CHEST_XRAY names no folder")
 @pytest.mark.parametrize(
@@ -143,18 +150,11 @@ def test_layout_errors_point_to_the_right_folder(root: Path, tmp_path: Path) -> 
     ],
 )
 def test_official_counts(split: str, classes: int, counts: tuple[int, ...], patients: int) -> None:
-    data = Kermany(
-        os.environ["CONDGAN_CHEST_XRAY"],
-        split,  # type: ignore[arg-type]
-        classes,  # type: ignore[arg-type]
-        (1, 8, 8),
-        patients="development" if split == "train" else "all",
-        progress=False,
-    )
+    data = real(split, classes, "development" if split == "train" else "all")
     assert data.class_counts == counts
     assert len(data.group_names) == patients
     if split == "test":
-        train = Kermany(os.environ["CONDGAN_CHEST_XRAY"], "train", 2, (1, 8, 8), progress=False)
+        train = real("train", 2)
         assert len(set(kermany_test_apart(train, data).group_names) - set(train.group_names)) == patients
     if split == "train":
         _, part = data.split(0.15)

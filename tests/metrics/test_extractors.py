@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import urllib.error
 import warnings
 from functools import partial
@@ -157,11 +155,6 @@ def test_any_module_over_uint8_images_can_be_used():
 
     info = flat_extractor().info
     assert Extractor(info, Means(), channels=3)(images(4)).shape == (4, 3)
-
-
-def test_nothing_heavy_is_loaded_before_it_is_needed():
-    code = "import condgan.metrics, sys; sys.exit(bool({'torch_fidelity', 'torchvision'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
 @pytest.fixture(autouse=True)

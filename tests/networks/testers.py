@@ -138,6 +138,7 @@ class NetworkTester:
         sizes = {"num_classes": CLASSES, "image_shape": [1, 28, 28], "base_channels": 4}
         assert config["arguments"] == {**defaults, **sizes, **self.options((1, 28, 28))}
 
+    @pytest.mark.slow
     def test_export_for_any_batch_size(self) -> None:
         network = self.make_moved()
         batch = torch.export.Dim("batch", min=2)
@@ -146,6 +147,7 @@ class NetworkTester:
         others = self.inputs(network, count=7)
         torch.testing.assert_close(self.outputs(exported, others), self.outputs(network, others))
 
+    @pytest.mark.slow
     def test_compile_in_one_graph(self) -> None:
         network = self.make_moved()
         inputs = self.inputs(network)

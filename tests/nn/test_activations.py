@@ -111,6 +111,7 @@ def test_under_functorch_the_plain_formula_is_exact(slope):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow  # guards second derivatives under torch.compile; those of convolutions are tested by default
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch 2.11, from within
 def test_a_users_compiled_penalty_is_exact():

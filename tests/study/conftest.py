@@ -1,12 +1,23 @@
 """Small studies: phantoms of 16 pixels, tiny generators."""
 
+from functools import cache
+
 import pytest
 
 from condgan.runs import RecipeConfig
+from condgan.study import provenance
 from condgan.study.config import StudyConfig
 
 
-@pytest.fixture
+@pytest.fixture(scope="session", autouse=True)
+def git_is_asked_once():
+    """Every cell of a study asks which commit it comes from; two processes of git take longer than a tiny cell."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "_git", cache(provenance._git))
+        yield
+
+
+@pytest.fixture(scope="session")
 def small_config():
     def make(**changes):
         defaults = {

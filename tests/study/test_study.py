@@ -39,10 +39,17 @@ def study(small_config, phantoms, tmp_path):
     return make
 
 
-def test_every_cell_leaves_what_it_promises(study, tmp_path, phantoms):
-    lines = []
-    assert study(progress=lines.append).run()
-    folder = tmp_path / "study"
+@pytest.fixture(scope="module")
+def whole(small_config, phantoms, classify_tinily, tmp_path_factory):
+    """A study of all cells, run once: its folder, only to be read, and what it said."""
+    folder, lines = tmp_path_factory.mktemp("studies") / "whole", []
+    with classify_tinily():
+        assert Study(small_config(), *phantoms, folder, device="cpu", progress=lines.append).run()
+    return folder, lines
+
+
+def test_every_cell_leaves_what_it_promises(whole, phantoms):
+    folder, lines = whole
     found = outcomes(folder)
     assert len(found) == 2 * 2 + 1 + 2 * 2
     cell = found["classifier-acgan-s0-synthetic_1x-c1-p100"]
@@ -63,8 +70,8 @@ def test_every_cell_leaves_what_it_promises(study, tmp_path, phantoms):
     assert lines[-1].endswith("done")
 
 
-def test_finished_cells_are_never_run_again(study, tmp_path):
-    study().run()
+def test_finished_cells_are_never_run_again(study, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "study")
     before = outcomes(tmp_path / "study")
     uses = (tmp_path / "study" / "test_evaluations.jsonl").read_text()
     lines = []
@@ -87,13 +94,12 @@ def test_uses_of_the_test_set_are_counted_by_configuration(study):
     }
 
 
-def test_the_same_study_in_two_folders_is_the_same(study, tmp_path):
-    study("one").run()
+def test_the_same_study_in_two_folders_is_the_same(study, whole, tmp_path):
     other = study("two")
     other.run(["gan-*"])
     other.run(["classifier-acgan-*"])  # in another order, in another session
     study("two").run()
-    assert outcomes(tmp_path / "one") == outcomes(tmp_path / "two")
+    assert outcomes(whole[0]) == outcomes(tmp_path / "two")
 
 
 def test_classifiers_of_different_generators_share_no_seed(study, tmp_path):
@@ -103,14 +109,13 @@ def test_classifiers_of_different_generators_share_no_seed(study, tmp_path):
     assert len(set(seeds)) == len(seeds) == 6
 
 
-def test_a_time_limit_stops_and_the_rest_goes_on(study, tmp_path):
-    study("whole").run()
+def test_a_time_limit_stops_and_the_rest_goes_on(study, whole, tmp_path):
     first = study("parts")
     assert not first.run(time_limit=0)
     assert outcomes(tmp_path / "parts") == {}
     assert first.run(["classifier-real-*"], time_limit=1000)
     assert first.run()
-    assert outcomes(tmp_path / "parts") == outcomes(tmp_path / "whole")
+    assert outcomes(tmp_path / "parts") == outcomes(whole[0])
 
 
 def test_a_generator_stopped_in_the_middle_goes_on_from_there(study, tmp_path, monkeypatch):
@@ -174,16 +179,15 @@ def test_another_configuration_or_other_data_are_refused(study, small_config, ph
         Study(small_config(), fewer, validation, test, tmp_path / "study", device="cpu")
 
 
-def test_folders_of_several_machines_merge(study, tmp_path):
-    study("whole").run()
+def test_folders_of_several_machines_merge(study, whole, tmp_path):
     study("one").run(["classifier-real*"])
     study("two").run(["gan-*", "classifier-acgan-*"])
     merge([tmp_path / "one", tmp_path / "two"], tmp_path / "merged")
-    assert outcomes(tmp_path / "merged") == outcomes(tmp_path / "whole")
+    assert outcomes(tmp_path / "merged") == outcomes(whole[0])
     assert study("merged").run()
-    assert study("merged").folder.test_evaluations() == study("whole").folder.test_evaluations()
+    assert study("merged").folder.test_evaluations() == StudyFolder(whole[0]).test_evaluations()
     merge([tmp_path / "one", tmp_path / "two"], tmp_path / "merged")
-    assert study("merged").folder.test_evaluations() == study("whole").folder.test_evaluations()
+    assert study("merged").folder.test_evaluations() == StudyFolder(whole[0]).test_evaluations()
 
 
 def test_folders_of_different_studies_do_not_merge(study, tmp_path):

@@ -61,7 +61,7 @@ def verdict(results, question, **subjects):
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def full_config(small_config):
     def make(**changes):
         arms = ("real", "real_weighted", "synthetic_1x", "real_plus_synthetic_1to1")
@@ -70,22 +70,27 @@ def full_config(small_config):
     return make
 
 
-def test_every_arm_is_summarized_with_its_seeds(full_config, tmp_path):
-    results = invent(tmp_path, full_config(), lambda cell: 0.7)
-    rows = {row.arm: row for row in results.summaries if row.metric == "balanced_accuracy"}
+@pytest.fixture(scope="module")
+def even(full_config, tmp_path_factory):
+    """The results of a study whose classifiers are all equally good."""
+    return invent(tmp_path_factory.mktemp("even"), full_config(), lambda cell: 0.7)
+
+
+def test_every_arm_is_summarized_with_its_seeds(even, tmp_path):
+    rows = {row.arm: row for row in even.summaries if row.metric == "balanced_accuracy"}
     assert len(rows) == 2 + 2 * 2
-    metrics = {row.metric for row in results.summaries}
+    metrics = {row.metric for row in even.summaries}
     assert metrics == {"accuracy", "balanced_accuracy", "auroc", "macro_f1", "recall/normal", "recall/ill"}
     synthetic = rows[ArmKey(recipe="acgan", arm="synthetic_1x", percent=100.0)]
     counts = synthetic.estimate.counts
     assert (counts.generators, counts.classifiers, counts.patients, synthetic.images) == (3, 3, 100, 400)
     control = rows[ArmKey(recipe=None, arm="real", percent=100.0)].estimate.counts
     assert (control.generators, control.classifiers) == (None, 3)
-    for row in results.summaries:
+    for row in even.summaries:
         assert row.estimate.interval.low <= row.estimate.value <= row.estimate.interval.high
-    assert results.commit == ORIGIN.commit
-    results.write(tmp_path / "results.json")
-    assert Results.read(tmp_path / "results.json") == results
+    assert even.commit == ORIGIN.commit
+    even.write(tmp_path / "results.json")
+    assert Results.read(tmp_path / "results.json") == even
 
 
 def test_summaries_are_the_scores_of_the_probabilities(full_config, tmp_path):
@@ -97,9 +102,8 @@ def test_summaries_are_the_scores_of_the_probabilities(full_config, tmp_path):
     assert found == {name: pytest.approx(report.metrics[name].value) for name in found}
 
 
-def test_relative_usefulness_is_one_for_real_images_in_disguise(full_config, tmp_path):
-    results = invent(tmp_path, full_config(), lambda cell: 0.7)
-    rows = [row for row in results.summaries if row.metric == "balanced_accuracy"]
+def test_relative_usefulness_is_one_for_real_images_in_disguise(even):
+    rows = [row for row in even.summaries if row.metric == "balanced_accuracy"]
     assert all(row.relative_usefulness is None for row in rows if row.arm.recipe is None)
     assert all(abs(row.relative_usefulness - 1) < 0.25 for row in rows if row.arm.recipe is not None)
 
@@ -145,12 +149,11 @@ def test_one_generator_tells_nothing(full_config, tmp_path):
     assert {(one.answer, one.reason) for one in found} == {(Answer.CANNOT_TELL, Reason.FEW_SEEDS)}
 
 
-def test_the_rarest_class_is_compared_with_real_images_alone(full_config, tmp_path):
-    results = invent(tmp_path, full_config(), lambda cell: 0.7)
-    assert results.rare_class == "normal"
-    rows = [row for row in results.comparisons if row.family is Family.RARE]
+def test_the_rarest_class_is_compared_with_real_images_alone(even):
+    assert even.rare_class == "normal"
+    rows = [row for row in even.comparisons if row.family is Family.RARE]
     assert {(row.metric, row.b.arm) for row in rows} == {("recall/normal", "real")}
-    assert verdict(results, Question.RECALL_RISES, recipes=("acwgan_gp",)).class_name == "normal"
+    assert verdict(even, Question.RECALL_RISES, recipes=("acwgan_gp",)).class_name == "normal"
 
 
 def test_recipes_are_compared_with_each_other(full_config, tmp_path):

@@ -101,6 +101,7 @@ def test_random_transforms_are_never_frozen_and_leave_the_callers_draws_alone(so
     assert states[2] == random.getstate()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than the machine has cores
 def test_random_transforms_follow_the_seed_and_not_the_workers(make_trainer, tiny_images, tmp_path):
     def data(num_workers):
         items = Items(tiny_images.images, tiny_images.labels.tolist(), Flip())

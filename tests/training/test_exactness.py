@@ -130,13 +130,13 @@ def make_data() -> cg.data.ArrayDataset:
 AUXILIARY = cg.AuxiliaryClassifierLoss(real_weight=1.0, fake_weight=0.0, generator_weight=0.1)
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
-everywhere = pytest.mark.parametrize(
-    ("kind", "spectral_norm", "penalty"), list(itertools.product(CRITICS, (False, True), PENALTIES))
-)
+EVERYWHERE = list(itertools.product(CRITICS, (False, True), PENALTIES))
+PAIRS = [(kind, (i + j) % 2 == 1, name) for i, kind in enumerate(CRITICS) for j, name in enumerate(PENALTIES)]
+"""Every two of them together; that the gradients of all three are right does not depend on the step."""
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@everywhere
+@pytest.mark.parametrize(("kind", "spectral_norm", "penalty"), EVERYWHERE)
 def test_gradients_equal_those_of_plain_double_backward(kind, spectral_norm, penalty, device):
     networks = make_networks(kind, spectral_norm, device)
     regularizer, formula = PENALTIES[penalty]
@@ -154,7 +154,7 @@ def test_gradients_equal_those_of_plain_double_backward(kind, spectral_norm, pen
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@everywhere
+@pytest.mark.parametrize(("kind", "spectral_norm", "penalty"), PAIRS)
 def test_twenty_iterations_equal_those_of_a_plain_loop(kind, spectral_norm, penalty, device):
     networks = make_networks(kind, spectral_norm, device)
     regularizer, formula = PENALTIES[penalty]
