@@ -207,35 +207,13 @@ SMALL = replace(
     seeds=1,
 )
 
-PILOT = replace(
+IMAGES_64 = replace(
     DIAGNOSIS,
-    recipes={
-        "small_data": RecipeConfig(recipe="small_data", steps=4500, batch_size=32, base_channels=32),
-        "acwgan_gp_dcgan_class_weight_1": cpu_plan(
-            "acwgan_gp", "dcgan", seconds=0, steps=1200, auxiliary=CLASS_WEIGHT_1
-        ),
-    },
+    image_shape=(1, 64, 64),
+    recipes={"small_data": RecipeConfig(recipe="small_data", steps=8000, batch_size=32, base_channels=48)},
     arms=("real", "synthetic_1x"),
     seeds=1,
     classifier_seeds=2,
-)
-"""The first version of `small_data` beside the ACWGAN with the larger class weight."""
-
-PILOT_64 = replace(
-    PILOT,
-    image_shape=(1, 64, 64),
-    recipes={
-        f"small_data_{name}": RecipeConfig(
-            recipe="small_data", steps=1500, batch_size=32, base_channels=32, options={"penalty_weight": weight}
-        )
-        for name, weight in {"02": 0.2, "03": 0.3}.items()
-    },
-)
-"""Which weight of R1 and R2 at 64 pixels: that in proportion to the pixels (0.2), or half as much again."""
-
-IMAGES_64 = replace(
-    PILOT_64,
-    recipes={"small_data": RecipeConfig(recipe="small_data", steps=7000, batch_size=32, base_channels=32)},
     extractor="in_domain",
 )
 """The images that the README shows first: one generator, less than an hour of one core, judged on validation
@@ -246,8 +224,6 @@ SIZES = {
     "longer": Size(LONGER, "official", (2,)),
     "gpu-32": Size(GPU_32, "official", (2,)),
     "gpu-64": Size(GPU_64, "official", (2,)),
-    "pilot": Size(PILOT, "development", (2,)),
-    "pilot-64px": Size(PILOT_64, "development", (2,)),
     "images-64px": Size(IMAGES_64, "development", (2,)),
     "diagnosis": Size(DIAGNOSIS, "development", (2,)),
     "diagnosis-long": Size(LONG, "development", (2,)),
