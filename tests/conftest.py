@@ -45,6 +45,22 @@ class PointGenerator(cg.Generator):
         return self.body(z)
 
 
+class PointFlow(cg.Generator):
+    """A denoiser of points, evaluated four times."""
+
+    def __init__(self, *, num_classes: int | None, width: int = 64):
+        super().__init__(latent_dim=2, num_classes=num_classes, image_shape=(2,))
+        self.body = PointGenerator(num_classes=num_classes, latent_dim=3, width=width)
+
+    def denoise(self, x_t, t, y=None):
+        return self.body(torch.cat([x_t, t[:, None]], dim=1), y)
+
+    def forward(self, z, y=None):
+        for i in range(4):
+            z = z + (self.denoise(z, z.new_full((len(z),), i / 4), y) - z) / (4 - i)
+        return z
+
+
 class PointCritic(cg.Critic):
     def __init__(self, *, num_classes: int | None, width: int = 64):
         super().__init__(feature_dim=width, num_classes=num_classes, image_shape=(2,))
@@ -76,7 +92,7 @@ class ContrastivePointCritic(cg.ContrastiveMixin, PointCritic):
 
 @pytest.fixture
 def point_networks() -> Callable[..., tuple[cg.Generator, cg.Critic]]:
-    """Small perceptrons on points of the plane: a generator, and a critic with the head that is asked for."""
+    """Small perceptrons on points of the plane: a generator, on request a denoiser, and a critic with a head."""
     heads = {
         "plain": PointCritic,
         "class": ACPointCritic,
@@ -86,10 +102,13 @@ def point_networks() -> Callable[..., tuple[cg.Generator, cg.Critic]]:
         "embedding": ContrastivePointCritic,
     }
 
-    def make(num_classes: int | None, *, head: str = "plain", width: int = 64, seed: int = 0):
+    def make(
+        num_classes: int | None, *, head: str = "plain", width: int = 64, seed: int = 0, denoises: bool = False
+    ) -> tuple[cg.Generator, cg.Critic]:
+        kind = PointFlow if denoises else PointGenerator
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            generator = PointGenerator(num_classes=num_classes, width=width)
+            generator = kind(num_classes=num_classes, width=width)
             return generator, heads[head](num_classes=num_classes, width=width)
 
     return make

@@ -7,7 +7,6 @@ from torch.nn.utils import parametrize
 
 import condgan as cg
 from condgan import recipes
-from condgan.nn import ConditionalBatchNorm2d
 from condgan.nn.layers import batch_norms
 from condgan.recipes import CONDITIONAL, RECIPES
 
@@ -22,8 +21,8 @@ def make_data(shape=(1, 28, 28), classes=2, count=10) -> cg.data.ArrayDataset:
 def test_every_recipe_trains(name):
     data = make_data((3, 24, 40), classes=5)
     trainer = RECIPES[name](data, base_channels=2, device="cpu")
-    state = trainer.fit(data, steps=1, batch_size=4)
-    assert state.images_seen == 4 * trainer.critic_steps
+    state = trainer.fit(data, steps=2, batch_size=4)  # a rate that rises is zero in the first step
+    assert state.images_seen == 8 * (1 if trainer.pretraining else trainer.critic_steps)
     y = list(range(data.num_classes)) if name in CONDITIONAL else data.num_classes
     x = trainer.sample(y, seed=0)
     assert x.shape == (data.num_classes, *data.image_shape)
@@ -53,7 +52,8 @@ def test_every_recipe_takes_networks_and_vectors(name, point_networks):
         "reacgan": "embedding",
     }
     head = heads.get(name.removesuffix("_2017"), "plain")
-    generator, critic = point_networks(2 if name in CONDITIONAL else None, head=head, width=8)
+    classes, denoises = 2 if name in CONDITIONAL else None, name == "small_data"
+    generator, critic = point_networks(classes, head=head, width=8, denoises=denoises)
     trainer = RECIPES[name](data, generator=generator, critic=critic, device="cpu")
     assert (trainer.networks.generator, trainer.networks.critic) == (generator, critic)
     trainer.fit(data, steps=2, batch_size=4)
@@ -71,7 +71,7 @@ def test_every_recipe_trains_on_each_family_of_networks(name, networks):
     trainer.fit(data, steps=1, batch_size=4)
     generator, critic = trainer.networks.generator, trainer.networks.critic
     family = {"dcgan": "DCGAN", "resnet": "ResNet", "r3gan": "R3GAN"}[networks]
-    assert type(generator).__name__ == f"{family}Generator"
+    assert type(generator).__name__ == ("FlowGenerator" if name == "small_data" else f"{family}Generator")
     assert type(critic).__name__.endswith(f"{family}Critic")
     own = RECIPES[name](data, base_channels=2, device="cpu").networks.critic
     assert critic.score_needs_labels == own.score_needs_labels
@@ -107,19 +107,27 @@ def test_unknown_networks_are_refused(name):
         RECIPES[name](make_data(), networks="resnets")
 
 
-@pytest.mark.parametrize(("side", "weight"), [(32, 0.05), (64, 0.2)])
+@pytest.mark.parametrize(("side", "weight"), [(32, 0.2), (64, 0.8)])
 def test_small_data_is_what_its_documentation_says(side, weight):
     trainer = recipes.small_data(make_data((1, side, side)), base_channels=2, device="cpu")
+    assert trainer.networks.generator.steps == 4
+    assert not any(batch_norms(trainer.networks.critic))
+    of_generator, of_critic = (trainer.settings[f"{role}_optimizer"] for role in ("generator", "critic"))
+    rates = [(0.0, 0.0), (0.045, 2e-3), (0.9, 0.0), (0.93, 2e-4), (1.0, 0.0)]
+    found = eval(of_generator["lr"], {"PiecewiseLinearSchedule": cg.PiecewiseLinearSchedule})
+    assert [found(place) for place, _ in rates] == pytest.approx([rate for _, rate in rates])
+    assert of_critic["lr"] == repr(cg.PiecewiseLinearSchedule((0.9, 1e-3), (1.0, 0.0)))
+    adam = {"eps": 1e-8, "weight_decay": 0.0}
     assert trainer.settings == {
-        "generator": "DCGANGenerator",
+        "generator": "FlowGenerator",
         "critic": "ProjectionDCGANCritic",
         "loss": repr(cg.RelativisticLoss()),
         "auxiliary": [],
-        "regularizers": [repr(cg.R1(weight)), repr(cg.R2(weight))],
+        "regularizers": [repr(cg.R1(weight)), repr(cg.R2(weight)), repr(cg.FlowMatching(10.0))],
         "augment": repr(cg.DiffAugment(policy="translation,cutout")),
         "critic_steps": 1,
-        "generator_optimizer": {"lr": 2e-4, "betas": (0.0, 0.9), "eps": 1e-8, "weight_decay": 0.0},
-        "critic_optimizer": {"lr": 2e-4, "betas": (0.0, 0.9), "eps": 1e-8, "weight_decay": 0.0},
+        "generator_optimizer": {"lr": of_generator["lr"], "betas": (0.9, 0.99), **adam},
+        "critic_optimizer": {"lr": of_critic["lr"], "betas": (0.0, 0.9), **adam},
         "schedule": "constant",
         "ema_decay": 0.99,
         "label_distribution": "paired",
@@ -128,14 +136,18 @@ def test_small_data_is_what_its_documentation_says(side, weight):
         "precision": "bf16",
         "device": "cpu",
         "seed": 0,
+        "pretraining": 0.9,
     }
-    modules = [*trainer.networks.generator.modules(), *trainer.networks.critic.modules()]
-    norms = [module for module in modules if isinstance(module, torch.nn.BatchNorm2d)]
-    assert norms
-    assert all(isinstance(norm, ConditionalBatchNorm2d) and norm.num_classes == 2 for norm in norms)
-    assert not any(batch_norms(trainer.networks.critic))
     given = recipes.small_data(make_data(), base_channels=2, penalty_weight=0.7, device="cpu")
-    assert given.settings["regularizers"] == [repr(cg.R1(0.7)), repr(cg.R2(0.7))]
+    assert given.settings["regularizers"][:2] == [repr(cg.R1(0.7)), repr(cg.R2(0.7))]
+
+
+@pytest.mark.parametrize("pretraining", [0.0, 0.5])
+def test_small_data_trains_with_another_share_of_pretraining(pretraining):
+    data = make_data((1, 16, 16))
+    trainer = recipes.small_data(data, base_channels=2, pretraining=pretraining, device="cpu")
+    trainer.fit(data, steps=4, batch_size=4)
+    assert trainer._critic_updates == 4 * (1 - pretraining)
 
 
 @pytest.mark.parametrize(
