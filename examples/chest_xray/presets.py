@@ -70,7 +70,7 @@ PRESETS = {
     "quick": Preset(
         image_size=32,
         networks=SMALL_NETWORKS,
-        steps={"small_data": 800, "acgan": 800, "acwgan_gp": 300},
+        steps={"small_data": 600, "acgan": 800, "acwgan_gp": 300},
         training={"base_channels": 32, "batch_size": 32},
         study={
             "arms": (
@@ -91,7 +91,7 @@ PRESETS = {
     "full": Preset(
         image_size=64,
         networks={},
-        steps={"small_data": 60_000, "acgan": 60_000, "acwgan_gp": 40_000},
+        steps={"small_data": 30_000, "acgan": 60_000, "acwgan_gp": 40_000},
         training={"base_channels": 64, "batch_size": 64, "generator_batch_size": 128, "keep": "best_kid"},
         study={
             "arms": tuple(ARMS),
