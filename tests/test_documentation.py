@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SMALLER = {
     "steps=20_000": "steps=2",
     "steps=2_000": "steps=2",
-    "steps=4_500": "steps=2",
+    "steps=3_300": "steps=2",
     "batch_size=32": "batch_size=4",
     "steps=7_000": "steps=2",
     "small_data(": "small_data(base_channels=4, data=",
