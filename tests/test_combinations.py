@@ -151,7 +151,8 @@ def test_every_pair_of_parts_trains(tiny_images):
             generator, critic, **terms_of(loss, term, regularizer), label_distribution=labels, device="cpu"
         )
         before = [weight.detach().clone() for weight in (*generator.parameters(), *critic.parameters())]
-        trainer.fit(tiny_images, steps=2, batch_size=4, progress=False)
+        steps = 3 if family == "Flow" else 2  # zeros at its end hide all other layers from the first gradients
+        trainer.fit(tiny_images, steps=steps, batch_size=4, progress=False)
         combination = (loss, term, head, regularizer, family, labels)
         metrics = trainer.read_metrics()
         assert all(map(math.isfinite, metrics.values())), (combination, metrics)
