@@ -116,7 +116,7 @@ def test_small_data_is_what_its_documentation_says(side, weight):
     rates = [(0.0, 0.0), (0.045, 2e-3), (0.9, 0.0), (0.93, 2e-4), (1.0, 0.0)]
     found = eval(of_generator["lr"], {"PiecewiseLinearSchedule": cg.PiecewiseLinearSchedule})
     assert [found(place) for place, _ in rates] == pytest.approx([rate for _, rate in rates])
-    assert of_critic["lr"] == repr(cg.PiecewiseLinearSchedule((0.9, 1e-3), (1.0, 0.0)))
+    assert of_critic["lr"] == repr(cg.PiecewiseLinearSchedule([(0.9, 1e-3), (1.0, 0.0)]))
     adam = {"eps": 1e-8, "weight_decay": 0.0}
     assert trainer.settings == {
         "generator": "FlowGenerator",
@@ -140,6 +140,12 @@ def test_small_data_is_what_its_documentation_says(side, weight):
     }
     given = recipes.small_data(make_data(), base_channels=2, penalty_weight=0.7, device="cpu")
     assert given.settings["regularizers"][:2] == [repr(cg.R1(0.7)), repr(cg.R2(0.7))]
+
+
+@pytest.mark.parametrize("pretraining", [-0.1, 1.0])
+def test_small_data_refuses_a_share_out_of_range(pretraining):
+    with pytest.raises(ValueError, match=r"pretraining must lie in \[0, 1\), a share of the steps, got"):
+        recipes.small_data(make_data(), base_channels=2, pretraining=pretraining)
 
 
 @pytest.mark.parametrize("pretraining", [0.0, 0.5])

@@ -1,12 +1,14 @@
 import dataclasses
 import json
 import math
+from itertools import accumulate
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from condgan import AuxiliaryClassifierLoss, DCGANGenerator, DiffAugment, Tempered
+from condgan import AuxiliaryClassifierLoss, DCGANGenerator, DiffAugment, Tempered, runs
 from condgan.data import ArrayDataset
 from condgan.files import from_json, to_json
 from condgan.metrics.extractors import module_extractor
@@ -80,6 +82,37 @@ def test_training_leaves_the_kept_generator(phantoms, tmp_path):
         load_run(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="needs a criterion"):
         train_generator(TINY, train, tmp_path / "other", device="cpu")
+
+
+def test_what_is_kept_is_chosen_among_steps_with_a_critic(phantoms, tmp_path):
+    config = RecipeConfig(
+        recipe="small_data",
+        steps=12,
+        batch_size=8,
+        base_channels=4,
+        keep="best_kid",
+        evaluations=3,
+        options={"pretraining": 0.5},
+    )
+    run = train_generator(config, phantoms[0], tmp_path, criterion=lambda trainer: 0.0, device="cpu")
+    assert [entry.step for entry in run.kept.evaluations] == [8, 10, 12]
+
+
+def test_the_time_that_is_left_is_told_from_steps_with_a_critic(monkeypatch):
+    """Six steps of a second without a critic, which say nothing about the others; then steps of a minute."""
+    clock = accumulate([0.0] + [1.0] * 6 + [60.0] * 6)
+    monkeypatch.setattr(runs, "_SECONDS_BETWEEN_REPORTS", -1.0)
+    monkeypatch.setattr(runs.time, "perf_counter", lambda: next(clock))
+    said = []
+    watch = runs._Watch(math.inf, said.append)
+    trainer = SimpleNamespace(state=SimpleNamespace(step=0, total_steps=12), pretraining_steps=6)
+    watch.on_fit_start(trainer)
+    for step in range(1, 13):
+        trainer.state.step = step
+        watch.on_step_end(trainer)
+    monkeypatch.undo()
+    assert said[:6] == [f"step {step} of 12, without a critic so far" for step in range(1, 7)]
+    assert said[6:8] == ["step 7 of 12, about 5 min left", "step 8 of 12, about 4 min left"]
 
 
 def test_evaluations_do_not_change_the_training(phantoms, tmp_path):

@@ -45,7 +45,7 @@ points = st.dictionaries(shares, values, min_size=1, max_size=5).map(lambda foun
 
 @given(points, shares)
 def test_lines_stay_between_the_points_and_hit_them(points, progress):
-    schedule = PiecewiseLinearSchedule(*points)
+    schedule = PiecewiseLinearSchedule(points)
     places, numbers = zip(*points, strict=True)
     assert [schedule(place) for place in places] == list(numbers)
     low, high = min(numbers), max(numbers)
@@ -58,26 +58,26 @@ def test_lines_stay_between_the_points_and_hit_them(points, progress):
 
 @given(values, values, st.floats(0, 0.4), st.floats(0.6, 1), shares)
 def test_between_two_points_there_is_a_line(start, end, first, last, share):
-    schedule = PiecewiseLinearSchedule((first, start), (last, end))
+    schedule = PiecewiseLinearSchedule([(first, start), (last, end)])
     assert schedule(first + share * (last - first)) == pytest.approx(start + share * (end - start), abs=1e-9)
 
 
 def test_lines_by_hand():
-    schedule = PiecewiseLinearSchedule((0.2, 1.0), (0.4, 3.0), (0.5, 0.0))
+    schedule = PiecewiseLinearSchedule([(0.2, 1.0), (0.4, 3.0), (0.5, 0.0)])
     assert [schedule(p) for p in (0.0, 0.2, 0.3, 0.4, 0.45, 0.5, 1.0)] == pytest.approx([1, 1, 2, 3, 1.5, 0, 0])
-    assert PiecewiseLinearSchedule((0.3, 7.0))(0.9) == 7
+    assert PiecewiseLinearSchedule([(0.3, 7.0)])(0.9) == 7
     assert type(schedule(0.3)) is float
 
 
 def test_lines_are_values():
     """Equal ones are equal, and they can be written and copied as they were made."""
-    schedule = PiecewiseLinearSchedule((0.0, 1.0), (1.0, 0.5))
-    assert repr(schedule) == "PiecewiseLinearSchedule((0.0, 1.0), (1.0, 0.5))"
+    schedule = PiecewiseLinearSchedule([(0.0, 1.0), (1.0, 0.5)])
+    assert repr(schedule) == "PiecewiseLinearSchedule(points=((0.0, 1.0), (1.0, 0.5)))"
     assert eval(repr(schedule)) == schedule
     assert copy.deepcopy(schedule) == schedule == pickle.loads(pickle.dumps(schedule))
-    assert hash(schedule) == hash(PiecewiseLinearSchedule((0.0, 1.0), (1.0, 0.5)))
-    assert schedule != PiecewiseLinearSchedule((0.0, 1.0))
-    assert PiecewiseLinearSchedule([0.0, 1.0], [1.0, 0.5]) == schedule
+    assert hash(schedule) == hash(PiecewiseLinearSchedule([(0.0, 1.0), (1.0, 0.5)]))
+    assert schedule != PiecewiseLinearSchedule([(0.0, 1.0)])
+    assert PiecewiseLinearSchedule([[0, 1], [1.0, 0.5]]) == schedule
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_lines_are_values():
 )
 def test_points_must_be_in_order_within_the_training(points):
     with pytest.raises(ValueError, match=r"points must be pairs .* the progress rising within \[0, 1\], got "):
-        PiecewiseLinearSchedule(*points)
+        PiecewiseLinearSchedule(points)
 
 
 def test_numbers_are_schedules_that_do_not_change():

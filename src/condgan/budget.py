@@ -44,7 +44,7 @@ class TrainingPlan:
         config: The recipe, with its width, batch size and steps.
         image_shape: Channels, height and width of the images.
         device: Type of the device.
-        seconds_per_step: Median of measured steps; None if the steps were given, and none measured.
+        seconds_per_step: Time of a step, measured; None if the steps were given, and none measured.
     """
 
     config: RecipeConfig
@@ -75,7 +75,7 @@ class TrainingPlan:
         measured = f"{1000 * each:.0f} ms" if each < 1 else f"{each:.1f} s"
         line = (
             f"about {in_words(config.steps * each)}: {steps} steps of {config.batch_size} images{width}, measured "
-            f"{measured} a step"
+            f"{measured} a step on average"
         )
         if config.steps >= _FEW_STEPS:
             return line
@@ -98,7 +98,7 @@ def plan_training(
       doubling of the sides, to 8 at least.
     - The width is the largest `base_channels` of 16, 32 and 64 with which 3 000 steps or more fit into the minutes;
       otherwise 16. A width that `config` has is kept.
-    - Steps are as many as fit, by the median time of a few steps of a trainer that is thrown away afterwards. On
+    - Steps are as many as fit, by the time of a few steps of a trainer that is thrown away afterwards. On
       CUDA it first runs until its updates are captured as graphs. Measuring takes a few percent of the minutes, and is
       not counted; nor is judging for `keep="best_kid"`.
 
@@ -224,7 +224,7 @@ def seconds_per_step(
     device: torch.device | str | None = None,
     clock: Clock = time.perf_counter,
 ) -> float:
-    """Return the median time of a step, measured with a trainer that is thrown away.
+    """Return the time of a step, measured with a trainer that is thrown away: the median of a few.
 
     With pretraining it is the mean of the medians of both kinds of steps, by their shares of the training.
 

@@ -65,7 +65,7 @@ class RecipeConfig:
         batch_size: Images per critic step.
         generator_batch_size: Images per generator step; by default `batch_size`.
         networks: `"recipe"` for those of its paper, else `"dcgan"`, `"resnet"` or `"r3gan"`: two recipes on the same
-            networks differ in their losses only.
+            networks differ in their losses only. For `small_data` they are those of the critic.
         base_channels: Width of the networks; None for the recipe's default.
         augment: Policy of a `DiffAugment` in front of the critic, such as `"translation,cutout"`; None for the
             augmentation of the recipe, if it has one.
@@ -81,7 +81,8 @@ class RecipeConfig:
         keep: Which step's generator is kept: `"last"`, or `"best_kid"`, the one of the smallest KID on validation
             images, class by class, in the features of a classifier of real images (see `class_kid`). The latter uses
             real images that are not trained on.
-        evaluations: Number of evaluations to choose that step by, evenly spaced, the last step included.
+        evaluations: Number of evaluations to choose that step by, evenly spaced over the steps with a critic, the last
+            included.
         options: Further keywords of the recipe and of the `Trainer`, numbers and strings only, such as
             `{"ema_decay": 0.9}`.
 
@@ -198,7 +199,7 @@ class RunDescription:
         recipe: Name of the recipe.
         class_names: Names of the classes.
         steps: Generator updates.
-        images_seen: Real images that the critic has seen.
+        images_seen: Real images that the critic has seen, and in pretraining the generator.
         seconds: Training time without interruptions.
         kept: The step whose generator was kept.
         settings: Networks, terms and options of the trainer, see `Trainer.settings`.
@@ -371,7 +372,7 @@ class GeneratorTraining:
         config = self.config
         if criterion is None:
             raise ValueError(f"keep={config.keep!r} needs a criterion, got None. Pass one, or keep the last step.")
-        return _Judge(keeper, criterion, every=max(1, config.steps // config.evaluations))
+        return _Judge(keeper, criterion, evaluations=config.evaluations)
 
     def _save_samples(self) -> None:
         pool = Pool(
@@ -605,13 +606,17 @@ def in_words(seconds: float) -> str:
 class _Judge(Callback):
     """Scores the averaged generator for a `KeepBest`. The score is not among the metrics of the training."""
 
-    def __init__(self, keeper: KeepBest, criterion: Criterion, *, every: int) -> None:
-        super().__init__(every)
-        self.keeper, self.criterion = keeper, criterion
+    def __init__(self, keeper: KeepBest, criterion: Criterion, *, evaluations: int) -> None:
+        super().__init__()
+        self.keeper, self.criterion, self.evaluations = keeper, criterion, evaluations
 
     @override
     def on_step_end(self, trainer: Trainer) -> None:
-        self.keeper.consider(trainer, self.criterion(trainer))
+        first, last = trainer.pretraining_steps, trainer.state.total_steps
+        every = max(1, (last - first) // self.evaluations)
+        done = trainer.state.step - first
+        if done > 0 and (done % every == 0 or trainer.state.step == last):
+            self.keeper.consider(trainer, self.criterion(trainer))
 
 
 class _Watch(Callback):
@@ -620,7 +625,7 @@ class _Watch(Callback):
     def __init__(self, deadline: float, report: Callable[[str], None] | None) -> None:
         super().__init__()
         self.deadline, self.report = deadline, report
-        self.seconds = 0.0
+        self.seconds = self.before = 0.0  # in all, and before there was a critic
 
     @override
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -632,20 +637,28 @@ class _Watch(Callback):
         self.seconds += now - self._last
         self._last = now
         state = trainer.state
+        if state.step <= trainer.pretraining_steps:
+            self.before = self.seconds
         if time.monotonic() >= self.deadline:
             trainer.request_stop("time limit")
         if self.report is not None and now - self._reported > _SECONDS_BETWEEN_REPORTS:
             self._reported = now
-            left = self.seconds * (state.total_steps / state.step - 1)
-            self.report(f"step {state.step} of {state.total_steps}, about {in_words(left)} left")
+            self.report(f"step {state.step} of {state.total_steps}, {self._left(trainer)}")
+
+    def _left(self, trainer: Trainer) -> str:
+        done = trainer.state.step - trainer.pretraining_steps
+        if done <= 0:
+            return "without a critic so far"
+        each = (self.seconds - self.before) / done
+        return f"about {in_words(each * (trainer.state.total_steps - trainer.state.step))} left"
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds}
+        return {"seconds": self.seconds, "before": self.before}
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seconds = state["seconds"]
+        self.seconds, self.before = state["seconds"], state["before"]
 
 
 def _check_plain(role: str, values: Mapping[str, object], *kinds: type, hint: str) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from typing_extensions import override
 
 Scheduled = float | Callable[[float], float]
 """A number, or a function of the progress of training, `step / total` in [0, 1)."""
@@ -62,31 +61,27 @@ class PiecewiseLinearSchedule:
         ValueError: If there is no point, or the progress does not rise from point to point within [0, 1].
 
     Examples:
-        >>> rate = PiecewiseLinearSchedule((0.0, 0.0), (0.1, 2e-3), (1.0, 0.0))
+        >>> rate = PiecewiseLinearSchedule([(0.0, 0.0), (0.1, 2e-3), (1.0, 0.0)])
         >>> [round(rate(progress), 6) for progress in (0.0, 0.05, 0.1, 0.55)]
         [0.0, 0.001, 0.002, 0.001]
     """
 
-    points: tuple[tuple[float, float], ...]
+    points: Sequence[tuple[float, float]]
 
-    def __init__(self, *points: tuple[float, float]) -> None:
-        points = tuple((float(place), float(value)) for place, value in points)  # a file has lists, and whole numbers
-        object.__setattr__(self, "points", points)
-        places = [place for place, _ in points]
-        rising = all(here < there for here, there in pairwise(places))
-        if not (places and rising and places[0] >= 0 and places[-1] <= 1):
+    def __post_init__(self) -> None:
+        points = tuple((float(place), float(value)) for place, value in self.points)
+        places = [0.0, *(place for place, _ in points), 1.0]
+        rising = all(here < there for here, there in pairwise(places[1:-1]))
+        if not points or not rising or not places[0] <= places[1] <= places[-2] <= places[-1]:
             raise ValueError(
                 f"points must be pairs of progress and value, the progress rising within [0, 1], got {points}."
             )
+        object.__setattr__(self, "points", points)
 
     def __call__(self, progress: float) -> float:
         """Return the value at a progress in [0, 1]."""
         places, values = zip(*self.points, strict=True)
         return float(np.interp(progress, places, values))
-
-    @override
-    def __repr__(self) -> str:
-        return f"PiecewiseLinearSchedule({', '.join(map(str, self.points))})"
 
 
 def value_at(number: Scheduled, progress: float) -> float:

@@ -107,7 +107,7 @@ def test_weights_multiply_and_lazy_terms_make_up_for_their_pauses():
     plain = cg.FlowMatching().objective(generator, inputs)
     torch.testing.assert_close(cg.FlowMatching()(generator, batch), 10 * plain)
     torch.testing.assert_close(cg.FlowMatching(3.0, every=2)(generator, batch), 6 * plain)
-    scheduled = cg.FlowMatching(cg.PiecewiseLinearSchedule((0.0, 4.0), (1.0, 0.0)))
+    scheduled = cg.FlowMatching(cg.PiecewiseLinearSchedule([(0.0, 4.0), (1.0, 0.0)]))
     scheduled.set_progress(0.25)
     torch.testing.assert_close(scheduled(generator, batch), 3 * plain)
 

@@ -126,7 +126,7 @@ def test_scheduled_numbers_change_in_captured_updates_as_in_eager_ones(iteration
 def make_pretrained(**options) -> cg.Trainer:
     """A trainer whose critic begins halfway, and numbers that change on both sides."""
     torch.manual_seed(0)
-    rate = cg.PiecewiseLinearSchedule((0.0, 1e-4), (0.2, 1e-3), (1.0, 0.0))
+    rate = cg.PiecewiseLinearSchedule([(0.0, 1e-4), (0.2, 1e-3), (1.0, 0.0)])
     defaults = {
         "loss": cg.HingeLoss(),
         "regularizers": [cg.FlowMatching(cg.CosineSchedule(10.0, 1.0)), cg.R1(1.0)],

@@ -61,7 +61,7 @@ class Rates(cg.Callback):
         self.rates.append(tuple(float(content[name]["param_groups"][0]["lr"]) for name in names))
 
 
-RATE = cg.PiecewiseLinearSchedule((0.0, 0.01), (0.5, 0.02), (1.0, 0.0))
+RATE = cg.PiecewiseLinearSchedule([(0.0, 0.01), (0.5, 0.02), (1.0, 0.0)])
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
@@ -89,12 +89,12 @@ def test_a_clipped_optimizer_follows_its_schedule_too(make_trainer, tiny_images,
     trainer.save(tmp_path)
     assert build().resume(tmp_path)
     with pytest.raises(ValueError, match="critic_optimizer was"):
-        build(lr=cg.PiecewiseLinearSchedule((0.0, 0.01))).resume(tmp_path)
+        build(lr=cg.PiecewiseLinearSchedule([(0.0, 0.01)])).resume(tmp_path)
     assert "lr" not in build(lr=0.01).settings["critic_optimizer"], "as before there were schedules"
 
 
 def test_a_rate_may_begin_and_end_at_zero_but_not_below(make_trainer, tiny_images):
-    config = cg.OptimizerConfig(lr=cg.PiecewiseLinearSchedule((0.0, 0.0), (0.5, 0.01), (1.0, 0.0)))
+    config = cg.OptimizerConfig(lr=cg.PiecewiseLinearSchedule([(0.0, 0.0), (0.5, 0.01), (1.0, 0.0)]))
     trainer = make_trainer(generator_optimizer=config)
     start = [parameter.detach().clone() for parameter in trainer.networks.generator.parameters()]
     trainer.callbacks = (Compare(start, moved := []),)
@@ -102,7 +102,15 @@ def test_a_rate_may_begin_and_end_at_zero_but_not_below(make_trainer, tiny_image
     assert moved == [False, True]
     for points in ([(0.0, -1e-3), (1.0, 1e-3)], [(0.0, 1e-3), (1.0, -1e-3)]):
         with pytest.raises(ValueError, match="a scheduled lr must be at least 0"):
-            cg.OptimizerConfig(lr=cg.PiecewiseLinearSchedule(*points))
+            cg.OptimizerConfig(lr=cg.PiecewiseLinearSchedule(points))
+
+
+def test_a_scheduled_rate_is_followed_whoever_builds_the_optimizer(make_trainer, tiny_images):
+    config = cg.OptimizerConfig(lr=RATE)
+    for make in (config, config.build, lambda parameters: config.build(parameters), cg.WeightClipping(config)):
+        trainer = make_trainer(generator_optimizer=make)
+        trainer.fit(tiny_images, steps=4, batch_size=4)
+        assert trainer._updaters["generator"].optimizer.param_groups[0]["lr"] == pytest.approx(RATE(0.75))
 
 
 class Compare(cg.Callback):
@@ -119,13 +127,13 @@ class Compare(cg.Callback):
 
 def test_a_checkpoint_names_the_schedule_of_a_rate(make_trainer, tiny_images, tmp_path):
     def build(*points):
-        return make_trainer(generator_optimizer=cg.OptimizerConfig(lr=cg.PiecewiseLinearSchedule(*points)))
+        return make_trainer(generator_optimizer=cg.OptimizerConfig(lr=cg.PiecewiseLinearSchedule(points)))
 
     trainer = build((0, 0.01), (1, 0))
     trainer.fit(tiny_images, steps=1, batch_size=4)
     trainer.save(tmp_path)
     written = saved(trainer)["settings"]["generator_optimizer"]
-    assert written["lr"] == "PiecewiseLinearSchedule((0.0, 0.01), (1.0, 0.0))"
+    assert written["lr"] == "PiecewiseLinearSchedule(points=((0.0, 0.01), (1.0, 0.0)))"
     assert json.loads(json.dumps(written))["lr"] == written["lr"]
     assert build((0.0, 0.01), (1.0, 0.0)).resume(tmp_path)
     with pytest.raises(ValueError, match=r"generator_optimizer was .*\(1\.0, 0\.0\).* and is .*\(1\.0, 0\.005\)"):

@@ -132,7 +132,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(stop_at, max_resident_bytes,
 
     def make(name, *callbacks):
         logger = cg.CSVLogger(tmp_path / name, every=1)
-        rate = cg.PiecewiseLinearSchedule((0.0, 1e-3), (0.5, 1e-3), (0.51, 1e-4))
+        rate = cg.PiecewiseLinearSchedule([(0.0, 1e-3), (0.5, 1e-3), (0.51, 1e-4)])
         return build(
             regularizers=[cg.FlowMatching(cg.CosineSchedule(10.0, 1.0)), cg.LeCam(every=2)],
             generator_optimizer=cg.OptimizerConfig(lr=rate),
@@ -292,3 +292,24 @@ def test_classes_can_be_faded_in_during_pretraining(tiny_images):
     trainer.fit(tiny_images, steps=8, batch_size=6)
     assert not any(embedding.norms[:5])
     assert all(embedding.norms[5:])
+
+
+def test_early_stopping_waits_for_the_critic(tiny_images):
+    """A metric that never improves stops training after two evaluations of adversarial training."""
+    callbacks = [cg.Evaluate(lambda trainer: {"score": 1.0}, every=1), cg.EarlyStopping("score", patience=2)]
+    trainer = build(callbacks=callbacks)
+    assert trainer.fit(tiny_images, steps=20, batch_size=4).step == 13
+
+
+def test_latents_for_batch_statistics_are_drawn_only_if_there_are_any(tiny_images, monkeypatch):
+    trainer = build()
+    trainer.fit(tiny_images, steps=2, batch_size=4)
+    monkeypatch.setattr(trainer._sampler, "latents_and_labels", lambda *_: pytest.fail("drew latents"))
+    assert trainer.sample([0, 1, 2], seed=0).shape == (3, 1, 16, 16)
+
+
+@pytest.mark.parametrize(("share", "steps", "first"), [(0.55, 100, 55), (0.9, 3300, 2970), (0.5, 3, 2), (0.0, 7, 0)])
+def test_the_number_of_steps_without_a_critic(share, steps, first):
+    trainer = build(pretraining=share)
+    trainer.state.total_steps = steps
+    assert trainer.pretraining_steps == first

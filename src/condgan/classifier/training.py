@@ -22,7 +22,6 @@ from condgan.classifier.network import Precision, ResNet18, autocast_logits, bui
 from condgan.data.dataset import ArrayDataset, check_compatible
 from condgan.devices import best_device
 from condgan.files import write_whole
-from condgan.schedules import value_at
 from condgan.stats import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.training.engines import make_engine
 from condgan.training.optimizer import OptimizerConfig, set_learning_rate
@@ -238,8 +237,9 @@ def train_classifier(
     weight = None
     if class_weights == "balanced":
         weight = len(train) / (train.num_classes * torch.tensor(train.class_counts, device=target))
-    optimizer = OptimizerConfig(learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay)
-    updates = _Updates(model, train, optimizer, weight, augment, precision, batch, total, seed)
+    config = OptimizerConfig(learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay)
+    optimizer = config.build(model.parameters())
+    updates = _Updates(model, train, optimizer, learning_rate, weight, augment, precision, batch, total, seed)
     with tqdm(total=total, desc="Classifier", unit="step", disable=not progress) as bar:
         history, best = _best_epoch(updates, validation, epochs, bar)
     model.load_state_dict(best.state)
@@ -282,7 +282,8 @@ class _Updates:
         self,
         model: ResNet18,
         train: ArrayDataset,
-        optimizer: OptimizerConfig,
+        optimizer: torch.optim.Optimizer,
+        learning_rate: float,
         weight: Tensor | None,
         augment: Augment | None,
         precision: Precision,
@@ -292,7 +293,7 @@ class _Updates:
     ) -> None:
         self.model, self.weight, self.augment, self.precision, self.total = model, weight, augment, precision, total
         self.parameters = list(model.parameters())
-        self.learning_rate, self.optimizer = value_at(optimizer.lr, 0.0), optimizer.build(self.parameters)
+        self.learning_rate, self.optimizer = learning_rate, optimizer
         device = self.parameters[0].device
         self.engine = make_engine("auto", device)
         self.images, self.labels = train.images.to(device), train.labels.to(device)

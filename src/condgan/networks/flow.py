@@ -27,19 +27,22 @@ class FlowGenerator(Generator):
     $D(x_t, t, y) \approx \mathbb{E}[x \mid x_t, y]$, and so the velocity $(D - x_t) / (1 - t)$. The generator takes
     $T$ Euler steps of size $1/T$ from $x_0 = z$, the last of which ends at an estimate:
 
-    $$ x_{(i + 1) / T} = x_{i / T} + \frac{D(x_{i / T}, i / T, y) - x_{i / T}}{T - i}, \qquad G(z, y) = x_1 $$
+    $$ x_{(i + 1) / T} = x_{i / T} + \frac{D(x_{i / T}, i / T, y) - x_{i / T}}{T - i}, \qquad
+       G(z, y) = \min(1, \max(-1, x_1)) $$
 
-    `FlowMatching` trains the denoiser on real images, in pretraining and beside a critic, which has what an estimate of
-    a mean lacks, sharpness: a critic alone would begin with noise, flow matching alone needs many steps.
+    `FlowMatching` trains the denoiser on real images, first alone, then beside a critic, which adds the sharpness that
+    an estimate of a mean lacks. A critic alone would begin with noise; flow matching alone needs many steps.
 
-    The UNet works on patches of pixels as channels, on maps of half the sides each time and of twice, three times, four
-    times the channels, with a residual block each on the way down and up. Time and class set scales and shifts.
+    The UNet works on patches of pixels as channels. The sides of its maps are halved from level to level; the channels
+    grow to twice, three times, four times. There is a residual block at each level on the way down and on the way up,
+    and time and class set its scales and shifts.
 
     Args:
         num_classes: Classes K, or None without classes.
         image_shape: `(C, H, W)`; any C, H and W at least 16. The latents are noise of that shape.
         base_channels: Channels of the largest map.
         patch_size: Sides of the patches. By default 2, and doubled until the shorter side has fewer than 32 patches.
+            With more numbers in a patch than `base_channels`, fine detail is lost.
         steps: Evaluations $T$ of the denoiser per image.
 
     Shape:
@@ -51,7 +54,8 @@ class FlowGenerator(Generator):
 
     References:
         Lipman et al. 2023, arXiv:2210.02747 (flow matching); Li and He 2025, arXiv:2511.13720 (a network that estimates
-        the image, under the loss of the velocity); Sauer et al. 2023, arXiv:2311.17042 (few steps against a critic).
+        the image, under the loss of the velocity); Sauer et al. 2023, arXiv:2311.17042 (few steps against a critic,
+        there with distillation from a teacher).
 
     Examples:
         >>> generator = FlowGenerator(num_classes=2, image_shape=(1, 32, 32), base_channels=8)

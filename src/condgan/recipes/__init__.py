@@ -5,7 +5,8 @@ in the published forms, whose names end in a year, and in unconditional recipes,
 
 Every recipe takes the data set that will be fitted, which determines shape and classes, and
 
-- `networks`: the family of its networks, `"dcgan"`, `"resnet"` or `"r3gan"`; by default the one closest to the paper;
+- `networks`: the family of its networks, `"dcgan"`, `"resnet"` or `"r3gan"`; by default the one closest to the paper
+  (`small_data`: the family of its critic);
 - `base_channels`: the width of these networks;
 - `generator`, `critic`: your own networks instead (both of the data's shape and classes), so that a recipe also runs on
   vectors;

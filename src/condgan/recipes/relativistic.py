@@ -15,6 +15,7 @@ from condgan.recipes.networks import PROJECTION, NetworkFamily, OwnNetworks, mak
 from condgan.regularizers import R1, R2, FlowMatching
 from condgan.schedules import CosineSchedule, PiecewiseLinearSchedule
 from condgan.training import OptimizerConfig, Trainer
+from condgan.training.checks import check_share
 from condgan.types import LabelledData
 
 _R3GAN_ADAM = OptimizerConfig(lr=2e-4, betas=(0.0, CosineSchedule(0.9, 0.99)))
@@ -94,8 +95,8 @@ def small_data(
 
     The generator is a `FlowGenerator`. For nine tenths of the steps flow matching alone trains it, which soon covers
     the data and tells the classes apart, but leaves images of few steps blurred. In the last tenth, which takes two
-    fifths of the time, it is sharpened against a critic by a relativistic loss with R1 and R2, and flow matching keeps
-    it in place:
+    fifths of the time on a CPU, it is sharpened against a critic by a relativistic loss with R1 and R2, and flow
+    matching keeps it in place:
 
     $$ \min_D \; \mathbb{E}\, f\big(D(\tilde x, y) - D(x, y)\big) + \tfrac{\gamma}{2}\, \mathbb{E}
        \big(\lVert\nabla_x D(x, y)\rVert^2 + \lVert\nabla_{\tilde x} D(\tilde x, y)\rVert^2\big), \qquad
@@ -116,7 +117,7 @@ def small_data(
         networks: Family of the critic.
         base_channels: Width of both networks.
         steps_per_image: Evaluations of the generator's denoiser for each image.
-        pretraining: Share of the steps in which flow matching alone trains the generator.
+        pretraining: Share of the steps, below 1, in which flow matching alone trains the generator.
         penalty_weight: Coefficient $\gamma$ of both penalties. By default 0.2 for 32 x 32 pixels, and in proportion
             to the number of pixels: at twice the height and width there are four times as many pixels, each with a
             quarter of the gradient.
@@ -130,13 +131,14 @@ def small_data(
         (relativistic loss); Mescheder et al. 2018, arXiv:1801.04406 (R1, R2); Miyato and Koyama 2018, arXiv:1802.05637
         (projection); Zhao et al. 2020, arXiv:2006.10738 (DiffAugment).
     """
+    check_share(pretraining)
     images = len(data.image_shape) == 3
     pixels = math.prod(data.image_shape[1:]) if images else 32**2
     weight = 0.2 * pixels / 32**2 if penalty_weight is None else penalty_weight
     warm_up = pretraining + 0.3 * (1 - pretraining)
     first = [(0.0, 0.0), (0.05 * pretraining, 2e-3)] if pretraining else []
-    of_generator = PiecewiseLinearSchedule(*first, (pretraining, 0.0), (warm_up, 2e-4), (1.0, 0.0))
-    of_critic = PiecewiseLinearSchedule((pretraining, 1e-3), (1.0, 0.0))
+    of_generator = PiecewiseLinearSchedule([*first, (pretraining, 0.0), (warm_up, 2e-4), (1.0, 0.0)])
+    of_critic = PiecewiseLinearSchedule([(pretraining, 1e-3), (1.0, 0.0)])
     return make_trainer(
         data,
         OwnNetworks(

@@ -18,6 +18,8 @@ from condgan.types import Augmentation, CriticBatch, CriticOutput, GeneratorBatc
 class _Regularizer(nn.Module):
     """A weighted penalty. A scheduled weight is held by a tensor: a CUDA graph would keep the value of a number."""
 
+    needs_noise: ClassVar[bool] = False
+    """Whether it reads `noise` of the step's inputs."""
     _now: Tensor
 
     def __init__(self, weight: Scheduled, *, every: int = 1) -> None:
@@ -68,8 +70,6 @@ class CriticRegularizer(_Regularizer):
     """Whether it combines each real image with the generated image of its row, which must then be of the same class."""
     per_sample: ClassVar[bool] = False
     """Whether it is defined for each sample alone, which batch norm in a critic rules out."""
-    needs_noise: ClassVar[bool] = False
-    """Whether it reads `batch.inputs.noise`."""
     transform: Augmentation | None = None
     """The transformation whose draws it reads from `batch.inputs.transformation`, if any."""
 
@@ -135,9 +135,6 @@ class GeneratorObjective(GeneratorRegularizer):
     Raises:
         ValueError: If `weight` is negative or `every` less than 1.
     """
-
-    needs_noise: ClassVar[bool] = False
-    """Whether it reads `inputs.noise`."""
 
     def objective(self, generator: Callable[..., Tensor], inputs: StepInputs) -> Tensor:
         """Return the unweighted objective, a scalar; `inputs.x` and `inputs.y` are real images and their labels."""

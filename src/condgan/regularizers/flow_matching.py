@@ -25,6 +25,8 @@ class FlowMatching(GeneratorObjective):
     averaged over pixels. $(D - x_t) / (1 - t)$ is the velocity that the generator estimates, $(x - x_t) / (1 - t) =
     x - \epsilon$ the true one; the bound keeps the images near the end of the line from outweighing all others.
 
+    Deviations from Li and He: there the bound is 0.05, and $t$ is drawn from a logit-normal distribution.
+
     Args:
         weight: Coefficient $\lambda$, at least 0; or a function of the progress of training.
         every: Apply it only every `every` generator steps; the weight is multiplied by `every`.

@@ -115,7 +115,7 @@ class GeneratorOutcome(Finished):
         recipe: Name of its recipe in the study's configuration.
         seed: Seed of the generator.
         steps: Generator updates.
-        images_seen: Real images that the critic has seen, with repetitions.
+        images_seen: Real images that the critic, or in pretraining the generator, has seen, with repetitions.
         kept: The step whose generator was kept.
         settings: Networks, terms and options of the trainer.
         generator_parameters: Number of parameters of the generator.

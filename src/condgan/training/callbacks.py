@@ -38,6 +38,8 @@ class Evaluate(Callback):
 class EarlyStopping(Callback):
     """Stops training when a metric that `Evaluate` fills has not improved for `patience` evaluations.
 
+    Evaluations during pretraining do not count: the critic is still to come.
+
     Args:
         metric: Name of a metric that the first evaluation returns.
         patience: Evaluations without improvement before stopping.
@@ -61,7 +63,7 @@ class EarlyStopping(Callback):
     @override
     def on_evaluate_end(self, trainer: Trainer) -> None:
         found = _evaluated(trainer, self.metric, type(self).__name__)
-        if found is None:
+        if found is None or trainer.state.step <= trainer.pretraining_steps:
             return
         value = self.sign * found
         self.misses = 0 if value < self.best else self.misses + 1

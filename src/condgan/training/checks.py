@@ -69,14 +69,23 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
             )
 
 
+def check_share(pretraining: float) -> None:
+    """Check a share of the steps without a critic.
+
+    Raises:
+        ValueError: If it is out of range.
+    """
+    if not 0 <= pretraining < 1:
+        raise ValueError(f"pretraining must lie in [0, 1), a share of the steps, got {pretraining}.")
+
+
 def check_pretraining(share: float, terms: Terms) -> None:
     """Check that a share of the training without a critic has something that trains the generator.
 
     Raises:
         ValueError: If the share is out of range, or there is no objective in each of its steps.
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"pretraining must lie in [0, 1), a share of the steps, got {share}.")
+    check_share(share)
     if share and not any(isinstance(r, GeneratorObjective) and r.every == 1 for r in terms.generator_regularizers):
         raise ValueError(
             f"pretraining, a share of {share} of the steps, needs a GeneratorObjective with every=1 among the "

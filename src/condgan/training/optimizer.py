@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ _NAMED_SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: 1.0 - progress,
 }
 
+_SCHEDULED: WeakKeyDictionary[torch.optim.Optimizer, Callable[[float], float]] = WeakKeyDictionary()
+"""Schedules of the learning rates of optimizers, which have no place for them."""
+
 _IMPLEMENTATION = {"params", "initial_lr", "foreach", "fused", "capturable", "differentiable"}
 """Entries of a parameter group that do not change what an optimizer computes."""
 
@@ -39,7 +43,7 @@ class OptimizerConfig:
 
     Args:
         lr: Learning rate before the `schedule` of a `Trainer`, which is one for both networks; or a function of the
-            progress of training for this network alone, such as a `PiecewiseLinearSchedule`.
+            progress of training for this network alone, such as a `PiecewiseLinearSchedule`, never negative.
         betas: Decay of the first and second moments; each may be a function of the progress of training, such as a
             `CosineSchedule` (then the optimizer is a `ScheduledAdam`, which is not fused).
         eps: Term added to the denominator.
@@ -66,9 +70,16 @@ class OptimizerConfig:
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}.")
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """Make the optimizer. On CUDA its learning rate is a tensor, and its steps can be captured in a graph."""
-        parameters = list(parameters)
-        lr = value_at(self.lr, 0.0)
+        """Make the optimizer. On CUDA its learning rate is a tensor, and its steps can be captured in a graph.
+
+        A scheduled learning rate has its first value, and follows its schedule in a `Trainer`.
+        """
+        optimizer = self._build(list(parameters), value_at(self.lr, 0.0))
+        if callable(self.lr):
+            _SCHEDULED[optimizer] = self.lr
+        return optimizer
+
+    def _build(self, parameters: list[Tensor], lr: float) -> torch.optim.Optimizer:
         if any(map(callable, self.betas)):
             return ScheduledAdam(parameters, lr=lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
         kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
@@ -170,10 +181,9 @@ class Updater:
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         groups = [_hyperparameters(group) for group in self.optimizer.param_groups]
         self.settings = {"class": type(self.optimizer).__name__, "groups": groups}
-        clipped = make.optimizer if isinstance(make, WeightClipping) else None
-        if isinstance(clipped, OptimizerConfig) and callable(clipped.lr):
-            self._rates = [clipped.lr]
-            self.settings["lr"] = _plain(clipped.lr)
+        if schedule := _SCHEDULED.get(self.optimizer):
+            self._rates = [schedule] * len(self._rates)
+            self.settings["lr"] = _plain(schedule)
         if isinstance(self.optimizer, ScheduledAdam):
             self.settings["betas"] = _plain(self.optimizer.betas)
         if parameters and parameters[0].is_cuda and self.obstacle_to_graphs is None:

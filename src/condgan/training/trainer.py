@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import sys
@@ -217,7 +218,9 @@ class Trainer:
         transition: Share of the training `(start, end)` in which the classes are faded in, for little data: see
             `Transition`. By default they count in full from the start.
         pretraining: Share of the steps, at the beginning, in which nothing but each `GeneratorObjective` among the
-            regularizers trains the generator. A step is then one update.
+            regularizers trains the generator. A step is then one update. Schedules and `transition` run over all
+            steps, these included; a training that is continued with more steps returns to pretraining until its share
+            is reached again.
         precision: `"fp32"`, which on CUDA means TF32 in convolutions unless PyTorch is configured otherwise; or
             `"bf16"` for forward passes under autocast, with losses and norms in float32.
         engine: How updates are run; the results are the same. `"eager"`: one by one. `"cuda_graph"`: one CUDA graph
@@ -232,6 +235,7 @@ class Trainer:
         networks: The generator and the critic.
         terms: The terms of the losses, and the augmentation.
         transition: How the classes are faded in, or None.
+        pretraining: Share of the steps without a critic.
         state: The progress of training, and the newest metrics.
         callbacks: The observers, in the order in which they are called.
         engine: What runs the updates.
@@ -344,6 +348,11 @@ class Trainer:
         return rank_and_world()[0] == 0
 
     @property
+    def pretraining_steps(self) -> int:
+        """Number of steps without a critic, at the beginning of the steps over which `fit` trains."""
+        return math.ceil(round(self.pretraining * self.state.total_steps, 6))
+
+    @property
     def ema(self) -> Generator:
         """The averaged generator, in evaluation mode, with batch statistics re-estimated for its weights.
 
@@ -356,7 +365,8 @@ class Trainer:
         """Re-estimate the batch statistics of the averaged generator if it has been updated since the last time."""
         if self._ema_ready_at != self.state.step and self._sampler is not None:
             rng = torch.Generator(self.device).manual_seed(self.seed + 2)
-            reestimate_statistics(self._ema.generator, [self._sampler.latents_and_labels(128, rng) for _ in range(8)])
+            batches = (self._sampler.latents_and_labels(128, rng) for _ in range(8))
+            reestimate_statistics(self._ema.generator, batches)  # drawn only if there are statistics
             self._ema_ready_at = self.state.step
 
     @property
@@ -500,11 +510,7 @@ class Trainer:
             sampling=self.sampling,
             dequantize=self.dequantize,
             augment=terms.augment,
-            noise=any(
-                term.needs_noise
-                for term in (*terms.critic_regularizers, *terms.generator_regularizers)
-                if isinstance(term, (CriticRegularizer, GeneratorObjective))
-            ),
+            noise=any(term.needs_noise for term in (*terms.critic_regularizers, *terms.generator_regularizers)),
             rng=self._rng,
             device=self.device,
             dtype=next(generator.parameters()).dtype,
@@ -563,7 +569,7 @@ class Trainer:
 
     def _phases(self, step: int) -> list[Phase]:
         """Return the updates of a step, in their order."""
-        if step < self.pretraining * self.state.total_steps:
+        if step < self.pretraining_steps:
             return ["pretraining"]
         critic_updates: list[Phase] = ["critic"] * self.critic_steps
         return [*critic_updates, "generator"]
