@@ -159,7 +159,7 @@ def test_plans_in_words():
         "about 5 min: 4 300 steps of 8 images, base_channels 4, measured 66 ms a step on average"
     )
     assert plan(None, 20_000).in_words() == "20 000 steps of 8 images, base_channels 4"
-    assert "measured 20.0 s a step. So few steps seldom suffice" in plan(20.0, 30).in_words()
+    assert "measured 20.0 s a step on average. So few steps seldom suffice" in plan(20.0, 30).in_words()
 
 
 @pytest.fixture
