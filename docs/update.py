@@ -2,7 +2,8 @@
 
 `python docs/update.py --study FOLDER SECTION` takes the `results.json` of a study for the places between the marks
 `<!-- SECTION -->` and `<!-- /SECTION -->` (in the README also `<!-- SECTION-picture -->`), and draws its pictures;
-`--speed FILE` takes a result of `benchmarks/speed`, and `--gpu` all of `benchmarks/gpu/results`. Sections that begin
+`--speed FILE` takes a result of `benchmarks/speed`, `--gpu` all of `benchmarks/gpu/results`, and `--ablation` all of
+`benchmarks/ablation/results`. Sections that begin
 with a size of the study (`cpu-...`) show what is in `benchmarks/study/results`; others, such as the example's, keep a
 copy of their `results.json` beside their pictures.
 """
@@ -18,11 +19,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "pages"
-sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "benchmarks/speed")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "benchmarks/speed", "benchmarks/ablation")]
 
 import gpu_page  # noqa: E402 - found through the path above
 import speed_page  # noqa: E402
 import study_page  # noqa: E402
+import trials  # noqa: E402
 from figures import draw_pictures  # noqa: E402
 
 from condgan.study.results import Results  # noqa: E402
@@ -117,12 +119,18 @@ def gpu_text() -> str:
     return gpu_page.body({file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files})
 
 
+def ablation_text() -> str:
+    """Return the table of the committed trials."""
+    return trials.table(ROOT / "benchmarks/ablation/results")
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", nargs=2, action="append", default=[], metavar=("FOLDER", "SECTION"))
     parser.add_argument("--speed", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--ablation", action="store_true")
     given = parser.parse_args()
     for folder, section in given.study:
         update_study(Path(folder), section)
@@ -130,6 +138,8 @@ def main() -> None:
         update_speed(file)
     if given.gpu:
         replace(PAGES / "gpu.md", "gpu", gpu_text())
+    if given.ablation:
+        replace(PAGES / "methods.md", "ablation", ablation_text())
 
 
 if __name__ == "__main__":

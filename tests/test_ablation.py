@@ -1,5 +1,6 @@
 """The ablation: its training sets, its peers, and how images are judged."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,19 @@ def test_real_images_teach_more_than_images_with_the_wrong_labels(load, tiny_cla
     )
     assert from_json(main.Outcome, to_json(outcome)) == outcome
     write_json(tmp_path / "trials" / f"{trial.name}.json", to_json(outcome))
+    again = dataclasses.replace(outcome, trial=dataclasses.replace(trial, seed=1), judgement=good)
+    write_json(tmp_path / "trials" / "again.json", to_json(again))
+    row = main.table(tmp_path).splitlines()[-1]
+    assert row.startswith("| full | 16 | 5 | validation | acgan | 2 | 0.5")
+    assert f"({wrong.auroc:.3f} to {good.auroc:.3f})" in row
+    assert row.endswith("| 1 |")
+    (tmp_path / "trials" / "again.json").unlink()
     row = main.table(tmp_path).splitlines()[-1]
     assert row.startswith("| full | 16 | 5 | validation | acgan | 1 | 0.0")
     assert row.endswith("| 1 |")
+
+
+def test_the_page_of_methods_shows_the_committed_trials(load):
+    table = load("trials").table(SCRIPTS / "results")
+    page = (SCRIPTS.parents[1] / "docs/pages/methods.md").read_text(encoding="utf-8")
+    assert f"<!-- ablation -->\n{table}\n<!-- /ablation -->" in page, "run python docs/update.py --ablation"

@@ -8,7 +8,7 @@ from typing import Any
 
 from contestants import Contestant, Gan
 from images import SETS
-from peers import ClassGaussian, Diffusion
+from peers import ClassGaussian, Diffusion, RealImages
 
 from condgan.recipes import CONDITIONAL
 from condgan.runs import RecipeConfig
@@ -39,14 +39,17 @@ PEERS: dict[str, Contestant] = {
     "ddpm": Diffusion("ddpm", 20),
     "ddpm-50": Diffusion("ddpm", 50),
     "class-gaussian": ClassGaussian(),
+    "real-images": RealImages(),
 }
 
 INGREDIENTS: dict[str, Contestant] = {
     "small_data-no-critic": gan("small_data", options={"pretraining": 0.999, "steps_per_image": 16}),
-    "small_data-no-critic-4": gan("small_data", options={"pretraining": 0.999}),
+    "small_data-no-critic-8": gan("small_data", options={"pretraining": 0.999}),
+    "small_data-4-steps": gan("small_data", options={"steps_per_image": 4}),
+    "small_data-16-steps": gan("small_data", options={"steps_per_image": 16}),
     "small_data-no-pretraining": gan("small_data", options={"pretraining": 0.0}),
     "small_data-pretraining-0.8": gan("small_data", options={"pretraining": 0.8}),
-    "small_data-2-steps": gan("small_data", options={"steps_per_image": 2}),
+    "small_data-2-training-steps": gan("small_data", options={"training_steps_per_image": 2}),
     "small_data-natural": gan("small_data", sampling="natural"),
     "small_data-resnet": gan("small_data", networks="resnet"),
     "small_data-penalty-0.05": gan("small_data", options={"penalty_weight": 0.05}),
@@ -76,7 +79,7 @@ def _trials(entries: list[str], *, sets: tuple[str, ...] = ("full",), minutes: f
     ]
 
 
-FIRST = ["small_data", "small_data-no-critic", "flow", "acwgan_gp", "class-gaussian", "acgan"]
+FIRST = ["small_data", "small_data-no-critic", "flow", "acwgan_gp", "class-gaussian", "acgan", "real-images"]
 
 STAGES: dict[str, Callable[[], Trials]] = {
     "first": lambda: _trials(FIRST),

@@ -1,4 +1,4 @@
-"""What a user would take instead of a GAN: diffusion models on the UNet of `diffusers`, and Gaussians.
+"""What a user would take instead of a GAN: diffusion models on the UNet of `diffusers`, Gaussians, real images.
 
 The package is only needed for the former: `pip install diffusers`.
 
@@ -159,6 +159,24 @@ class ClassGaussian:
             for label, (mean, axes) in enumerate(fitted):
                 z = torch.randn(int((y == label).sum()), len(axes), generator=rng, dtype=torch.float64)
                 images[y == label] = to_uint8((mean + z @ axes).clamp(-1, 1).view(-1, *data.image_shape))
+            return images
+
+        return draw
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The training images themselves, drawn with replacement: what generated images can be compared with."""
+
+    def train(self, data: ArrayDataset, *, steps: int, seed: int) -> Draw:
+        """Return what draws images."""
+
+        def draw(y: Tensor, seed: int) -> Tensor:
+            rng = torch.Generator().manual_seed(seed)
+            images = torch.empty(len(y), *data.image_shape, dtype=torch.uint8)
+            for label in range(data.num_classes):
+                own = data.images[data.labels == label]
+                images[y == label] = own[torch.randint(len(own), (int((y == label).sum()),), generator=rng)]
             return images
 
         return draw

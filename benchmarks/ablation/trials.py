@@ -151,7 +151,13 @@ def table(folder: Path) -> str:
             " / ".join(f"{mean(getattr(j, part)[name] for j in judged):.2f}" for name in judged[0].recognized)
             for part in ("recognized", "coverage")
         ]
-        scores = [mean(j.auroc for j in judged), mean(j.balanced_accuracy for j in judged)]
-        cells = [*key, str(len(found)), *(f"{score:.4f}" for score in scores), *by_class, str(failed)]
+        scores = [_spread([j.auroc for j in judged]), _spread([j.balanced_accuracy for j in judged])]
+        cells = [*key, str(len(found)), *scores, *by_class, str(failed)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    """Return the mean, and in brackets the smallest and the largest of several."""
+    several = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{several}"

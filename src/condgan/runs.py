@@ -91,7 +91,7 @@ class RecipeConfig:
             or the recipe has another class loss than the one to be changed.
     """
 
-    recipe: str = "acwgan_gp"
+    recipe: str = "small_data"
     steps: int = 20_000
     batch_size: int = 64
     generator_batch_size: int | None = None

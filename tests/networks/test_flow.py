@@ -228,7 +228,20 @@ def test_a_rebuilt_network_makes_the_same_images(options: dict[str, Any], tmp_pa
     assert (loaded.patch_size, loaded.steps) == (generator.patch_size, generator.steps)
 
 
-@pytest.mark.parametrize("name", ["steps", "patch_size"])
+def test_fewer_steps_in_training() -> None:
+    generator, few, many = (
+        moved(**options) for options in ({"steps": 6, "training_steps": 2}, {"steps": 2}, {"steps": 6})
+    )
+    for other in (few, many):
+        other.load_state_dict(generator.state_dict())
+    z, y = torch.randn(3, generator.latent_dim, dtype=torch.float64), torch.tensor([0, 1, 1])
+    with torch.no_grad():
+        assert torch.equal(generator.train()(z, y), few(z, y))
+        assert torch.equal(generator.eval()(z, y), many(z, y))
+        assert not torch.equal(few(z, y), many(z, y))
+
+
+@pytest.mark.parametrize("name", ["steps", "training_steps", "patch_size"])
 def test_there_is_at_least_one_of_each(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         FlowGenerator(**SHAPE, **{name: 0})
