@@ -35,7 +35,7 @@ def test_steps_are_what_is_left_after_drawing(load):
 
 def test_gaussians_have_the_moments_of_each_class(load):
     data = two_levels(400, 400)
-    draw = load("peers").ClassGaussian().train(data, steps=1, seed=0)
+    draw = load("alternatives").ClassGaussian().train(data, steps=1, seed=0)
     y = torch.arange(4000) % 2
     images = draw(y, 1)
     assert torch.equal(images, draw(y, 1))
@@ -51,7 +51,7 @@ def test_gaussians_have_the_moments_of_each_class(load):
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
 def test_diffusion_models_learn_the_level_of_a_class(load, kind, guidance):
     pytest.importorskip("diffusers")
-    peer = load("peers").Diffusion(kind, 8, guidance, widths=(8, 16))
+    peer = load("alternatives").Diffusion(kind, 8, guidance, widths=(8, 16))
     draw = peer.train(two_levels(), steps=60, seed=0)
     y = torch.arange(32) % 2
     images = draw(y, 0)

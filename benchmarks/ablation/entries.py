@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from alternatives import ClassGaussian, Diffusion, RealImages
 from contestants import Contestant, Gan
 from images import SETS
-from peers import ClassGaussian, Diffusion, RealImages
 
 from condgan.recipes import CONDITIONAL
 from condgan.runs import RecipeConfig
