@@ -87,22 +87,22 @@ def test_an_updater_sets_scheduled_decays_and_describes_them():
     updater = Updater("critic", torch.nn.Linear(2, 1), config())
     assert isinstance(updater.optimizer, ScheduledAdam)
     held = updater.optimizer.param_groups[0]["beta2"]
-    updater.set_betas(1.0)
+    updater.set_progress(1.0, 1.0)
     assert updater.optimizer.param_groups[0]["beta2"] is held, "a captured graph reads the same tensor"
     assert held.item() == pytest.approx(0.99)
-    updater.set_learning_rate(0.5)
+    updater.set_progress(1.0, 0.5)
     assert updater.optimizer.param_groups[0]["lr"].item() == pytest.approx(1e-4)
     assert updater.settings["betas"] == (0.0, "CosineSchedule(start=0.9, end=0.99, until=1.0)")
     assert updater.obstacle_to_graphs is None
     plain = Updater("critic", torch.nn.Linear(2, 1), cg.OptimizerConfig())
-    plain.set_betas(0.5)
+    plain.set_progress(0.5, 1.0)
     assert plain.optimizer.param_groups[0]["betas"] == (0.0, 0.9)
 
 
 def test_decays_change_under_clipping_too():
     clipping = cg.WeightClipping(config(), limit=0.1)
     updater = Updater("critic", torch.nn.Linear(2, 1), clipping)
-    updater.set_betas(1.0)
+    updater.set_progress(1.0, 1.0)
     assert updater.optimizer.param_groups[0]["beta2"].item() == pytest.approx(0.99)
     assert updater.settings["betas"] == (0.0, "CosineSchedule(start=0.9, end=0.99, until=1.0)")
 
