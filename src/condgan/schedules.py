@@ -70,9 +70,10 @@ class PiecewiseLinearSchedule:
 
     def __post_init__(self) -> None:
         points = tuple((float(place), float(value)) for place, value in self.points)
-        places = [0.0, *(place for place, _ in points), 1.0]
-        rising = all(here < there for here, there in pairwise(places[1:-1]))
-        if not points or not rising or not places[0] <= places[1] <= places[-2] <= places[-1]:
+        places = [place for place, _ in points]
+        within = all(0 <= place <= 1 for place in places)
+        rising = all(here < there for here, there in pairwise(places))
+        if not (points and within and rising):
             raise ValueError(
                 f"points must be pairs of progress and value, the progress rising within [0, 1], got {points}."
             )

@@ -13,6 +13,7 @@ from typing_extensions import override
 from condgan.files import check_count
 from condgan.functional import precise
 from condgan.networks.base import Generator, channels_and_sides
+from condgan.nn.blocks import check_sides, halved
 from condgan.nn.layers import ConcatenatedEmbedding
 from condgan.types import ImageShape
 
@@ -80,8 +81,7 @@ class FlowGenerator(Generator):
         training_steps = steps if training_steps is None else training_steps
         check_count("steps", steps)
         check_count("training_steps", training_steps)
-        if min(height, width) < 16:
-            raise ValueError(f"images must be at least 16 pixels high and wide, got {height}x{width}. Enlarge them.")
+        check_sides(height, width)
         patch_size = _patch_size(min(height, width)) if patch_size is None else patch_size
         check_count("patch_size", patch_size)
         super().__init__(latent_dim=channels * height * width, num_classes=num_classes, image_shape=image_shape)
@@ -93,7 +93,8 @@ class FlowGenerator(Generator):
         self.embedding = nn.Sequential(
             nn.Linear(features, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING), nn.SiLU()
         )
-        widths = [base_channels * min(i + 1, 4) for i in range(_levels(min(height, width) / patch_size))]
+        sizes = halved(math.ceil(height / patch_size), math.ceil(width / patch_size))
+        widths = [base_channels * min(i + 1, 4) for i in range(len(sizes))]
         pixels = channels * patch_size**2
         self.first = nn.Conv2d(pixels, base_channels, 3, padding=1)
         self.down = nn.ModuleList(map(_Block, [base_channels, *widths[:-1]], widths))
@@ -185,11 +186,3 @@ def _patch_size(side: int) -> int:
     while math.ceil(side / size) >= 32:
         size *= 2
     return size
-
-
-def _levels(patches: float) -> int:
-    """Return the number of map sizes: sides are halved as long as they stay at least four."""
-    count = 1
-    while patches >= 8:
-        patches, count = patches / 2, count + 1
-    return count

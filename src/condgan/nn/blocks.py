@@ -34,12 +34,26 @@ def pyramid(height: int, width: int, *, base: int = 4) -> list[Size]:
         >>> pyramid(48, 80)
         [(6, 10), (12, 20), (24, 40), (48, 80)]
     """
-    if min(height, width) < 16:
-        raise ValueError(f"images must be at least 16 pixels high and wide, got {height}x{width}. Enlarge them first.")
+    check_sides(height, width)
+    return halved(height, width, base=base)
+
+
+def halved(height: int, width: int, *, base: int = 4) -> list[Size]:
+    """Return what `pyramid` does, for maps of any size."""
     sizes = [(height, width)]
     while min(sizes[0]) >= 2 * base:
         sizes.insert(0, ((sizes[0][0] + 1) // 2, (sizes[0][1] + 1) // 2))
     return sizes
+
+
+def check_sides(height: int, width: int) -> None:
+    """Check that images are large enough for the networks.
+
+    Raises:
+        ValueError: If a side is shorter than 16.
+    """
+    if min(height, width) < 16:
+        raise ValueError(f"images must be at least 16 pixels high and wide, got {height}x{width}. Enlarge them first.")
 
 
 class UpBlock(nn.Module):

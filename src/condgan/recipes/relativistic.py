@@ -97,19 +97,20 @@ def small_data(
     The generator is a `FlowGenerator`. For nine tenths of the steps flow matching alone trains it, which soon covers
     the data and tells the classes apart, but leaves images of few steps blurred. In the last tenth, which takes two
     fifths of the time on a CPU, it is sharpened against a critic by a relativistic loss with R1 and R2, and flow
-    matching keeps it in place. It takes four steps for an image in training and eight afterwards:
+    matching keeps it in place:
 
     $$ \min_D \; \mathbb{E}\, f\big(D(\tilde x, y) - D(x, y)\big) + \tfrac{\gamma}{2}\, \mathbb{E}
        \big(\lVert\nabla_x D(x, y)\rVert^2 + \lVert\nabla_{\tilde x} D(\tilde x, y)\rVert^2\big), \qquad
        \min_G \; \mathbb{E}\, f\big(D(x, y) - D(\tilde x, y)\big) + 10\, L_\mathrm{flow}, \qquad
        f(t) = \log(1 + e^t) $$
 
-    Each generated image is compared with a real one of its class. The critic has a projection head and no norm. Real
-    images are drawn class by class in equal numbers, whatever their counts. In front of the critic real and generated
-    images are augmented by `DiffAugment("translation,cutout")`, without changes of brightness and contrast, which carry
-    the class of a radiograph. The generator's learning rate rises to 2e-3 and falls to 0 in pretraining, then
-    rises to 2e-4, so that the critic is ahead, and falls to 0; the critic's falls from 1e-3 to 0. An averaged generator
-    with decay 0.99; bfloat16. Batches of 32 suffice: `fit(data, steps=3_300, batch_size=32)`.
+    It takes four steps for an image in training and eight afterwards. Each generated image is compared with a real one
+    of its class. The critic has a projection head and no norm. Real images are drawn class by class in equal numbers,
+    whatever their counts. In front of the critic real and generated images are augmented by
+    `DiffAugment("translation,cutout")`, without changes of brightness and contrast, which carry the class of a
+    radiograph. The generator's learning rate rises to 2e-3 and falls to 0 in pretraining, then rises to 2e-4, so that
+    the critic is ahead, and falls to 0; the critic's falls from 1e-3 to 0. An averaged generator with decay 0.99;
+    bfloat16. Batches of 32 suffice: `fit(data, steps=3_300, batch_size=32)`.
 
     The combination is our own. Samples that are not images are not augmented, and need a `generator` and a `critic`.
 

@@ -137,7 +137,12 @@ class GeneratorObjective(GeneratorRegularizer):
     """
 
     def objective(self, generator: Callable[..., Tensor], inputs: StepInputs) -> Tensor:
-        """Return the unweighted objective, a scalar; `inputs.x` and `inputs.y` are real images and their labels."""
+        """Return the unweighted objective.
+
+        Shape:
+            - `inputs.x`: `(N, *image_shape)`, real images; `inputs.y`: `(N,)`, their labels, or None without classes.
+            - Returns: `()`.
+        """
         raise NotImplementedError
 
     @override
