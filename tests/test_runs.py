@@ -111,6 +111,8 @@ def test_the_time_that_is_left_is_told_from_steps_with_a_critic(monkeypatch):
         trainer.state.step = step
         watch.on_step_end(trainer)
     monkeypatch.undo()
+    watch.load_state_dict({"seconds": 5.0})  # as a checkpoint of an earlier version has it
+    assert (watch.seconds, watch.before) == (5.0, 0.0)
     assert said[:6] == [f"step {step} of 12, without a critic so far" for step in range(1, 7)]
     assert said[6:8] == ["step 7 of 12, about 5 min left", "step 8 of 12, about 4 min left"]
 

@@ -658,7 +658,8 @@ class _Watch(Callback):
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seconds, self.before = state["seconds"], state["before"]
+        self.seconds = state["seconds"]
+        self.before = state.get("before", 0.0)  # not in checkpoints from before there was pretraining
 
 
 def _check_plain(role: str, values: Mapping[str, object], *kinds: type, hint: str) -> None:
