@@ -17,7 +17,7 @@ from condgan.training import Callback
 STEPS = 3
 
 
-def build(*callbacks: Callback, network_seed: int = 0, seed: int = 0) -> tuple[cg.Trainer, cg.data.ArrayDataset]:
+def build(*callbacks: Callback, network_seed: int = 0, seed: int = 0, lr: float = 2e-4) -> tuple[cg.Trainer, cg.data.ArrayDataset]:
     torch.set_num_threads(1)
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 1, 16, 16), dtype=torch.uint8, generator=rng)
@@ -35,6 +35,7 @@ def build(*callbacks: Callback, network_seed: int = 0, seed: int = 0) -> tuple[c
         label_distribution="paired",
         dequantize=True,
         schedule="linear",
+        generator_optimizer=cg.OptimizerConfig(lr=lr),
         critic_optimizer=cg.WeightClipping(cg.OptimizerConfig(), limit=0.3),
         device="cpu",
         seed=seed,
@@ -76,6 +77,18 @@ def interrupt(trainer):
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def refusal(rank: int, name: str) -> str:
+    """Train with something of its own on the second rank, and return the error."""
+    own = rank == 1
+    trainer, data = build(seed=int(own and name == "seed"), lr=1e-3 if own and name == "generator_optimizer" else 2e-4)
+    if own and name == "data":
+        data = cg.data.ArrayDataset(data.images.flip(0), data.labels)
+    trainer.state.step += own and name == "step"  # as if the other rank had found no checkpoint
+    with pytest.raises(ValueError, match="all processes must train alike") as error:
+        trainer.fit(data, steps=2, batch_size=8 if own and name == "batch_size" else 4)
+    return str(error.value)
+
+
 def work(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=(folder / "rendezvous").as_uri(), rank=rank, world_size=2)
     # Other initial weights in each process: fit must bring them together.
@@ -101,6 +114,7 @@ def work(rank: int, folder: Path) -> None:
 
     with pytest.raises(ValueError, match="must be a multiple of 2, the number of processes, got 7"):
         build()[0].fit(data, steps=1, batch_size=7)
+    result["refused"] = [refusal(rank, name) for name in ("seed", "generator_optimizer", "data", "batch_size", "step")]
     stopped, _ = build(OnOneRank(1, 2, lambda trainer: trainer.request_stop("only here")))
     result["stopped"] = stopped.fit(data, steps=99, batch_size=4).step
     interrupted, _ = build(OnOneRank(1, 1, interrupt), cg.Checkpoint(folder / "interrupted"))
@@ -171,6 +185,20 @@ def test_two_processes_end_and_resume_together(results):
     assert first["stopped"] == second["stopped"] == 2
     assert first["interrupted"] == second["interrupted"] == 1
     assert [path.name for path in (results[0] / "interrupted").iterdir()] == ["checkpoint-000000001.pt"]
+
+
+@pytest.mark.slow  # guards training in several processes, which are started here
+@pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
+def test_both_processes_refuse_what_only_one_of_them_was_given(results):
+    _, (first, second) = results
+    assert first["refused"] == second["refused"]
+    seed, optimizer, data, size, step = first["refused"]
+    assert "got seed 0 (rank 0), 1 (rank 1). " in seed
+    assert "0.0002" in optimizer
+    assert "0.001" in optimizer
+    assert "got data " in data
+    assert "got batch_size 4 (rank 0), 8 (rank 1); generator_batch_size 4 (rank 0), 8 (rank 1). " in size
+    assert "got step 0 (rank 0), 1 (rank 1). " in step
 
 
 @pytest.mark.slow  # guards training in several processes, which are started here

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
@@ -62,3 +63,27 @@ def any_process(flag: bool, device: torch.device) -> bool:
     flags = torch.tensor(float(flag), device=device)
     dist.all_reduce(flags, op=dist.ReduceOp.MAX)
     return bool(flags)
+
+
+def check_same(values: Mapping[str, object], device: torch.device) -> None:
+    """Check that all processes were given the same values; it raises in each of them, so that none waits for another.
+
+    Raises:
+        ValueError: If they differ; the message says in what, and which process has which.
+    """
+    world = rank_and_world()[1]
+    if world == 1:
+        return
+    given: list[dict[str, str]] = [{}] * world
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # NCCL sends what it pickled through it
+        dist.all_gather_object(given, {name: str(value) for name, value in values.items()})
+    differing = [
+        f"{name} {', '.join(f'{one[name]} (rank {rank})' for rank, one in enumerate(given))}"
+        for name in values
+        if len({one[name] for one in given}) > 1
+    ]
+    if differing:
+        raise ValueError(
+            f"all processes must train alike, got {'; '.join(differing)}. Each process draws the same batches from the "
+            "same seed and takes its own rows of them: pass all of them the same data and numbers."
+        )

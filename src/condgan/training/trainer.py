@@ -23,7 +23,7 @@ from tqdm import tqdm
 from typing_extensions import override
 
 from condgan.devices import best_device
-from condgan.distributed import any_process, broadcast, rank_and_world
+from condgan.distributed import any_process, broadcast, check_same, rank_and_world
 from condgan.files import check_count
 from condgan.networks.base import Critic, Generator
 from condgan.regularizers import CriticRegularizer, GeneratorObjective, GeneratorRegularizer
@@ -432,7 +432,8 @@ class Trainer:
 
         Raises:
             TypeError: If the data are not a map-style data set.
-            ValueError: If the data do not fit the networks, or differ from those before `resume`.
+            ValueError: If the data do not fit the networks, or differ from those before `resume`; with several
+                processes, if they were not given the same data and settings.
             TrainingDivergedError: If a loss or gradient was not finite.
             KeyboardInterrupt: After the step in which Ctrl-C was pressed.
         """
@@ -465,6 +466,9 @@ class Trainer:
     ) -> Prefetcher:
         """Check the arguments of `fit` and return the inputs of its steps; `store` may already have the images."""
         generator_batch_size = batch_size if generator_batch_size is None else generator_batch_size
+        sizes = {"steps": steps, "batch_size": batch_size, "generator_batch_size": generator_batch_size}
+        here = {"step": self.state.step, "data": data.fingerprint, **sizes}
+        check_same({**self.settings, **here}, self.device)
         check_data(self.networks, data, steps=steps, batch_size=batch_size, generator_batch_size=generator_batch_size)
         if self._data_fingerprint not in (None, data.fingerprint):
             raise ValueError(
