@@ -97,12 +97,12 @@ def test_real_images_teach_more_than_images_with_the_wrong_labels(load, tiny_cla
     again = dataclasses.replace(outcome, trial=dataclasses.replace(trial, seed=1), judgement=good)
     write_json(tmp_path / "trials" / "again.json", to_json(again))
     row = main.table(tmp_path).splitlines()[-1]
-    assert row.startswith("| full | 16 | 5 | validation | acgan | 2 | 0.5")
+    assert row.startswith("| full | 16 | 5 | validation | 300 | acgan | 2 | 0.5")
     assert f"({wrong.auroc:.3f} to {good.auroc:.3f})" in row
     assert row.endswith("| 1 |")
     (tmp_path / "trials" / "again.json").unlink()
     row = main.table(tmp_path).splitlines()[-1]
-    assert row.startswith("| full | 16 | 5 | validation | acgan | 1 | 0.0")
+    assert row.startswith("| full | 16 | 5 | validation | 300 | acgan | 1 | 0.0")
     assert row.endswith("| 1 |")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from alternatives import ClassGaussian, Diffusion, RealImages
 from contestants import Contestant, Gan
 from images import SETS
+from judging import CLASSIFIER_STEPS
 
 from condgan.recipes import CONDITIONAL
 from condgan.runs import RecipeConfig
@@ -70,9 +71,18 @@ ENTRIES: dict[str, Contestant] = {**RECIPES, **PEERS, **INGREDIENTS}
 Trials = list[dict[str, Any]]
 
 
-def _trials(entries: list[str], *, sets: tuple[str, ...] = ("full",), minutes: float = 5, seeds: int = 1) -> Trials:
+def _trials(
+    entries: list[str],
+    *,
+    sets: tuple[str, ...] = ("full",),
+    side: int = 32,
+    minutes: float = 5,
+    seeds: int = 1,
+    classifier_steps: int = CLASSIFIER_STEPS,
+) -> Trials:
+    of_all = {"side": side, "minutes": minutes, "classifier_steps": classifier_steps}
     return [
-        {"entry": entry, "set": name, "side": 32, "minutes": minutes, "seed": seed}
+        {"entry": entry, "set": name, "seed": seed, **of_all}
         for name in sets
         for seed in range(seeds)
         for entry in entries
@@ -80,11 +90,15 @@ def _trials(entries: list[str], *, sets: tuple[str, ...] = ("full",), minutes: f
 
 
 FIRST = ["small_data", "small_data-no-critic", "flow", "acwgan_gp", "class-gaussian", "acgan", "real-images"]
+FINALISTS = ["real-images", "small_data", "small_data-no-critic"]
 
 STAGES: dict[str, Callable[[], Trials]] = {
     "first": lambda: _trials(FIRST),
     "recipes": lambda: _trials([*RECIPES, *PEERS]),
     "ingredients": lambda: _trials(list(INGREDIENTS)),
     "sets": lambda: _trials(FIRST, sets=SETS, seeds=3),
+    "short": lambda: _trials(FINALISTS, minutes=2, seeds=3),
+    "long": lambda: _trials(FINALISTS, minutes=20, seeds=3, classifier_steps=1_000),
+    "64px": lambda: _trials(FINALISTS, side=64, minutes=60, classifier_steps=1_000),
 }
-"""Trials of each stage. Finalists at other times are chosen from the outcomes of these."""
+"""Trials of each stage."""

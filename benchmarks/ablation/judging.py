@@ -67,23 +67,25 @@ class Judge:
         self.train, self.validation = train, validation
         path = folder / f"real-{train.fingerprint[:12]}.safetensors"
         if not path.is_file():
-            self.teach(train, seed=0).save(path)
+            self.teach(train, steps=CLASSIFIER_STEPS, seed=0).save(path)
         self.real = Classifier.load(path)
         self.features = classifier_extractor(self.real, name="ResNet-18 trained on the real training images")
 
-    def teach(self, images: ArrayDataset, *, seed: int) -> Classifier:
+    def teach(self, images: ArrayDataset, *, steps: int, seed: int) -> Classifier:
         """Train a classifier on images. The last weights are kept: nothing is chosen on the validation images."""
         return train_classifier(
             images,
             self.validation,
             epochs=1,
-            steps=CLASSIFIER_STEPS,
+            steps=steps,
             learning_rate=LEARNING_RATE,
             device="cpu",
             seed=seed,
         )
 
-    def judge(self, images: ArrayDataset, trained_on: ArrayDataset) -> Judgement:
+    def judge(
+        self, images: ArrayDataset, trained_on: ArrayDataset, *, classifier_steps: int = CLASSIFIER_STEPS
+    ) -> Judgement:
         """Judge images of a generator that was trained on `trained_on`."""
         names = images.class_names
         found = self.real.predict_proba(images.images).argmax(1)
@@ -96,7 +98,9 @@ class Judge:
             coverage[name] = density_coverage(generated[of_class][: len(x)], x).coverage.value
         memorization = memorization_report(images, trained_on, self.validation, None, seed=0)
         return Judgement(
-            classifiers=tuple(self.score(self.teach(images, seed=seed)) for seed in range(CLASSIFIER_SEEDS)),
+            classifiers=tuple(
+                self.score(self.teach(images, steps=classifier_steps, seed=seed)) for seed in range(CLASSIFIER_SEEDS)
+            ),
             recognized=recognized,
             coverage=coverage,
             collapsed=diversity_report(images, trained_on, None, seed=0).collapsed,

@@ -16,7 +16,7 @@ from images import Parts
 from condgan.data import ArrayDataset
 from condgan.files import from_json
 from condgan.images import save_sheet
-from judging import Judge, Judgement
+from judging import CLASSIFIER_STEPS, Judge, Judgement
 
 SHOWN = 12
 
@@ -39,6 +39,7 @@ class Trial:
         side: Height and width of the images.
         minutes: Time of training and drawing.
         seed: Seed of the generator.
+        classifier_steps: Training steps of the classifiers that judge its images.
     """
 
     entry: str
@@ -46,11 +47,13 @@ class Trial:
     side: int
     minutes: float
     seed: int
+    classifier_steps: int = CLASSIFIER_STEPS
 
     @property
     def name(self) -> str:
         """Name of its files."""
-        return f"{self.entry}-{self.set}-{self.side}px-{self.minutes:g}min-s{self.seed}"
+        judged = "" if self.classifier_steps == CLASSIFIER_STEPS else f"-{self.classifier_steps}steps"
+        return f"{self.entry}-{self.set}-{self.side}px-{self.minutes:g}min-s{self.seed}{judged}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,7 @@ def run(trial: Trial, parts: Parts, judge: Judge, measured: StepTime, *, judged_
         drawn=drawn,
         seconds=seconds,
         judged_on=judged_on,
-        judgement=judge.judge(images, data),
+        judgement=judge.judge(images, data, classifier_steps=trial.classifier_steps),
     )
 
 
@@ -136,13 +139,14 @@ def table(folder: Path) -> str:
     for path in sorted((folder / "trials").glob("*.json")):
         outcome = from_json(Outcome, json.loads(path.read_text(encoding="utf-8")))
         trial = outcome.trial
-        key = (trial.set, str(trial.side), f"{trial.minutes:g}", outcome.judged_on, trial.entry)
+        judged = (outcome.judged_on, str(trial.classifier_steps))
+        key = (trial.set, str(trial.side), f"{trial.minutes:g}", *judged, trial.entry)
         rows.setdefault(key, []).append(outcome)
     lines = [
-        "| set | px | min | judged on | entry | seeds | AUROC | balanced accuracy | recognized | coverage | failed |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| set | px | min | judged on | classifier steps | entry | seeds | AUROC | balanced accuracy | recognized | coverage | failed |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for key, found in sorted(rows.items(), key=lambda item: (item[0][:4], -mean(o.judgement.auroc for o in item[1]))):
+    for key, found in sorted(rows.items(), key=lambda item: (item[0][:5], -mean(o.judgement.auroc for o in item[1]))):
         judged = [outcome.judgement for outcome in found]
         failed = sum(
             bool(j.collapsed) or "copies" in j.memorization.values() or min(j.recognized.values()) < 0.9 for j in judged
