@@ -17,7 +17,9 @@ from condgan.training import Callback
 STEPS = 3
 
 
-def build(*callbacks: Callback, network_seed: int = 0, seed: int = 0, lr: float = 2e-4) -> tuple[cg.Trainer, cg.data.ArrayDataset]:
+def build(
+    *callbacks: Callback, network_seed: int = 0, seed: int = 0, lr: float = 2e-4
+) -> tuple[cg.Trainer, cg.data.ArrayDataset]:
     torch.set_num_threads(1)
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 1, 16, 16), dtype=torch.uint8, generator=rng)

@@ -9,10 +9,10 @@ from typing import Any
 from alternatives import ClassGaussian, Diffusion, RealImages
 from contestants import Contestant, Gan
 from images import SETS
-from judging import CLASSIFIER_STEPS
 
 from condgan.recipes import CONDITIONAL
 from condgan.runs import RecipeConfig
+from judging import CLASSIFIER_STEPS
 
 SLOW_NETWORKS = {"r3gan": 16, "sngan_projection": 16, "reacgan": 16, "tacgan": 16, "adcgan": 16}
 """Width of the recipes on residual networks, which are slower than DCGAN's; the others have 32."""

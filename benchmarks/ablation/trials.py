@@ -19,6 +19,8 @@ from condgan.images import save_sheet
 from judging import CLASSIFIER_STEPS, Judge, Judgement
 
 SHOWN = 12
+_COLUMNS = ("set", "px", "min", "judged on", "classifier steps", "entry", "seeds", "AUROC", "balanced accuracy")
+_COLUMNS += ("recognized", "coverage", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +145,8 @@ def table(folder: Path) -> str:
         key = (trial.set, str(trial.side), f"{trial.minutes:g}", *judged, trial.entry)
         rows.setdefault(key, []).append(outcome)
     lines = [
-        "| set | px | min | judged on | classifier steps | entry | seeds | AUROC | balanced accuracy | recognized | coverage | failed |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(_COLUMNS)} |",
+        f"|{'---|' * len(_COLUMNS)}",
     ]
     for key, found in sorted(rows.items(), key=lambda item: (item[0][:5], -mean(o.judgement.auroc for o in item[1]))):
         judged = [outcome.judgement for outcome in found]

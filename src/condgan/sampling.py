@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, cast
 
 import torch
@@ -212,10 +213,10 @@ def sample(
 
 def _checked_labels(generator: Generator, y: Tensor | Sequence[int] | int) -> tuple[Tensor | None, int]:
     if generator.num_classes is None:
-        if not isinstance(y, int):
+        if not isinstance(y, Integral):
             raise ValueError("an unconditional generator takes the number of images, got labels.")
-        return None, y
-    if isinstance(y, int):
+        return None, int(y)
+    if isinstance(y, Integral):
         raise ValueError(f"a generator of {generator.num_classes} classes takes labels, got the number {y}.")
     labels = torch.as_tensor(y)
     if labels.ndim != 1 or (labels.is_floating_point() and len(labels)):

@@ -202,8 +202,10 @@ def test_labels_are_needed_and_checked(critic_class: type[Trunk]) -> None:
         critic(x, y[:, None])
     with pytest.raises(ValueError, match=r"labels must have shape \(5,\).*got \(1,\)"):
         critic(x, y[:1])
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, \d\), the classes, got -1"):
         critic(x, y - 1)
+    with pytest.raises(ValueError, match=r"labels must be integers, got torch.float32. Convert them"):
+        critic(x, y.float())
 
 
 def test_spectral_norm_covers_the_heads() -> None:

@@ -74,7 +74,7 @@ def test_labels_outside_the_classes_are_refused(label: int) -> None:
         (ConditionalBatchNorm2d(2, 3), torch.randn(2, 2, 3, 3)),
         (ConcatenatedEmbedding(3, 4), torch.randn(2, 5)),
     ):
-        with pytest.raises(IndexError, match="out of range"):
+        with pytest.raises(ValueError, match=rf"labels must lie in \[0, 3\), the classes, got .*{label}"):
             layer(first, torch.tensor([0, label]))
 
 

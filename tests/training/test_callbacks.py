@@ -391,3 +391,9 @@ def test_the_progress_bar_closes_on_errors(make_trainer, tiny_images, capsys):
     with pytest.raises(RuntimeError, match="bug"):
         fit(make_trainer, tiny_images, cg.ProgressBar(every=1), Fail())
     assert "3/4" in capsys.readouterr().err.split("\r")[-1]
+
+
+def test_an_evaluation_must_return_metrics_by_name(make_trainer, tiny_images):
+    trainer = make_trainer(callbacks=[cg.Evaluate(lambda trainer: 0.5, every=1)])
+    with pytest.raises(TypeError, match=r"must be metrics by name, such as .*, got a float"):
+        trainer.fit(tiny_images, steps=1, batch_size=6)

@@ -1,8 +1,11 @@
 import copy
 import re
+import warnings
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import TensorDataset
 
 import condgan as cg
 from condgan.regularizers import CriticRegularizer
@@ -153,8 +156,9 @@ NATURAL = {"sampling": "natural"}
 
 
 def test_other_labels_than_classes_under_a_blind_score_are_warned_of_where_the_user_calls_fit():
+    trainer = make(auxiliary=[cg.AuxiliaryClassifierLoss()], **NATURAL)
     with pytest.warns(UserWarning, match="does not see labels") as caught:
-        make(**NATURAL).fit(dark_and_light(), steps=1, batch_size=4)
+        trainer.fit(dark_and_light(), steps=1, batch_size=4)
     (warning,) = caught
     said = str(warning.message)
     assert "[0.6, 0.2, 0.2] for real images (sampling='natural')" in said
@@ -182,3 +186,70 @@ def test_unconditional_networks_have_no_labels_to_warn_of():
     shape = {**SHAPE, "num_classes": None}
     networks = {"generator": cg.DCGANGenerator(latent_dim=4, **shape), "critic": cg.DCGANCritic(**shape)}
     make(**networks, **NATURAL).fit(dark_and_light(), steps=1, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"generator": nn.Flatten()},
+            "generator must be a condgan.networks.Generator, got a Flatten.*wrapper",
+        ),
+        ({"generator": cg.DCGANCritic(**SHAPE)}, "generator must be .*, got a DCGANCritic"),
+        ({"generator": cg.DCGANGenerator}, "generator must be .*, got the class DCGANGenerator itself"),
+        ({"critic": nn.Linear(2, 1)}, "critic must be a condgan.networks.Critic, got a Linear. Derive .* from Critic"),
+        ({"loss": nn.BCEWithLogitsLoss()}, r"loss must be .* such as condgan.HingeLoss\(\), got a BCEWithLogitsLoss"),
+        ({"loss": cg.HingeLoss}, "loss must be .*, got the class HingeLoss itself"),
+        ({"loss": "hinge"}, "loss must be .*, got a str"),
+        ({"auxiliary": nn.CrossEntropyLoss()}, "auxiliary must be a list of auxiliary losses.*got a CrossEntropyLoss"),
+        ({"auxiliary": cg.AuxiliaryClassifierLoss}, "auxiliary must be .*got the class AuxiliaryClassifierLoss itself"),
+        ({"regularizers": cg.R1(1.0)}, r"regularizers must be a list of .*, got a R1. Pass regularizers=\[...\]"),
+        ({"regularizers": [cg.R1]}, "regularizers must be a list of .*, got the class R1 itself"),
+        ({"augment": nn.Identity()}, "augment must be an augmentation, such as DiffAugment.*, got a Identity"),
+        ({"transition": 0.5}, "transition must be a pair .*, got a float"),
+        ({"callbacks": cg.ProgressBar()}, r"callbacks must be a list .*got a ProgressBar. Pass callbacks=\[...\]"),
+        ({"callbacks": [print]}, "callbacks must be a list .*, got a builtin_function_or_method"),
+        ({"critic_optimizer": torch.optim.SGD([torch.zeros(1)])}, "critic_optimizer must be .*, got a SGD. Pass"),
+        ({"critic_optimizer": 1e-4}, "critic_optimizer must be .*, got a float. Pass"),
+    ],
+)
+def test_objects_of_another_kind_are_refused(options, message):
+    with pytest.raises(TypeError, match=message):
+        make(**options)
+
+
+@pytest.mark.parametrize("recipe", [cg.recipes.acgan, cg.recipes.wgan, cg.recipes.r3gan, cg.recipes.small_data])
+def test_recipes_say_how_to_pass_a_data_set_of_pytorch(recipe):
+    data = TensorDataset(torch.zeros(8, 1, 16, 16, dtype=torch.uint8), torch.arange(8) % 2)
+    with pytest.raises(TypeError, match=r"got a TensorDataset\. .*training\.as_labelled\(data\)"):
+        recipe(data)
+    assert recipe(cg.training.as_labelled(data), base_channels=2, device="cpu").networks.critic.image_shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("critic", "auxiliary", "idle"),
+    [
+        (cg.ACDCGANCritic, [], "class_head.bias, class_head.weight of the ACDCGANCritic"),
+        (cg.TACDCGANCritic, [cg.AuxiliaryClassifierLoss()], "twin_head.bias, twin_head.weight of the TAC"),
+        (cg.ContrastiveDCGANCritic, [], "class_proxies.weight, embedding_head.bias, embedding_head.weight of the Con"),
+    ],
+)
+def test_a_head_that_no_loss_trains_is_warned_of(critic, auxiliary, idle):
+    with pytest.warns(UserWarning, match=f"no loss trains {idle}"):
+        make(critic=critic(**SHAPE), auxiliary=auxiliary)
+
+
+@pytest.mark.parametrize(
+    ("critic", "auxiliary"),
+    [
+        (cg.DCGANCritic, []),
+        (cg.ProjectionDCGANCritic, []),
+        (cg.ACDCGANCritic, [cg.AuxiliaryClassifierLoss(fake_weight=0.0)]),
+        (cg.TACDCGANCritic, [cg.TwinAuxiliaryClassifierLoss()]),
+        (cg.ContrastiveDCGANCritic, [cg.DataToDataCrossEntropyLoss()]),
+    ],
+)
+def test_heads_with_their_losses_are_not_warned_of(critic, auxiliary):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(critic=critic(**SHAPE), auxiliary=auxiliary)

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from condgan.functional import precise
 from condgan.networks.base import Critic
-from condgan.nn.layers import ClassConditional, check_labels, without_autocast
+from condgan.nn.layers import ClassConditional, check_labels, embed, without_autocast
 from condgan.types import CriticOutput
 
 
@@ -140,7 +140,7 @@ class ProjectionMixin(ClassConditional, Critic):
     @override
     def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
         out = super().heads(h, y)
-        projected = (self.class_projection(_require_labels(self, y, h)) * h).sum(1)
+        projected = (embed(_require_labels(self, y, h), self.class_projection.weight) * h).sum(1)
         return CriticOutput(out.score + self.fade(projected), *out[1:])
 
 
@@ -172,7 +172,7 @@ class ConcatenationMixin(ClassConditional, Critic):
     @override
     def heads(self, h: Tensor, y: Tensor | None) -> CriticOutput:
         out = super().heads(h, y)
-        embedded = self.class_embedding(_require_labels(self, y, h)).to(h.dtype)
+        embedded = embed(_require_labels(self, y, h), self.class_embedding.weight).to(h.dtype)
         joint = self.joint_head(torch.cat([h, embedded], dim=1)).squeeze(1)
         return CriticOutput(out.score + self.fade(joint), *out[1:])
 

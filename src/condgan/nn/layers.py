@@ -123,7 +123,7 @@ class ConditionalBatchNorm2d(ClassConditional, nn.BatchNorm2d):
         # Without a class the mean of all classes counts.
         tables = (self.fade(table, neutral=table.mean(0)) for table in (self.gain, self.shift))
         # An embedding raises on negative labels; with indexing they would mean the last classes.
-        gain, shift = (F.embedding(y, table).to(normalized.dtype) for table in tables)
+        gain, shift = (embed(y, table).to(normalized.dtype) for table in tables)
         return torch.addcmul(shift[:, :, None, None], gain[:, :, None, None], normalized)
 
     def _normalize_globally(self, x: Tensor) -> Tensor:
@@ -240,7 +240,7 @@ class ConcatenatedEmbedding(ClassConditional):
             return z
         if y is None:
             raise ValueError("a conditional generator needs the labels y, got None.")
-        return torch.cat([z, self.fade(self.embedding(check_labels(y, z)).to(z.dtype))], dim=1)
+        return torch.cat([z, self.fade(embed(check_labels(y, z), self.embedding.weight).to(z.dtype))], dim=1)
 
 
 def spectral_normalize(module: nn.Module) -> nn.Module:
@@ -301,4 +301,23 @@ def check_labels(y: Tensor, samples: Tensor) -> Tensor:
     if y.ndim != 1 or y.shape[0] != count:
         hint = " Flatten them: y.squeeze(1)." if tuple(y.shape) == (count, 1) else ""
         raise ValueError(f"labels must have shape ({count},), one per sample, got {tuple(y.shape)}.{hint}")
+    if y.is_floating_point():
+        raise ValueError(f"labels must be integers, got {y.dtype}. Convert them: y.long().")
     return y
+
+
+def embed(y: Tensor, table: Tensor) -> Tensor:
+    """Return the rows of a table that belong to labels.
+
+    Shape:
+        - `y`: `(N,)`, int64 in `[0, K)`; `table`: `(K, D)`. Returns: `(N, D)`.
+
+    Raises:
+        ValueError: If a label is none of the classes, on the CPU; elsewhere the device stops.
+    """
+    try:
+        return F.embedding(y, table)
+    except IndexError as error:
+        raise ValueError(
+            f"labels must lie in [0, {len(table)}), the classes, got {int(y.min())} to {int(y.max())}."
+        ) from error

@@ -48,8 +48,7 @@ def sngan_projection(
         Miyato and Koyama 2018, arXiv:1802.05637; Miyato et al. 2018, arXiv:1802.05957; the authors' code.
     """
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, data.num_classes, PROJECTION, spectral_norm=True),
+        OwnNetworks(data, networks, base_channels, PROJECTION, spectral_norm=True),
         (generator, critic),
         trainer_options,
         loss=HingeLoss(),
@@ -83,8 +82,7 @@ def tacgan(
         Gong et al. 2019, arXiv:1907.02690, and the authors' code.
     """
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, data.num_classes, TWIN_CLASSIFIER, spectral_norm=True),
+        OwnNetworks(data, networks, base_channels, TWIN_CLASSIFIER, spectral_norm=True),
         (generator, critic),
         trainer_options,
         auxiliary=TwinAuxiliaryClassifierLoss(weight=1.0),
@@ -114,8 +112,7 @@ def adcgan(
         Hou et al. 2022, arXiv:2107.10060, and the authors' code.
     """
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, data.num_classes, DISCRIMINATIVE_CLASSIFIER, spectral_norm=True),
+        OwnNetworks(data, networks, base_channels, DISCRIMINATIVE_CLASSIFIER, spectral_norm=True),
         (generator, critic),
         trainer_options,
         auxiliary=DiscriminativeClassifierLoss(weight=1.0),
@@ -148,8 +145,7 @@ def reacgan(
         Kang et al. 2021, arXiv:2111.01118, and the authors' code.
     """
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, data.num_classes, CONTRASTIVE, spectral_norm=True),
+        OwnNetworks(data, networks, base_channels, CONTRASTIVE, spectral_norm=True),
         (generator, critic),
         trainer_options,
         auxiliary=DataToDataCrossEntropyLoss(weight=0.5, margin=0.98, temperature=0.5),

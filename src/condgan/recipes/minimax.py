@@ -40,8 +40,7 @@ def dcgan(
         Radford et al. 2016, arXiv:1511.06434.
     """
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, None, PLAIN, batch_norm=True),
+        OwnNetworks(data, networks, base_channels, PLAIN, conditional=False, batch_norm=True),
         (generator, critic),
         trainer_options,
         loss=MinimaxLoss(),
@@ -69,8 +68,7 @@ def cgan(
         Mirza and Osindero 2014, arXiv:1411.1784.
     """
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, data.num_classes, CONCATENATION, batch_norm=True),
+        OwnNetworks(data, networks, base_channels, CONCATENATION, batch_norm=True),
         (generator, critic),
         trainer_options,
         loss=MinimaxLoss(),
@@ -109,8 +107,7 @@ def acgan(
         Odena et al. 2017, arXiv:1610.09585.
     """
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, data.num_classes, AUXILIARY_CLASSIFIER, batch_norm=True),
+        OwnNetworks(data, networks, base_channels, AUXILIARY_CLASSIFIER, batch_norm=True),
         (generator, critic),
         trainer_options,
         **_acgan_terms(),
@@ -144,11 +141,10 @@ def acgan_2017(
         Odena et al. 2017, arXiv:1610.09585, appendix A, the networks for CIFAR-10.
     """
     return make_trainer(
-        data,
         OwnNetworks(
+            data,
             networks,
             base_channels,
-            data.num_classes,
             AUXILIARY_CLASSIFIER,
             batch_norm=True,
             upsampling="transposed",

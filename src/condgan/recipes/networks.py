@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -39,6 +40,7 @@ from condgan.networks import (
 from condgan.networks.base import seeded_weights
 from condgan.networks.dcgan import Upsampling
 from condgan.training import Trainer
+from condgan.training.checks import check_labelled
 from condgan.types import LabelledData
 
 NetworkFamily = Literal["dcgan", "resnet", "r3gan"]
@@ -78,10 +80,11 @@ class OwnNetworks:
     """The networks of a recipe.
 
     Args:
+        data: The data set to be fitted, which determines shape and classes.
         family: The requested family.
         base_channels: Width of both networks.
-        num_classes: Classes K, or None without classes.
         critics: The critic in each family.
+        conditional: Whether there are classes.
         batch_norm: Make DCGANs as in their paper: batch norm in the critic, a class embedding concatenated with `z`.
             Otherwise, for gradient penalties, the critic has no norm and the generator conditional batch norms.
         spectral_norm: Divide each of the critic's weights by its largest singular value, but in the family "r3gan",
@@ -91,14 +94,16 @@ class OwnNetworks:
         generator: Makes the generator, in place of the family's.
 
     Raises:
+        TypeError: If the data do not know their shape and classes.
         ValueError: If the family is unknown.
     """
 
+    data: LabelledData
     family: NetworkFamily
     base_channels: int
-    num_classes: int | None
     critics: Critics
     _: KW_ONLY
+    conditional: bool = True
     batch_norm: bool = False
     spectral_norm: bool = False
     upsampling: Upsampling = "nearest"
@@ -106,25 +111,26 @@ class OwnNetworks:
     generator: Callable[..., Generator] | None = None
 
     def __post_init__(self) -> None:
+        check_labelled(self.data)
         check_names("networks", [self.family], get_args(NetworkFamily))
 
-    def make(self, shape: tuple[int, ...], seed: int) -> tuple[Generator, Critic]:
+    def make(self, seed: int) -> tuple[Generator, Critic]:
         """Return a new generator and critic.
 
         Args:
-            shape: Channels, height and width of the images.
             seed: Seed of the initial weights.
 
         Raises:
             ValueError: If the samples are no images.
         """
+        shape = tuple(self.data.image_shape)
         if len(shape) != 3:
             raise ValueError(
                 f"the recipe's own networks are for images of shape (C, H, W), got samples of shape {shape}. "
                 "Pass your own generator and critic."
             )
         common: dict[str, Any] = {
-            "num_classes": self.num_classes,
+            "num_classes": self.data.num_classes if self.conditional else None,
             "image_shape": shape,
             "base_channels": self.base_channels,
         }
@@ -143,8 +149,17 @@ class OwnNetworks:
         return {"conditioning": conditioning, "upsampling": self.upsampling}, of_critic
 
 
+def number_of_pixels(data: LabelledData, default: int) -> int:
+    """Return the height times the width of the images, or `default` for samples that are no images.
+
+    Raises:
+        TypeError: If the data do not know their shape and classes.
+    """
+    check_labelled(data)
+    return math.prod(data.image_shape[1:]) if len(data.image_shape) == 3 else default
+
+
 def make_trainer(
-    data: LabelledData,
     own: OwnNetworks,
     given: tuple[Generator | None, Critic | None],
     options: dict[str, Any],
@@ -153,7 +168,6 @@ def make_trainer(
     """Return a trainer with the user's networks and options, and those of the recipe for what is not given.
 
     Args:
-        data: The data set to be fitted.
         own: Networks of the recipe.
         given: The user's generator and critic, or None.
         options: The user's keywords of the `Trainer`.
@@ -161,7 +175,7 @@ def make_trainer(
     """
     generator, critic = given
     if generator is None or critic is None:
-        own_generator, own_critic = own.make(tuple(data.image_shape), options.get("seed", 0))
+        own_generator, own_critic = own.make(options.get("seed", 0))
         generator = own_generator if generator is None else generator
         critic = own_critic if critic is None else critic
     return Trainer(generator, critic, **{**defaults, **options})

@@ -11,7 +11,7 @@ import numpy as np
 from condgan.augmentation import DiffAugment
 from condgan.losses import RelativisticLoss
 from condgan.networks import Critic, FlowGenerator, Generator
-from condgan.recipes.networks import PROJECTION, NetworkFamily, OwnNetworks, make_trainer
+from condgan.recipes.networks import PROJECTION, NetworkFamily, OwnNetworks, make_trainer, number_of_pixels
 from condgan.regularizers import R1, R2, FlowMatching
 from condgan.schedules import CosineSchedule, PiecewiseLinearSchedule
 from condgan.training import OptimizerConfig, Trainer
@@ -61,12 +61,11 @@ def r3gan(
     References:
         Huang et al. 2024, arXiv:2501.05441, equation 2, sections 3 and 4, and its table of hyperparameters.
     """
-    pixels = math.prod(data.image_shape[1:]) if len(data.image_shape) == 3 else 32**2
+    pixels = number_of_pixels(data, default=32**2)
     weight = _r3gan_penalty(pixels) if penalty_weight is None else penalty_weight
     gamma = CosineSchedule(weight, weight / 10)
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, data.num_classes, PROJECTION),
+        OwnNetworks(data, networks, base_channels, PROJECTION),
         (generator, critic),
         trainer_options,
         loss=RelativisticLoss(),
@@ -135,19 +134,17 @@ def small_data(
         (projection); Zhao et al. 2020, arXiv:2006.10738 (DiffAugment).
     """
     check_share(pretraining)
-    images = len(data.image_shape) == 3
-    pixels = math.prod(data.image_shape[1:]) if images else 32**2
+    pixels = number_of_pixels(data, default=32**2)
     weight = 0.2 * pixels / 32**2 if penalty_weight is None else penalty_weight
     warm_up = pretraining + 0.3 * (1 - pretraining)
     first = [(0.0, 0.0), (0.05 * pretraining, 2e-3)] if pretraining else []
     of_generator = PiecewiseLinearSchedule([*first, (pretraining, 0.0), (warm_up, 2e-4), (1.0, 0.0)])
     of_critic = PiecewiseLinearSchedule([(pretraining, 1e-3), (1.0, 0.0)])
     return make_trainer(
-        data,
         OwnNetworks(
+            data,
             networks,
             base_channels,
-            data.num_classes,
             PROJECTION,
             generator=partial(FlowGenerator, steps=steps_per_image, training_steps=training_steps_per_image),
         ),
@@ -155,7 +152,7 @@ def small_data(
         trainer_options,
         loss=RelativisticLoss(),
         regularizers=[R1(weight), R2(weight), FlowMatching(10.0)],
-        augment=DiffAugment("translation,cutout") if images else None,
+        augment=DiffAugment("translation,cutout") if len(data.image_shape) == 3 else None,
         pretraining=pretraining,
         generator_optimizer=OptimizerConfig(lr=of_generator, betas=(0.9, 0.99)),
         critic_optimizer=OptimizerConfig(lr=of_critic, betas=(0.0, 0.9)),

@@ -39,8 +39,7 @@ def wgan(
     """
     rmsprop = partial(torch.optim.RMSprop, lr=5e-5)
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, None, PLAIN, batch_norm=True),
+        OwnNetworks(data, networks, base_channels, PLAIN, conditional=False, batch_norm=True),
         (generator, critic),
         trainer_options,
         loss=WassersteinLoss(),
@@ -72,8 +71,7 @@ def wgan_gp(
         Gulrajani et al. 2017, arXiv:1704.00028.
     """
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, None, PLAIN),
+        OwnNetworks(data, networks, base_channels, PLAIN, conditional=False),
         (generator, critic),
         trainer_options,
         **_wgan_gp_terms(),
@@ -110,8 +108,7 @@ def acwgan_gp(
         Gulrajani et al. 2017, arXiv:1704.00028, section 5.3 and the authors' code.
     """
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, data.num_classes, AUXILIARY_CLASSIFIER),
+        OwnNetworks(data, networks, base_channels, AUXILIARY_CLASSIFIER),
         (generator, critic),
         trainer_options,
         **_acwgan_gp_terms(generator_weight=1.0),
@@ -142,8 +139,7 @@ def acwgan_gp_2017(
         Gulrajani et al. 2017, arXiv:1704.00028, section 5.3 and the authors' code.
     """
     return make_trainer(
-        data,
-        OwnNetworks(networks, base_channels, data.num_classes, AUXILIARY_CLASSIFIER),
+        OwnNetworks(data, networks, base_channels, AUXILIARY_CLASSIFIER),
         (generator, critic),
         trainer_options,
         **_acwgan_gp_terms(generator_weight=0.1),

@@ -15,6 +15,7 @@ from condgan.files import check_count, check_names
 from condgan.images import save_sheet, to_uint8
 from condgan.sampling import class_grid
 from condgan.training.checkpoint import newest_step
+from condgan.training.checks import check_kind
 from condgan.training.trainer import Callback, Trainer
 
 
@@ -24,6 +25,9 @@ class Evaluate(Callback):
     Args:
         fn: Returns metrics by name, for instance of images from `trainer.sample`.
         every: Steps between evaluations.
+
+    Raises:
+        TypeError: In the first evaluation, if `fn` returns something else.
     """
 
     def __init__(self, fn: Callable[[Trainer], Mapping[str, float]], *, every: int) -> None:
@@ -32,7 +36,9 @@ class Evaluate(Callback):
 
     @override
     def on_step_end(self, trainer: Trainer) -> None:
-        trainer.record_evaluation({name: float(value) for name, value in self.fn(trainer).items()})
+        found = self.fn(trainer)
+        check_kind("the result of Evaluate's function", found, Mapping, 'metrics by name, such as {"kid": 0.1}')
+        trainer.record_evaluation({name: float(value) for name, value in found.items()})
 
 
 class EarlyStopping(Callback):

@@ -3,31 +3,103 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import get_args
 
 import torch
+from torch import nn
 
 from condgan.files import check_count, check_names
 from condgan.networks.base import Critic
 from condgan.regularizers import CriticRegularizer, GeneratorObjective, GeneratorRegularizer
 from condgan.sampling import ClassDistribution, LabelDistribution, class_probabilities
+from condgan.training.optimizer import Role
 from condgan.training.step import Networks, Precision, Terms
-from condgan.types import AdaptiveAugmentation, AdversarialLoss, LabelledData, PseudoAugmentation
+from condgan.types import (
+    AdaptiveAugmentation,
+    AdversarialLoss,
+    Augmentation,
+    AuxiliaryLoss,
+    LabelledData,
+    PseudoAugmentation,
+)
 
 
-def check_regularizers(regularizers: Sequence[object]) -> None:
-    """Check that each regularizer belongs to the critic or the generator.
+def check_parts(
+    generator: object,
+    critic: object,
+    *,
+    loss: object,
+    auxiliary: object,
+    regularizers: object,
+    augment: object,
+    transition: object,
+) -> None:
+    """Check that the parts of a trainer are objects of the right kind.
 
     Raises:
-        TypeError: If one belongs to neither.
+        TypeError: If one is not.
     """
-    for regularizer in regularizers:
-        if not isinstance(regularizer, (CriticRegularizer, GeneratorRegularizer)):
-            raise TypeError(
-                "regularizers must be CriticRegularizers or GeneratorRegularizers, got a "
-                f"{type(regularizer).__name__}. Pass losses on labels as auxiliary."
-            )
+    _check_network("generator", generator)
+    _check_network("critic", critic)
+    check_kind("loss", loss, AdversarialLoss, "an adversarial loss, such as condgan.HingeLoss()")
+    listed = [auxiliary] if isinstance(auxiliary, AuxiliaryLoss) else auxiliary
+    check_kinds("auxiliary", listed, AuxiliaryLoss, "auxiliary losses, such as AuxiliaryClassifierLoss()")
+    of_both = (CriticRegularizer, GeneratorRegularizer)
+    check_kinds("regularizers", regularizers, of_both, "critic or generator regularizers, such as R1(0.1)")
+    if augment is not None:
+        check_kind("augment", augment, Augmentation, 'an augmentation, such as DiffAugment("translation,cutout")')
+    if transition is not None:
+        check_kind("transition", transition, tuple, "a pair of shares of the training, such as (0.2, 0.4)")
+
+
+def check_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+    """Check that an argument is an object of a kind, and not a class.
+
+    Raises:
+        TypeError: If not.
+    """
+    if isinstance(value, type) or not isinstance(value, kind):
+        raise TypeError(f"{name} must be {expected}, got {_kind(value)}.")
+
+
+def check_kinds(name: str, values: object, kind: type | tuple[type, ...], expected: str) -> None:
+    """Check that an argument is a list or tuple of objects of a kind.
+
+    Raises:
+        TypeError: If not.
+    """
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"{name} must be a list of {expected}, got {_kind(values)}. Pass {name}=[...].")
+    for value in values:
+        check_kind(name, value, kind, f"a list of {expected}")
+
+
+def _check_network(role: Role, network: object) -> None:
+    has_sizes = all(hasattr(network, name) for name in ("num_classes", "image_shape"))
+    if isinstance(network, nn.Module) and has_sizes and hasattr(network, "latent_dim") == (role == "generator"):
+        return
+    base = role.capitalize()
+    raise TypeError(
+        f"{role} must be a condgan.networks.{base}, got {_kind(network)}. Derive a network of your own from {base}, "
+        "which keeps its sizes, and pass it without a wrapper: with several devices, start one process for each."
+    )
+
+
+def check_labelled(data: object) -> None:
+    """Check that data know their shape and classes.
+
+    Raises:
+        TypeError: If not.
+    """
+    if not all(hasattr(data, name) for name in ("image_shape", "num_classes", "class_counts")):
+        raise TypeError(
+            f"data must be a data set of condgan.data, such as ArrayDataset, got {_kind(data)}. Pass "
+            "ArrayDataset(images, labels), or for PyTorch's data sets and loaders condgan.training.as_labelled(data)."
+        )
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__} itself" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDistribution, critic_steps: int) -> None:
@@ -94,27 +166,45 @@ def check_pretraining(share: float, terms: Terms) -> None:
 
 
 def check_auxiliary(critic: Critic, terms: Terms) -> None:
-    """Try the auxiliary losses on the critic's heads, so that a missing head is found before training.
+    """Try the losses on the critic's heads, so that a missing head is found before training, and warn of idle ones.
 
     A critic with a `forward` of its own is left to the first step.
 
     Raises:
         ValueError: If a loss does not find what it reads in the critic's output; the message names the mixin to add.
     """
-    if not terms.auxiliary or type(critic).forward is not Critic.forward:
+    if type(critic).forward is not Critic.forward:
         return
     parameter = next(critic.parameters())
-    y = torch.zeros(2, dtype=torch.int64, device=parameter.device)
+    y = torch.zeros(2, dtype=torch.int64, device=parameter.device) if critic.num_classes else None
     training = critic.training
     critic.eval()  # a head in training may change its state: spectral norms iterate, batch norms average
     try:
-        with torch.no_grad():
+        with torch.enable_grad():
             output = critic.heads(parameter.new_zeros(2, critic.feature_dim), y)
+            losses = [output.score.sum()]
             for auxiliary in terms.auxiliary:
-                auxiliary.critic(output, y, output, y)
-                auxiliary.generator(output, y)
+                if y is not None:
+                    losses += [auxiliary.critic(output, y, output, y), auxiliary.generator(output, y)]
     finally:
         critic.train(training)
+    idle = _reached(critic, [value for value in output if value is not None]) - _reached(critic, losses)
+    if idle:
+        warnings.warn(
+            f"no loss trains {', '.join(sorted(idle))} of the {type(critic).__name__}. Pass the auxiliary loss that "
+            "reads this head, or a critic without it.",
+            stacklevel=4,  # the caller of Trainer
+        )
+
+
+def _reached(critic: Critic, outputs: list[torch.Tensor]) -> set[str]:
+    """Return the names of the parameters that outputs depend on."""
+    named = [(name, parameter) for name, parameter in critic.named_parameters() if parameter.requires_grad]
+    total = torch.stack([output.sum() for output in outputs]).sum()
+    if not total.requires_grad:
+        return set()
+    gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True, retain_graph=True)
+    return {name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is not None}
 
 
 def check_augmentation(terms: Terms) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 from weakref import WeakKeyDictionary
 
 import torch
@@ -176,7 +176,7 @@ class Updater:
             self._rates: list[Scheduled] = [make.lr]
             self.settings = {entry.name: _plain(getattr(make, entry.name)) for entry in fields(make)}
             return
-        self.optimizer = make(parameters)
+        self.optimizer = make(parameters) if callable(make) else _refuse(role, make)
         _check_optimizer(role, self.optimizer, parameters)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         groups = [_hyperparameters(group) for group in self.optimizer.param_groups]
@@ -240,12 +240,16 @@ def _rate_on(device: torch.device, lr: float) -> Tensor:
     return torch.tensor(lr, dtype=torch.float32, device=device)
 
 
+def _refuse(role: Role, value: object) -> NoReturn:
+    raise TypeError(
+        f"{role}_optimizer must be an OptimizerConfig or return an optimizer of a list of parameters, got a "
+        f"{type(value).__name__}. Pass, for instance, lambda p: torch.optim.RMSprop(p, lr=5e-5)."
+    )
+
+
 def _check_optimizer(role: Role, optimizer: object, parameters: list[nn.Parameter]) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(
-            f"{role}_optimizer must be an OptimizerConfig or return an optimizer of a list of parameters, got a "
-            f"{type(optimizer).__name__}. Pass, for instance, lambda p: torch.optim.RMSprop(p, lr=5e-5)."
-        )
+        _refuse(role, optimizer)
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if {id(parameter) for parameter in held} != {id(parameter) for parameter in parameters}:
         raise ValueError(

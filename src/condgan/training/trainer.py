@@ -31,8 +31,9 @@ from condgan.sampling import ClassDistribution, LabelDistribution, sample
 from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
 from condgan.training.checks import (
     check_data,
+    check_kinds,
+    check_parts,
     check_pretraining,
-    check_regularizers,
     check_terms,
     warn_of_two_distributions,
 )
@@ -245,7 +246,7 @@ class Trainer:
         between_steps: Whether no step is running, so that the state can be saved.
 
     Raises:
-        TypeError: If an entry of `regularizers` is not a critic or generator regularizer.
+        TypeError: If a part is an object of another kind.
         ValueError: If parts do not fit one another; the message says which and what to do.
 
     Examples:
@@ -290,9 +291,17 @@ class Trainer:
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
     ) -> None:
+        check_parts(
+            generator,
+            critic,
+            loss=loss,
+            auxiliary=auxiliary,
+            regularizers=regularizers,
+            augment=augment,
+            transition=transition,
+        )
         self.device = torch.device(device) if device is not None else best_device()
         self._rng = torch.Generator(self.device).manual_seed(seed)
-        check_regularizers(regularizers)
         self.terms = Terms(
             loss=loss,
             auxiliary=(auxiliary,) if isinstance(auxiliary, AuxiliaryLoss) else tuple(auxiliary),
@@ -315,7 +324,7 @@ class Trainer:
         self.sampling = sampling
         self.dequantize = dequantize
         self.seed = seed
-        self.callbacks = tuple(sorted(callbacks, key=lambda callback: callback.runs_last))
+        self.callbacks = _in_order(callbacks)
         self.state = TrainerState()
         self.last_evaluation: dict[str, float] = {}
         self.between_steps = True
@@ -821,6 +830,11 @@ def interrupt_between_steps(request_stop: Callable[[str], None]) -> Iterator[Cal
         yield caught.is_set
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _in_order(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
+    check_kinds("callbacks", callbacks, Callback, "callbacks, such as ProgressBar()")
+    return tuple(sorted(callbacks, key=lambda callback: callback.runs_last))
 
 
 def _stable_repr(part: object) -> str:
