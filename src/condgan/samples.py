@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 _MOST_CHANNELS = 4
@@ -22,6 +21,7 @@ def check_labels(labels: Tensor, class_names: Sequence[str] | None) -> tuple[str
         ValueError: If a label has no name or, without names, the labels leave a number out.
 
     Examples:
+        >>> import torch
         >>> check_labels(torch.tensor([0, 2, 1, 0]), None)
         ('0', '1', '2')
         >>> check_labels(torch.tensor([0, 2]), ["a", "b", "c"])
@@ -70,7 +70,7 @@ def warn_if_dark(brightest: int) -> None:
     """Warn if the brightest of all uint8 values is nearly black, as of images in [0, 1] or of 12 bits read as 16."""
     if 0 < brightest <= _DARK:
         warnings.warn(
-            f"uint8 images should use the range 0 to 255, got no value above {brightest}: all are nearly black. Rescale "
-            f"them, such as images * {255 // brightest}.",
+            f"uint8 images should use the range 0 to 255, got no value above {brightest}: all are nearly black. "
+            f"Rescale them, such as images * {255 // brightest}.",
             stacklevel=4,
         )

@@ -245,7 +245,10 @@ def test_resize_refuses_points_and_empty_sizes() -> None:
         ({"labels": torch.zeros(12)}, r"labels must be integers, got torch\.float32"),
         ({"labels": torch.arange(12) % 2, "class_names": ["a"]}, r"\[0, 1\), got values in \[0, 1\]"),
         ({"labels": [-1] * 6 + [0] * 6}, r"labels must be 0, 1, 2, \.\.\. without gaps, got -1, 0\."),
-        ({"labels": [1, 2] * 6}, r"without gaps, got 1, 2\. Labels start at 0: number the classes with names, labels ="),
+        (
+            {"labels": [1, 2] * 6},
+            r"without gaps, got 1, 2\. Labels start at 0: number the classes with names, labels =",
+        ),
         ({"labels": [0, 10**12] * 6}, "without gaps, got 0, 1000000000000"),
         ({"labels": ["ill", "well"] * 6}, r"labels must be integers, got <U4, such as np\.str_\('ill'\)\. Number the"),
         ({"labels": [0, None] * 6}, "labels must be integers, got object"),

@@ -350,8 +350,8 @@ def check_compatible(role: str, data: ArrayDataset, class_names: Sequence[str], 
         )
     if data.num_classes < 2:
         raise ValueError(
-            f"{role} must have at least two classes, got one: {data.class_names[0]!r}. A folder of images has one folder "
-            "for each class."
+            f"{role} must have at least two classes, got one: {data.class_names[0]!r}. Point to the folder that holds "
+            "one folder for each class."
         )
     check_same_classes(role, data, "the training set", class_names, image_shape)
 
@@ -411,8 +411,10 @@ def _name_groups(groups: Groups | None, paths: Sequence[str]) -> tuple[Tensor | 
         return None, ()
     given = np.asarray(groups.cpu() if isinstance(groups, Tensor) else groups)
     if given.dtype.kind in "OUf" and given.ndim == 1:  # a missing value makes floats of a column of whole numbers
-        names = [str(name) for name in given]
-        check_group_names(names, paths if len(paths) == len(names) else [f"sample {i}" for i in range(len(names))])
+        spelled = [str(name) for name in given]
+        check_group_names(
+            spelled, paths if len(paths) == len(spelled) else [f"sample {i}" for i in range(len(spelled))]
+        )
     if given.dtype == object and all(isinstance(name, str) for name in given.flat):
         given = given.astype(str)
     if given.dtype.kind not in "iuU":
