@@ -391,3 +391,18 @@ def test_the_progress_bar_closes_on_errors(make_trainer, tiny_images, capsys):
     with pytest.raises(RuntimeError, match="bug"):
         fit(make_trainer, tiny_images, cg.ProgressBar(every=1), Fail())
     assert "3/4" in capsys.readouterr().err.split("\r")[-1]
+
+
+def test_a_tilde_is_the_home_folder(make_trainer, tiny_images, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    callbacks = [cg.Checkpoint("~/run", every=1), cg.CSVLogger("~/log.csv", every=1), cg.SampleGrid("~/grids", every=1)]
+    trainer = make_trainer(callbacks=callbacks)
+    trainer.fit(tiny_images, steps=1, batch_size=6)
+    trainer.save_pretrained("~/pair")
+    assert cg.DCGANGenerator.from_pretrained("~/pair/generator").num_classes == 3
+    assert make_trainer().resume("~/run")
+    assert sorted(path.name for path in home.iterdir()) == ["grids", "log.csv", "pair", "run"]
+    assert not list(here.iterdir())

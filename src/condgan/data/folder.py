@@ -15,7 +15,7 @@ import numpy as np
 from condgan.data.dataset import ArrayDataset, check_group_names, listing
 from condgan.data.decoding import DECODER_VERSION, EXTENSIONS, MODES, Window, decode_all
 from condgan.data.finding import Found, find_images, list_paths
-from condgan.files import write_whole
+from condgan.files import as_path, write_whole
 from condgan.types import ImageShape
 
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -107,7 +107,7 @@ class ImageFolder(ArrayDataset):
         source: str | None = None,
         attribution: str | None = None,
     ) -> None:
-        folder = Path(root).expanduser()
+        folder = as_path(root)
         _check_folder_arguments(folder, image_shape, workers, window, on_error)
         found = find_images(folder)
         paths = found.images
@@ -246,7 +246,7 @@ def _load(
     if cache is None:
         return decode_all(root, paths, image_shape, workers=workers, window=window, progress=progress)
     key = _cache_key(root, paths, image_shape, window)
-    file = Path(cache).expanduser() / f"images-{key}.npy"
+    file = as_path(cache) / f"images-{key}.npy"
     images = _read_cache(file, (len(paths), *image_shape))
     if images is not None:
         return images, {}

@@ -12,6 +12,7 @@ from typing import Literal
 
 from condgan.data.dataset import ArrayDataset, check_disjoint
 from condgan.data.folder import ImageFolder, OnError
+from condgan.files import as_path
 from condgan.types import ImageShape
 
 KermanySplit = Literal["train", "val", "test"]
@@ -85,7 +86,7 @@ class Kermany(ImageFolder):
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
         label = kermany_label(classes)
-        folder = Path(root).expanduser()
+        folder = as_path(root)
         _check_patient_choice(patients, split)
         _check_split_folders(folder, split)
         super().__init__(

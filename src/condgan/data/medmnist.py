@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from condgan.data.dataset import ArrayDataset
+from condgan.files import as_path
 
 MedMNISTSplit = Literal["train", "val", "test"]
 
@@ -72,7 +73,7 @@ class MedMNIST(ArrayDataset):
     def __init__(
         self, path: str | os.PathLike[str], split: MedMNISTSplit = "train", class_names: Sequence[str] | None = None
     ) -> None:
-        file = Path(path).expanduser()
+        file = as_path(path)
         if split not in _SPLITS:
             raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}.")
         images, labels, num_classes = _read(file, split)
@@ -116,7 +117,7 @@ def download_medmnist(name: str = "pneumoniamnist", size: int = 64, *, folder: s
             f"expected the name 'pneumoniamnist' and a size among {', '.join(map(str, SIZES))}, got {name!r} and "
             f"{size!r}. Fetch other files from https://medmnist.com and pass their path to MedMNIST."
         )
-    url, target = _URL.format(file=file), Path(folder).expanduser() / file
+    url, target = _URL.format(file=file), as_path(folder) / file
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         download_url(url, target.parent, file, _MD5[file])
