@@ -14,7 +14,7 @@ import condgan
 
 ROOT = Path(condgan.__file__).parent
 
-GROUND = {"_version", "types", "files", "devices", "distributed", "schedules"}
+GROUND = {"_version", "types", "files", "samples", "devices", "distributed", "schedules"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set() for part in sorted(GROUND)},
     "images": GROUND,

@@ -167,6 +167,11 @@ def _converter() -> Converter:
     return converter
 
 
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return a user's path, in which `~` is the home folder."""
+    return Path(path).expanduser()
+
+
 def check_names(role: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Check that names are known and differ from each other.
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -143,9 +145,49 @@ def test_points_are_kept_as_they_are() -> None:
     assert data.image_shape == (2,)
 
 
-def test_read_only_arrays_are_copied() -> None:
-    images = np.broadcast_to(np.uint8(3), (4, 1, 2, 2))
-    assert make(4, images=images).images.unique().tolist() == [3]
+def test_read_only_arrays_are_taken() -> None:
+    images = np.broadcast_to(np.uint8(30), (4, 1, 2, 2))
+    assert make(4, images=images).images.unique().tolist() == [30]
+
+
+def test_a_memory_map_stays_on_disk(tmp_path: Path) -> None:
+    for values in (np.full((4, 1, 2, 2), 30, dtype=np.uint8), np.zeros((4, 3), dtype=np.float32)):
+        np.save(tmp_path / "images.npy", values)
+        mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+        data = make(4, images=mapped)
+        assert np.shares_memory(data.images.numpy(), mapped)
+        assert data.fingerprint == make(4, images=values).fingerprint
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "", "  ", "nan", "<NA>"])
+def test_a_missing_group_is_refused(missing: object) -> None:
+    with pytest.raises(ValueError, match=r"must have a group \(patient\), got none for 2 of 4: sample 1, sample 3\."):
+        make(4, groups=["ada", missing, "ben", missing])
+    with pytest.raises(ValueError, match=r"none for 1 of 4: b/x\.png\."):
+        make(4, groups=np.array(["ada", "ben", "ben", missing], dtype=object), paths=["a", "b", "c", "b/x.png"])
+    data = make(4, paths=["a/1.png", "a/2.png", "b/1.png", "b/2.png"])
+    with pytest.raises(ValueError, match=r"none for 2 of 4: b/1\.png, b/2\.png\."):
+        data.with_groups(lambda path: "ada" if path.parent.name == "a" else missing)  # type: ignore[arg-type,return-value]
+
+
+def test_a_missing_number_is_named_as_missing() -> None:
+    with pytest.raises(ValueError, match="none for 1 of 4: sample 2"):
+        make(4, groups=[1.0, 2.0, float("nan"), 2.0])
+
+
+@pytest.mark.parametrize("brightest", [1, 15])
+def test_images_that_are_nearly_black_are_noticed(brightest: int) -> None:
+    images = (torch.arange(64).reshape(4, 1, 4, 4) % (brightest + 1)).to(torch.uint8)
+    with pytest.warns(UserWarning, match=rf"no value above {brightest}: .* images \* {255 // brightest}") as caught:
+        make(4, images=images)
+    assert caught[0].filename == __file__
+
+
+def test_one_class_is_enough_without_conditions() -> None:
+    data = make(labels=[0] * 12)
+    assert data.class_counts == (12,)
+    with pytest.raises(ValueError, match="the training set must have at least two classes, got one: '0'"):
+        check_compatible("the training set", data, data.class_names, data.image_shape)
 
 
 def test_subset_keeps_everything_in_step() -> None:
@@ -199,12 +241,21 @@ def test_resize_refuses_points_and_empty_sizes() -> None:
         ({"images": torch.zeros(12, 1, 8, 8, dtype=torch.int64)}, r"uint8 \(0 to 255\) or floating point, got torch"),
         ({"images": torch.full((12, 2), torch.nan)}, "finite, got NaN"),
         ({"images": torch.zeros(0, 1, 8, 8, dtype=torch.uint8), "labels": torch.zeros(0, dtype=torch.int64)}, "none"),
-        ({"labels": torch.zeros(12, 3, dtype=torch.int64)}, "Multi-label targets are not supported"),
+        ({"labels": torch.zeros(12, 3, dtype=torch.int64)}, r"labels\.argmax\(1\) of one-hot rows"),
         ({"labels": torch.zeros(12)}, r"labels must be integers, got torch\.float32"),
         ({"labels": torch.arange(12) % 2, "class_names": ["a"]}, r"\[0, 1\), got values in \[0, 1\]"),
-        ({"labels": [-1] * 6 + [0] * 6}, r"got values in \[-1, 0\]"),
+        ({"labels": [-1] * 6 + [0] * 6}, r"labels must be 0, 1, 2, \.\.\. without gaps, got -1, 0\."),
+        (
+            {"labels": [1, 2] * 6},
+            r"without gaps, got 1, 2\. Labels start at 0: number the classes with names, labels =",
+        ),
+        ({"labels": [0, 10**12] * 6}, "without gaps, got 0, 1000000000000"),
+        ({"labels": ["ill", "well"] * 6}, r"labels must be integers, got <U4, such as np\.str_\('ill'\)\. Number the"),
+        ({"labels": [0, None] * 6}, "labels must be integers, got object"),
+        ({"images": torch.zeros(12, 16, 16, 3, dtype=torch.uint8)}, r"got \(16, 16, 3\), which looks like \(H, W, C\)"),
+        ({"images": np.zeros((12, 16, 16, 1))}, r"Put the channels first: np\.moveaxis\(images, -1, -3\)"),
+        ({"images": [np.zeros((1, 8, 8))] * 12}, r"a NumPy array .*, got a list\. Join single images with np\.stack"),
         ({"labels": [0] * 11 + [1]}, r"at least two samples, got 1 \(1\)"),
-        ({"labels": [0] * 12}, "at least two classes, got one"),
         ({"class_names": ["a", "a"]}, "differ from each other"),
         ({"groups": [0, 1]}, r"groups must have the shape \(12,\)"),
         ({"groups": [0.5] * 12}, r"groups must be names \(strings\) or integers, got float64"),

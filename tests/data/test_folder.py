@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from condgan.data import ImageFolder
-from condgan.data import folder as folder_module
+from condgan.data import ImageFolder, decoding
 
 
 def write(path: Path, size: tuple[int, int] = (20, 16), mode: str = "L", value: int | None = None) -> Path:
@@ -106,15 +105,117 @@ def test_linked_class_folders_are_read(root: Path, tmp_path: Path) -> None:
     assert read(root).class_names == ("cat", "dog", "fox")
 
 
+def test_links_repeat_no_image(root: Path, tmp_path: Path) -> None:
+    paths = read(root).paths
+    (root / "cat" / "again").symlink_to(root / "dog")
+    (root / "dog" / "loop").symlink_to(root)
+    (root / "cat" / "above").symlink_to(tmp_path)
+    (root / "dog" / "a.png").symlink_to(root / "cat" / "a.png")
+    for name in ("first", "second"):
+        write(tmp_path / "elsewhere" / "f.png")
+        (root / "dog" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.warns(
+        UserWarning, match="5 links in .* are not followed, .*: cat/above, cat/again, dog/a.png, "
+    ) as caught:
+        data = read(root)
+    assert data.paths == (*paths, "dog/first/f.png")
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif", "TIFF", "webp", "jfif"])
+def test_other_formats_are_read(root: Path, suffix: str) -> None:
+    pixels = np.add.outer(np.arange(0, 160, 10), np.arange(0, 80, 5)).astype(np.uint8)
+    options = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(pixels).save(root / "cat" / f"ramp.{suffix}", **options)
+    data = read(root)
+    image = data.images[data.paths.index(f"cat/ramp.{suffix}")][0].numpy()
+    assert np.abs(image.astype(int) - pixels).max() <= (3 if suffix == "jfif" else 0)
+
+
+def test_image_files_that_are_not_read_are_named(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "slices").mkdir()
+    for folder in (root / "cat", tmp_path / "slices"):
+        (folder / "scan.dcm").write_bytes(b"DICM")
+    Image.new("L", (4, 4)).save(root / "dog" / "moving.gif")
+    with pytest.warns(
+        UserWarning, match=r"2 image files in .* are not read, .*: cat/scan\.dcm, dog/moving\.gif\. Conv"
+    ):
+        assert len(read(root)) == 5
+    with pytest.raises(ValueError, match=r"expected files ending in .*, got others: scan\.dcm\. Convert them"):
+        read(tmp_path / "slices")
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="deep"):
+        read(root)
+
+
+def deep(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def grey_levels(data: ImageFolder) -> dict[str, list[int]]:
+    return {path: image.unique().tolist() for path, image in zip(data.paths, data.images, strict=True)}
+
+
 def test_sixteen_bits_are_scaled_and_not_clipped(root: Path) -> None:
     for name, value in (("dark", 257 * 3), ("bright", 65535), ("middle", 257 * 128)):
-        Image.fromarray(np.full((16, 16), value, dtype=np.uint16)).save(root / "cat" / f"{name}.png")
+        deep(root / "cat" / f"{name}.png", np.full((16, 16), value, dtype=np.uint16))
     for shape in ((1, 16, 16), (3, 8, 8)):
-        data = read(root, shape)
-        values = {path: image.unique().tolist() for path, image in zip(data.paths, data.images, strict=True)}
-        assert values["cat/dark.png"] == [3]
-        assert values["cat/middle.png"] == [128]
-        assert values["cat/bright.png"] == [255]
+        values = grey_levels(read(root, shape))
+        assert [values[f"cat/{name}.png"] for name in ("dark", "middle", "bright")] == [[3], [128], [255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "suffix", "window", "levels"),
+    [
+        ([0, 1000, 4000], "png", (0, 4095), [0, 62, 249]),  # 12 bits
+        ([0, 1, 1], "tif", (0, 1), [0, 255, 255]),
+        ([0, 200, 255], "png", (0, 255), [0, 200, 255]),
+        ([-1000, 0, 3000], "tif", (-1000, 3000), [0, 64, 255]),  # Hounsfield units
+        ([0.0, 0.4, 1.0], "tif", (0, 1), [0, 102, 255]),
+        ([0, 50_000, 100_000], "tif", (0, 100_000), [0, 128, 255]),
+        ([70, 70, 70], "tif", (0, 255), [70, 70, 70]),
+    ],
+)
+def test_deep_images_share_a_window_that_suits_the_data_set(
+    tmp_path: Path, values: list[float], suffix: str, window: tuple[float, float], levels: list[int]
+) -> None:
+    dtype = np.float32 if isinstance(values[1], float) else np.uint16 if suffix == "png" else np.int32
+    for i, value in enumerate((*values, values[0])):
+        deep(tmp_path / "xy"[i % 2] / f"{i}.{suffix}", np.full((8, 8), value, dtype=dtype))
+    said = rf"4 images of more than 8 bits .* from {min(values):g} to {max(values):g}: {window[0]:g} becomes black, "
+    with pytest.warns(UserWarning, match=said) as caught:
+        data = read(tmp_path)
+    assert caught[0].filename == __file__
+    assert [grey_levels(data)[f"{'xy'[i % 2]}/{i}.{suffix}"] for i in range(3)] == [[level] for level in levels]
+    assert read(tmp_path, window=window).fingerprint == data.fingerprint  # stated, and not said
+
+
+def test_a_stated_window_clips_what_lies_outside(tmp_path: Path) -> None:
+    for name, value in (("a/1", 0), ("a/2", 500), ("b/1", 1500), ("b/2", 9000)):
+        deep(tmp_path / f"{name}.png", np.full((8, 8), value, dtype=np.uint16))
+    assert list(grey_levels(read(tmp_path, window=(500, 2500))).values()) == [[0], [0], [128], [255]]
+    for window in ((5, 5), (0, float("nan")), (0, float("inf")), (1,)):
+        with pytest.raises(ValueError, match="window must be two numbers"):
+            read(tmp_path, window=window)
+
+
+def test_a_window_is_part_of_the_cache(tmp_path: Path) -> None:
+    for name in ("a/1", "a/2", "b/1", "b/2"):
+        deep(tmp_path / "images" / f"{name}.png", np.full((8, 8), 1000, dtype=np.uint16))
+    options = {"cache": tmp_path / "cache"}
+    assert read(tmp_path / "images", window=(0, 2000), **options).images.unique().tolist() == [128]
+    assert read(tmp_path / "images", window=(0, 4000), **options).images.unique().tolist() == [64]
 
 
 def test_palettes_and_transparency(root: Path) -> None:
@@ -164,7 +265,74 @@ def test_all_files_that_cannot_be_decoded_are_listed(root: Path) -> None:
         read(root)
     message = str(caught.value)
     assert all(name in message for name in ("cat/truncated.jpg", "dog/empty.png", "dog/text.jpeg", "dog/truncated.png"))
-    assert message.endswith("Replace or delete them.")
+    assert message.endswith("Replace or delete them, or leave them out with on_error='skip'.")
+
+
+def test_images_that_cannot_be_decoded_can_be_skipped(root: Path, tmp_path: Path) -> None:
+    clean = read(root, group=lambda path: path.stem)
+    png = write(root / "dog" / "broken.png", (200, 200)).read_bytes()
+    (root / "dog" / "broken.png").write_bytes(png[: len(png) // 2])
+    (root / "cat" / "empty.png").write_bytes(b"")
+    said = r"2 of 7 images in .* are left out, because they cannot be decoded: cat/empty\.png \(.*, dog/broken\.png \("
+    with pytest.warns(UserWarning, match=said) as caught:
+        data = read(root, group=lambda path: path.stem, on_error="skip", cache=tmp_path / "cache")
+    assert caught[0].filename == __file__
+    assert (data.fingerprint, data.paths) == (clean.fingerprint, clean.paths)
+    assert sorted(data.skipped) == ["cat/empty.png", "dog/broken.png"]
+    assert "truncated" in data.skipped["dog/broken.png"]
+    assert clean.skipped == {}
+    assert not (tmp_path / "cache").exists()  # the next call must say it again
+    with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', got 'ignore'"):
+        read(root, on_error="ignore")
+
+
+def test_a_set_of_damaged_files_alone_cannot_be_skipped(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"2 of 2 images .* cannot be decoded"):
+        read(tmp_path, on_error="skip")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_and_dead_links_are_not_opened(root: Path) -> None:
+    os.mkfifo(root / "cat" / "pipe.png")
+    (root / "dog" / "dead.png").symlink_to(root / "nowhere.png")
+    (root / "dog" / "device.png").symlink_to("/dev/zero")
+    with pytest.raises(
+        ValueError, match=r"3 of 8 images .*: cat/pipe\.png \(ValueError: is no regular file\), dog/dead"
+    ):
+        read(root)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_images_of_too_many_pixels_or_pages_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (1300, 1000)).save(root / "cat" / "large.png")
+    pages = [Image.new("L", (16, 16), level) for level in (10, 20, 30)]
+    for suffix in ("tif", "webp", "png"):
+        pages[0].save(root / "dog" / f"pages.{suffix}", save_all=True, append_images=pages[1:])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    with pytest.raises(
+        ValueError, match=r"4 of 9 .* has 1300 x 1000 pixels, expected at most 1000000: raise"
+    ) as caught:
+        read(root)
+    assert str(caught.value).count("holds 3 pages, expected one image") == 3
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(ValueError, match="3 of 9"):
+        read(root)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "", " "])
+def test_a_missing_group_is_refused_before_images_are_decoded(root: Path, missing: object) -> None:
+    (root / "cat" / "broken.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"got none for 2 of 6: cat/broken\.png, dog/e\.jpg\."):
+        read(root, group=lambda path: {"broken": missing, "e": missing}.get(path.stem, path.stem))
+
+
+def test_a_tilde_is_the_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(root.parent))
+    assert len(read(Path("~/pets"), cache="~/cache")) == 5
+    assert (root.parent / "cache").is_dir()
 
 
 def test_long_lists_are_cut(root: Path) -> None:
@@ -200,9 +368,9 @@ def test_class_of_one_image(root: Path) -> None:
         read(root)
 
 
-def test_one_class_points_to_the_right_folder(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"got one: 'pets'.* such as '.*pets'"):
-        read(root.parent)
+def test_one_class_is_enough_without_conditions(root: Path) -> None:
+    data = read(root.parent)
+    assert (data.class_names, data.class_counts) == (("pets",), (5,))
 
 
 def test_loose_images(root: Path) -> None:
@@ -264,7 +432,7 @@ def test_cache(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder_module, "_decode", fail)
+        patch.setattr(decoding, "_decode", fail)
         cached = read(root, cache=cache)
     assert cached.fingerprint == fresh.fingerprint
     assert cached.paths == fresh.paths

@@ -6,6 +6,7 @@ import io
 import threading
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,26 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         MedMNIST(tmp_path / "single.npy")
     with pytest.raises(ValueError, match="split must be one of train, val, test, got 'dev'"):
         MedMNIST(tmp_path / "whole.npz", "dev")  # type: ignore[arg-type]
+
+
+def test_bombs_are_refused_before_they_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(medmnist, "_SMALL", 2**20)
+    zeros = np.zeros((2**4, 2**10, 2**10), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "bomb.npz", **{**arrays(), "train_images": zeros})
+    with pytest.raises(ValueError, match=r"more than 100 times its size, got 167\d{5} bytes in a file of \d{5}\."):
+        MedMNIST(tmp_path / "bomb.npz")
+    save(tmp_path / "labels.npz", test_labels=np.array([[10**12], [0]] * 3))
+    with pytest.raises(ValueError, match="without gaps, got 1000000000000 among those of 18 images"):
+        MedMNIST(tmp_path / "labels.npz")
+    with zipfile.ZipFile(tmp_path / "header.npz", "w") as archive:
+        for name, array in arrays().items():
+            with archive.open(f"{name}.npy", "w") as member:
+                shape = (2**50, 28, 28) if name == "train_images" else array.shape
+                header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                member.write(array.tobytes())
+    with pytest.raises(ValueError, match=r"header\.npz' is damaged"):
+        MedMNIST(tmp_path / "header.npz")
 
 
 def test_pickles_are_refused(tmp_path: Path) -> None:

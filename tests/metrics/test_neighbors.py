@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -106,9 +108,33 @@ def test_duplicates_of_vectors_are_exact_ones():
     assert find_duplicates(x, tolerance=0.0).original.tolist() == [0, 1, 0]
 
 
-def test_a_duplicate_of_a_duplicate_is_one_of_the_first():
-    steps = torch.full((1, 1, 16, 16), 100, dtype=torch.uint8) + torch.tensor([0, 2, 4, 9]).view(4, 1, 1, 1)
-    assert find_duplicates(steps.to(torch.uint8)).original.tolist() == [0, 0, 0, 3]
+def flat(levels):
+    return torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 16, 16)
+
+
+def test_a_chain_keeps_images_that_differ():
+    found = find_duplicates(flat([100, 102, 104, 106, 109, 104]))
+    assert found.original.tolist() == [0, 0, 2, 2, 4, 2]
+    assert found.exact.tolist() == [False] * 5 + [True]
+
+
+def test_retained_images_stay_and_later_ones_are_compared_with_each():
+    assert find_duplicates(flat([100, 102, 104]), retained=2).original.tolist() == [0, 0, 1]
+    assert find_duplicates(flat([100, 102, 104, 104]), retained=3).original.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("block", [300, 2**24])
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(0, 8))
+@settings(max_examples=30, deadline=None)
+def test_kept_images_differ_and_the_others_repeat_one_of_them(block, levels, retained):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("condgan.metrics.neighbors._BLOCK", block)
+        found = find_duplicates(flat(levels), retained=retained)
+    expected = []
+    for i, level in enumerate(levels):
+        stays = [j for j in range(i) if expected[j] == j or j < retained]
+        expected.append(next((j for j in stays if abs(levels[j] - level) <= 2), i))
+    assert found.original.tolist() == expected
 
 
 @given(st.integers(16, 70), st.integers(16, 70), st.floats(0.5, 20.0), st.integers(0, 99))
@@ -120,8 +146,19 @@ def test_thumbnails_rule_out_no_duplicate(height, width, tolerance, seed):
     flat = images.flatten(1).double()
     close = torch.cdist(flat, flat) <= tolerance * flat.shape[1] ** 0.5
     repeats = torch.tensor([bool(close[i, :i].any()) for i in range(8)])
-    found = find_duplicates(images, tolerance=tolerance)
+    found = find_duplicates(images, tolerance=tolerance, retained=8)
     assert torch.equal(found.near | found.exact, repeats)
+
+
+def test_many_images_alike_take_no_longer_than_others():
+    """Slices of noise near black, all of them within the tolerance or none: their thumbnails are always alike."""
+    began = time.process_time()
+    for most, kept in ((2, 1), (8, 600)):
+        slices = torch.randint(
+            most + 1, (600, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        )
+        assert len(find_duplicates(slices).kept) == kept
+    assert time.process_time() - began < 5  # pair by pair it took longer
 
 
 def test_messages():

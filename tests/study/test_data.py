@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from condgan.data.dataset import ArrayDataset
-from condgan.study.data import keep_patients
+from condgan.runs import RecipeConfig
+from condgan.study import StudyConfig
+from condgan.study.data import keep_patients, prepare
 
 
 def patients(counts):
@@ -59,3 +61,19 @@ def test_what_cannot_be_kept_is_refused():
             keep_patients(data, label, percent)
     with pytest.raises(ValueError, match="at least two images of class '1' must remain, got 1"):
         keep_patients(data, 1, 1)
+
+
+def test_an_image_that_repeats_any_test_image_is_not_trained_on():
+    """Also one that repeats a test image which itself repeats an earlier one."""
+
+    def grey(*levels):
+        return ArrayDataset(torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 16, 16), [0, 1] * 2)
+
+    recipes = {"acgan": RecipeConfig(recipe="acgan", steps=2)}
+    config = StudyConfig(image_shape=(1, 16, 16), recipes=recipes, arms=("real",), extractor=None)
+    train = ArrayDataset(torch.cat([grey(104, 50, 60, 70).images, grey(72, 74, 90, 95).images]), [0, 1] * 4)
+    prepared = prepare(config, train, grey(200, 210, 220, 230), grey(100, 102, 130, 160))
+    assert prepared.train.images[:, 0, 0, 0].tolist() == [50, 60, 70, 74, 90, 95]
+    found = prepared.description
+    assert (found.repeats_of_other_sets_removed, found.duplicates_removed) == (1, 1)
+    assert len(prepared.test) == 4

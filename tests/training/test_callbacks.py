@@ -397,3 +397,18 @@ def test_an_evaluation_must_return_metrics_by_name(make_trainer, tiny_images):
     trainer = make_trainer(callbacks=[cg.Evaluate(lambda trainer: 0.5, every=1)])
     with pytest.raises(TypeError, match=r"must be metrics by name, such as .*, got a float"):
         trainer.fit(tiny_images, steps=1, batch_size=6)
+
+
+def test_a_tilde_is_the_home_folder(make_trainer, tiny_images, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    callbacks = [cg.Checkpoint("~/run", every=1), cg.CSVLogger("~/log.csv", every=1), cg.SampleGrid("~/grids", every=1)]
+    trainer = make_trainer(callbacks=callbacks)
+    trainer.fit(tiny_images, steps=1, batch_size=6)
+    trainer.save_pretrained("~/pair")
+    assert cg.DCGANGenerator.from_pretrained("~/pair/generator").num_classes == 3
+    assert make_trainer().resume("~/run")
+    assert sorted(path.name for path in home.iterdir()) == ["grids", "log.csv", "pair", "run"]
+    assert not list(here.iterdir())

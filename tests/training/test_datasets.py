@@ -188,6 +188,7 @@ def test_float_images_are_scaled_from_the_range_that_they_state(image_range, mak
     ("images", "image_range", "message"),
     [
         (torch.rand(6, 1, 16, 16), None, r"need an image_range, .* image_range=\(0, 1\)"),
+        (torch.rand(6, 1, 16, 16) * 255, None, r"Divide them by 255 and pass image_range=\(0, 1\)"),
         (torch.rand(6, 1, 16, 16) * 255, (0, 1), r"must lie in image_range=\(0, 1\), got values in \[.*, 2\d\d\]"),
         (torch.rand(6, 1, 16, 16) - 1, (0, 1), "must lie in image_range"),
         (torch.full((6, 1, 16, 16), torch.nan), (-1, 1), "must lie in image_range"),
@@ -202,6 +203,34 @@ def test_float_images_of_unknown_or_wrong_range_are_refused(images, image_range,
     make = TensorDataset if kind == "items" else cg.data.ArrayDataset
     with pytest.raises(ValueError, match=message):
         as_labelled(make(images, torch.arange(6) % 2), image_range=image_range)
+
+
+def test_held_float_images_beyond_those_of_generators_are_refused(make_trainer):
+    data = cg.data.ArrayDataset(torch.randn(6, 1, 16, 16).mul(3), [0, 1, 2] * 2)
+    with pytest.raises(ValueError, match=r"images must lie in \[-1, 1\], got values in \[-.*\]\. Rescale them"):
+        make_trainer().fit(data, steps=1, batch_size=6)
+    assert make_trainer().fit(cg.data.ArrayDataset(data.images.tanh(), data.labels), steps=1, batch_size=6).step == 1
+
+
+def test_images_that_are_nearly_black_are_noticed():
+    masks = torch.randint(2, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with pytest.warns(UserWarning, match="no value above 1: all are nearly black"):
+        as_labelled(TensorDataset(masks, torch.arange(6) % 2))
+
+
+def test_arrays_where_tensors_are_wanted_are_refused(tiny_images):
+    class Arrays:
+        images, labels = tiny_images.images.numpy(), tiny_images.labels.numpy()
+        num_classes, class_counts, image_shape = 3, (12, 8, 4), (1, 16, 16)
+
+    with pytest.raises(TypeError, match=r"of a Arrays must be tensors, got a ndarray of shape .* Make a condgan\.data"):
+        as_labelled(Arrays())
+
+
+def test_a_memory_map_is_streamed_from_disk(make_trainer, tiny_images, tmp_path):
+    np.save(tmp_path / "images.npy", tiny_images.images.numpy())
+    mapped = cg.data.ArrayDataset(np.load(tmp_path / "images.npy", mmap_mode="r"), tiny_images.labels)
+    assert_same_networks(trained(make_trainer, tiny_images), trained(make_trainer, mapped))
 
 
 def test_the_stated_range_is_part_of_what_a_resumed_run_compares():
@@ -239,7 +268,11 @@ GREY = torch.zeros(1, 16, 16, dtype=torch.uint8)
         ([(GREY, 0), (GREY, "ill")], "labels must be integers .*, got a str as item 1"),
         ([(GREY, 0.0)], "labels must be integers .*, got a float"),
         ([(GREY, torch.tensor([1]))], r"labels must be integers .*, got a Tensor of shape \(1,\)"),
-        ([(GREY, -1), (GREY, 0)], r"labels must lie in \[0, 1\), got values in \[-1, 0\]"),
+        ([(GREY, -1), (GREY, 0)], r"labels must be 0, 1, 2, \.\.\. without gaps, got -1, 0\."),
+        ([(GREY, 0), (GREY, 10**12)], "without gaps, got 0, 1000000000000"),
+        ([(GREY, 10**30)], "labels must be integers .*, got a int as item 0"),
+        ([(GREY.permute(1, 2, 0), 0)], r"got \(16, 16, 1\), which looks like \(H, W, C\)"),
+        ([(np.zeros((16, 16, 3)), 0)], r"got \(16, 16, 3\), which looks like \(H, W, C\)"),
         ([(GREY, 0), (GREY[:, :8], 0)], r"shape \(1, 16, 16\) .* got \(1, 8, 16\) and torch.uint8 as item 1"),
         ([(GREY, 0), (GREY.float(), 0)], "need an image_range"),
         ([(GREY[0], 0)], r"must have the shape \(C, H, W\), got \(16, 16\) as item 0"),
@@ -292,7 +325,7 @@ def test_class_names_come_from_the_data_set_or_the_caller(tiny_images):
     assert as_labelled(part).class_names == ("normal", "bacterial", "viral", "other")
     assert as_labelled(part).class_counts == (12, 0, 0, 0)
     assert as_labelled(part, class_names=["a", "b", "c"]).class_names == ("a", "b", "c")
-    with pytest.raises(ValueError, match=r"must lie in \[0, 2\)"):
+    with pytest.raises(ValueError, match=r"values in \[0, 2\), got values in \[0, 2\]"):
         as_labelled(data, class_names=["a", "b"])
 
 

@@ -246,3 +246,10 @@ def test_images_are_on_their_way_before_they_are_asked_for(tmp_path):
     sampler.store = Noting(lambda index, seed: images[index], torch.device("cpu"))
     next(Prefetcher(sampler, repeat(Request(4))))
     assert sampler.store.asked == 3
+
+
+def test_one_class_is_for_networks_without_classes():
+    data = cg.data.ArrayDataset(torch.full((4, 1, 2, 2), 99, dtype=torch.uint8), [0] * 4, class_names=["all"])
+    assert make_sampler(data, conditional=False).draw(Request(2)).y is None
+    with pytest.raises(ValueError, match="networks with classes need data of at least two, got one"):
+        make_sampler(data)

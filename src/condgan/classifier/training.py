@@ -21,7 +21,7 @@ from condgan.classifier.augmentation import Augment
 from condgan.classifier.network import Precision, ResNet18, autocast_logits, build_network, predict
 from condgan.data.dataset import ArrayDataset, check_compatible
 from condgan.devices import best_device
-from condgan.files import write_whole
+from condgan.files import as_path, write_whole
 from condgan.stats import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.training.engines import make_engine
 from condgan.training.optimizer import OptimizerConfig, set_learning_rate
@@ -110,7 +110,7 @@ class Classifier:
             "settings": self.settings,
             "seconds": self.seconds,
         }
-        with write_whole(Path(path)) as file:
+        with write_whole(as_path(path)) as file:
             file.write(save(weights, metadata={"classifier": json.dumps(described)}))
 
     @classmethod
@@ -121,7 +121,7 @@ class Classifier:
             FileNotFoundError: If there is no such file.
             ValueError: If it holds anything else.
         """
-        with safe_open(path, framework="pt") as file:
+        with safe_open(as_path(path), framework="pt") as file:
             described = (file.metadata() or {}).get("classifier")
             if described is None:
                 raise ValueError(

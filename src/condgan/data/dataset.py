@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import combinations
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset
 from typing_extensions import TypeVar
 
 from condgan.data.splits import group_split
+from condgan.samples import check_channels_first, check_labels, warn_if_dark
 from condgan.types import ImageShape, JudgedImages
 
 Groups = Tensor | np.ndarray | Sequence[int] | Sequence[str]
@@ -25,6 +27,7 @@ Groups = Tensor | np.ndarray | Sequence[int] | Sequence[str]
 Shape = TypeVar("Shape", bound=tuple[int, ...], default=ImageShape, covariant=True)
 
 _SHOWN = 10
+_MISSING = {"", "None", "nan", "NaN", "NaT", "<NA>"}
 
 
 class Grouped(Protocol):
@@ -59,10 +62,12 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
     would be taken for names: pass `[data.group_names[i] for i in data.groups]` instead.
 
     Args:
-        images: The samples. NumPy arrays are accepted too.
-        labels: One label for each sample.
+        images: The samples. The memory of an array is shared, not copied, and never written to: a read-only memory map
+            (`np.load(path, mmap_mode="r")`) stays on disk.
+        labels: One label for each sample. One class is enough for networks without classes.
         class_names: Names of the classes in label order. By default the labels themselves, as strings.
-        groups: The group of each sample, as a name or a number. Splits and intervals keep a group whole.
+        groups: The group of each sample, as a name or a number; none may be missing. Splits and intervals keep a group
+            whole.
         source: Where the samples come from, for results and messages.
         attribution: Credit to give wherever samples are shown, as the license of the data asks.
         paths: The file that each sample was read from, relative to the data's folder.
@@ -77,8 +82,8 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
         - `groups`: `(N,)`, names or integers, or None.
 
     Raises:
-        ValueError: If shapes, types or label values do not fit, values are not finite, or a class has fewer than
-            two samples.
+        ValueError: If shapes, types or label values do not fit, values are not finite, the group of a sample is
+            missing, or a class has fewer than two samples.
 
     Examples:
         >>> import numpy as np
@@ -104,16 +109,15 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
         attribution: str | None = None,
         paths: Sequence[str] = (),
     ) -> None:
-        self.images = _as_tensor(images).contiguous()
-        self.labels = _as_int64("labels", labels)
-        self.groups, self.group_names = _name_groups(groups)
+        self.images = _as_images(images)
+        self.labels = _as_labels(labels)
         self.paths = tuple(paths)
+        self.groups, self.group_names = _name_groups(groups, self.paths)
         self._check_samples()
-        num_classes = len(class_names) if class_names is not None else int(self.labels.max()) + 1
-        self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
+        self.class_names = check_labels(self.labels, class_names)
         self.source = source
         self.attribution = attribution
-        self._check_labels()
+        self._check_classes()
 
     def _check_samples(self) -> None:
         images, count = self.images, len(self.images)
@@ -128,38 +132,30 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
                 f"images must be uint8 (0 to 255) or floating point, got {images.dtype}. Rescale to 0..255 and cast "
                 "to uint8."
             )
-        elif not torch.isfinite(images).all():
-            raise ValueError("images must be finite, got NaN or infinite values. Clean or leave out those samples.")
         if count == 0:
             raise ValueError("images must hold at least one sample, got none.")
+        check_channels_first(tuple(images.shape[1:]))
+        extremes = images.aminmax()  # without a copy; NaN if a value is
+        if images.dtype == torch.uint8:
+            warn_if_dark(int(extremes.max))
+        elif not torch.isfinite(torch.stack(extremes)).all():
+            raise ValueError("images must be finite, got NaN or infinite values. Clean or leave out those samples.")
         if self.paths and len(self.paths) != count:
             raise ValueError(f"paths must have one entry for each sample, {count}, or be empty, got {len(self.paths)}.")
         for name, values in (("labels", self.labels), ("groups", self.groups)):
             if values is not None and values.shape != (count,):
                 raise ValueError(
                     f"{name} must have the shape ({count},), one for each image, got {tuple(values.shape)}. "
-                    "Multi-label targets are not supported: choose one label for each image."
+                    "Choose one label for each image: labels[:, 0] of a column, labels.argmax(1) of one-hot rows."
                 )
 
-    def _check_labels(self) -> None:
-        count = len(self.class_names)
-        if len(set(self.class_names)) < count:
+    def _check_classes(self) -> None:
+        if len(set(self.class_names)) < self.num_classes:
             raise ValueError(f"class_names must differ from each other, got {list(self.class_names)}.")
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < 0 or high >= count:
-            raise ValueError(
-                f"labels must be integers with values in [0, {count}), got values in [{low}, {high}]. Labels start "
-                "at 0, and class_names needs one name for each class."
-            )
         rare = [f"{name} ({n})" for name, n in zip(self.class_names, self.class_counts, strict=True) if n < 2]
         if rare:
             raise ValueError(
                 f"every class needs at least two samples, got {', '.join(rare)}. Add images, or leave the class out."
-            )
-        if count < 2:
-            raise ValueError(
-                f"a class-conditional data set needs at least two classes, got one: {self.class_names[0]!r}. "
-                "Point to the folder that holds one folder for each class."
             )
 
     def __len__(self) -> int:
@@ -202,7 +198,7 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
         Raises:
             ValueError: If `indices` are not integers, or a class keeps fewer than two samples.
         """
-        index = _as_tensor(indices)
+        index = torch.as_tensor(indices)
         if index.is_floating_point() or index.dtype == torch.bool:
             raise ValueError(f"indices must be integers, got {index.dtype}. Turn a mask into mask.nonzero().flatten().")
         part = self._with(self.images[index], index)
@@ -234,7 +230,7 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
                 )
             groups = [str(groups(Path(path))) for path in self.paths]
         named = self._with(self.images)
-        named.groups, named.group_names = _name_groups(groups)
+        named.groups, named.group_names = _name_groups(groups, named.paths)
         named._check_samples()
         return named
 
@@ -344,12 +340,18 @@ def check_compatible(role: str, data: ArrayDataset, class_names: Sequence[str], 
     """Raise an error if data do not fit a classifier or its training set.
 
     Raises:
-        ValueError: If samples are not uint8 images, or classes or image shape differ from the given ones.
+        ValueError: If samples are not uint8 images, there is one class only, or classes or image shape differ from the
+            given ones.
     """
     if data.images.dtype != torch.uint8:
         raise ValueError(
             f"{role} must hold uint8 images, got {data.images.dtype}. Convert images in [-1, 1] with "
             "condgan.images.to_uint8."
+        )
+    if data.num_classes < 2:
+        raise ValueError(
+            f"{role} must have at least two classes, got one: {data.class_names[0]!r}. Point to the folder that holds "
+            "one folder for each class."
         )
     check_same_classes(role, data, "the training set", class_names, image_shape)
 
@@ -385,10 +387,34 @@ def number_groups(*sets: Grouped) -> list[Tensor]:
     return [torch.tensor([numbers[name] for name in own]) for own in names]
 
 
-def _name_groups(groups: Groups | None) -> tuple[Tensor | None, tuple[str, ...]]:
+def check_group_names(names: Sequence[str], places: Sequence[str]) -> None:
+    """Raise an error if a sample has no group: missing values would make one patient of many.
+
+    Args:
+        names: The name of each sample's group.
+        places: What messages call each sample.
+
+    Raises:
+        ValueError: If a name is blank or, as Python and pandas spell a missing value, None, nan, NaT or <NA>.
+    """
+    missing = [place for place, name in zip(places, names, strict=True) if name.strip() in _MISSING]
+    if missing:
+        raise ValueError(
+            f"every sample must have a group (patient), got none for {len(missing)} of {len(names)}: "
+            f"{listing(missing)}. Complete the table or rule of the groups, leave these samples out, or give each a "
+            "name of its own."
+        )
+
+
+def _name_groups(groups: Groups | None, paths: Sequence[str]) -> tuple[Tensor | None, tuple[str, ...]]:
     if groups is None:
         return None, ()
     given = np.asarray(groups.cpu() if isinstance(groups, Tensor) else groups)
+    if given.dtype.kind in "OUf" and given.ndim == 1:  # a missing value makes floats of a column of whole numbers
+        spelled = [str(name) for name in given]
+        check_group_names(
+            spelled, paths if len(paths) == len(spelled) else [f"sample {i}" for i in range(len(spelled))]
+        )
     if given.dtype == object and all(isinstance(name, str) for name in given.flat):
         given = given.astype(str)
     if given.dtype.kind not in "iuU":
@@ -403,14 +429,28 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _as_tensor(values: Tensor | np.ndarray | Sequence[int]) -> Tensor:
-    if isinstance(values, np.ndarray) and not values.flags.writeable:
-        values = values.copy()
-    return torch.as_tensor(values)
+def _as_images(images: Tensor | np.ndarray) -> Tensor:
+    """Return images as a contiguous tensor, which shares the memory of an array: a memory map stays on disk."""
+    if isinstance(images, np.ndarray):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing here writes to it
+            return torch.from_numpy(np.ascontiguousarray(images))
+    if not isinstance(images, Tensor):
+        raise ValueError(
+            f"images must be a tensor or a NumPy array of the shape (N, C, H, W), got a {type(images).__name__}. Join "
+            "single images with np.stack; a PyTorch data set goes to condgan.training.as_labelled."
+        )
+    return images.contiguous()
 
 
-def _as_int64(name: str, values: Tensor | np.ndarray | Sequence[int]) -> Tensor:
-    tensor = _as_tensor(values)
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"{name} must be integers, got {tensor.dtype}. Map your classes to 0, 1, 2, ... first.")
-    return tensor.to(torch.int64)
+def _as_labels(labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+    given = labels if isinstance(labels, Tensor) else np.asarray(labels)
+    if isinstance(given, np.ndarray) and given.dtype.kind in "iu":
+        given = torch.from_numpy(given.astype(np.int64))
+    if not isinstance(given, Tensor) or given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        example = "" if isinstance(given, Tensor) or not given.size else f", such as {given.flat[0]!r}"
+        raise ValueError(
+            f"labels must be integers, got {given.dtype}{example}. Number the classes with names, labels = "
+            "np.unique(labels, return_inverse=True), and pass class_names=names."
+        )
+    return given.to(torch.int64)

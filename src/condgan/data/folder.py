@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
-import torch
-from PIL import ExifTags, Image, ImageOps
-from torch import Tensor
-from tqdm import tqdm
 
-from condgan.data.dataset import ArrayDataset, listing
-from condgan.files import write_whole
+from condgan.data.dataset import ArrayDataset, check_group_names, listing
+from condgan.data.decoding import DECODER_VERSION, EXTENSIONS, MODES, Window, decode_all
+from condgan.data.finding import Found, find_images, list_paths
+from condgan.files import as_path, write_whole
 from condgan.types import ImageShape
 
-EXTENSIONS = (".jpg", ".jpeg", ".png")
-_MODES = {1: "L", 3: "RGB"}
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
-_DECODER_VERSION = 1
-_MAX_WORKERS = 16
+
+OnError = Literal["raise", "skip"]
+"""What happens when an image cannot be decoded."""
 
 Name = TypeVar("Name")
 
@@ -32,16 +29,20 @@ Name = TypeVar("Name")
 class ImageFolder(ArrayDataset):
     r"""Labelled images of a folder, decoded once into memory.
 
-    JPEG and PNG files are found at any depth, also through symbolic links, and kept in the order of their relative
-    paths. Hidden files and `__MACOSX` folders, which some archives contain, are skipped. All problems of a kind are
-    reported at once: files that cannot be decoded, empty class folders, classes with a single image.
+    JPEG, PNG, BMP, TIFF and WebP files are found at any depth and kept in the order of their relative paths. Symbolic
+    links are followed, except to what is read anyway or contains the folder. Hidden files and `__MACOSX` folders, which
+    some archives contain, are skipped; of links and image files that are left out, a warning says how many and which.
+    All problems of a kind are reported at once: files that cannot be decoded, empty class folders, classes with a
+    single image.
 
     Images are rotated as their EXIF tag says, composed on black where they are transparent, converted to the requested
     channels, and resized to the requested size with Pillow's Lanczos filter (antialiased); the aspect ratio is not
-    kept. 16-bit greyscale is divided by 257, so that 0 to 65535 become 0 to 255; 12-bit values stored in 16 bits are
-    therefore dark, and should be rescaled on disk first. A much larger JPEG is decoded at a half, a quarter or an
-    eighth of its size (`PIL.Image.Image.draft`), but never at less than twice the requested size. That is several times
-    faster on radiographs of 2000 pixels, and changes edges by a grey level or two.
+    kept. A much larger JPEG is decoded at a half, a quarter or an eighth of its size (`PIL.Image.Image.draft`), but
+    never at less than twice the requested size. That is several times faster on radiographs of 2000 pixels, and changes
+    edges by a grey level or two.
+
+    Greyscale of more than 8 bits (16 or 32 bits, or floats) is mapped by one `window` for the whole data set,
+    $255 (v - low) / (high - low)$, so that brightness can be compared between images.
 
     Args:
         root: Folder that holds the images. By default it holds one folder for each class.
@@ -52,19 +53,25 @@ class ImageFolder(ArrayDataset):
         select: Maps a path relative to `root` to whether its image belongs to the data set. Other files are not opened.
             By default all images do.
         workers: Number of threads that decode. By default one for each processor, at most 16.
+        window: The values that become black and white in greyscale images of more than 8 bits. By default from 0 to
+            the smallest of 1, 255, 1023, 4095, 16383 and 65535 that no value exceeds, and otherwise the range of all
+            values; a warning says which, unless it is (0, 65535). State it to read training and test images alike.
+        on_error: `"raise"` an error that lists the files that cannot be decoded, or `"skip"` them with a warning.
         progress: Whether to show a progress bar.
         cache: Folder for a copy of the decoded images, from which the next call reads them. The copy is not used when
-            names, sizes or modification times of the files have changed. None writes nothing: whether patients' images
-            are copied is your decision.
+            names, sizes or modification times of the files have changed, and not made when images are skipped. None
+            writes nothing: whether patients' images are copied is your decision.
         source: Where the images come from, for results and messages. By default the name of the folder.
         attribution: Credit to give wherever images are shown.
 
     Attributes:
         paths: Paths of the images relative to `root`, with forward slashes.
+        skipped: Why each skipped image cannot be decoded, by its path relative to `root`.
 
     Raises:
         FileNotFoundError: If `root` does not exist.
-        ValueError: If `image_shape` is not supported, there are no images, some cannot be decoded, or the classes do
+        ValueError: If `image_shape` or `window` is not supported, there are no images, some cannot be decoded (damaged
+            files, several pages, more pixels than `PIL.Image.MAX_IMAGE_PIXELS`), a group is missing, or the classes do
             not fit.
 
     Examples:
@@ -93,39 +100,68 @@ class ImageFolder(ArrayDataset):
         *,
         select: Callable[[Path], bool] | None = None,
         workers: int | None = None,
+        window: Window | None = None,
+        on_error: OnError = "raise",
         progress: bool = True,
         cache: str | os.PathLike[str] | None = None,
         source: str | None = None,
         attribution: str | None = None,
     ) -> None:
-        folder = Path(root)
-        _check_folder_arguments(folder, image_shape, workers)
-        paths = _find_images(folder)
+        folder = as_path(root)
+        _check_folder_arguments(folder, image_shape, workers, window, on_error)
+        found = find_images(folder)
+        paths = found.images
+        if not paths:
+            raise ValueError(
+                f"{str(folder)!r} holds no images at any depth: expected files ending in {', '.join(EXTENSIONS)}, got "
+                f"{f'others: {list_paths(found.others)}. Convert them' if found.others else 'none'}."
+            )
         if select is not None:
             paths = [path for path, chosen in zip(paths, _name_all("select", select, paths), strict=True) if chosen]
             if not paths:
                 raise ValueError(f"select must keep at least one image of {str(folder)!r}, and kept none.")
         if label is None:
-            _check_class_folders(folder, paths)
-        found = _name_all("label", label or _first_folder, paths)
-        names = _check_classes(folder, found, class_names)
+            _check_class_folders(folder, found)
+        found.warn(folder)
+        classes = _name_all("label", label or _first_folder, paths)
+        names = _check_classes(classes, class_names)
+        places = [path.as_posix() for path in paths]
+        groups = None if group is None else [str(name) for name in _name_all("group", group, paths)]
+        if groups is not None:
+            check_group_names(groups, places)
+        images, failures = _load(
+            folder, paths, image_shape, workers=workers, window=window, progress=progress, cache=cache
+        )
+        if failures:
+            _report(folder, paths, failures, on_error)
+        self.skipped = {places[i]: reason for i, reason in failures.items()}
+        kept = [i for i in range(len(paths)) if i not in failures]
         super().__init__(
-            _load(folder, paths, image_shape, workers=workers, progress=progress, cache=cache),
-            [names.index(name) for name in found],
+            images[kept] if failures else images,
+            [names.index(classes[i]) for i in kept],
             class_names=names,
-            groups=None if group is None else [str(name) for name in _name_all("group", group, paths)],
+            groups=None if groups is None else [groups[i] for i in kept],
             source=folder.resolve().name if source is None else source,
             attribution=attribution,
-            paths=[path.as_posix() for path in paths],
+            paths=[places[i] for i in kept],
         )
 
 
-def _check_folder_arguments(root: Path, image_shape: ImageShape, workers: int | None) -> None:
-    if len(image_shape) != 3 or image_shape[0] not in _MODES or min(image_shape[1:]) < 1:
+def _check_folder_arguments(
+    root: Path, image_shape: ImageShape, workers: int | None, window: Window | None, on_error: str
+) -> None:
+    if len(image_shape) != 3 or image_shape[0] not in MODES or min(image_shape[1:]) < 1:
         raise ValueError(
             "image_shape must be (1, height, width) for greyscale or (3, height, width) for color, got "
-            f"{tuple(image_shape)}."
+            f"{tuple(image_shape)}. Read images of other channels into an array, and pass it to ArrayDataset."
         )
+    if window is not None and not (len(window) == 2 and -np.inf < window[0] < window[1] < np.inf):
+        raise ValueError(
+            f"window must be two numbers, that of black and the larger one of white, got {window!r}. For 12 bits pass "
+            "(0, 4095)."
+        )
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}. Pass None for one thread for each processor.")
     if not root.is_dir():
@@ -135,43 +171,30 @@ def _check_folder_arguments(root: Path, image_shape: ImageShape, workers: int | 
         )
 
 
-def _find_images(root: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        names = (name for name in files if name.lower().endswith(EXTENSIONS) and not name.startswith("."))
-        found += [(Path(parent) / name).relative_to(root) for name in names]
-    if not found:
-        raise ValueError(
-            f"{str(root)!r} holds no images at any depth: expected files ending in {', '.join(EXTENSIONS)}."
-        )
-    return sorted(found, key=lambda path: path.as_posix())
-
-
 def _first_folder(path: Path) -> str:
     return path.parts[0]
 
 
-def _check_class_folders(root: Path, paths: Sequence[Path]) -> None:
-    loose = [path.name for path in paths if len(path.parts) == 1]
+def _check_class_folders(root: Path, found: Found) -> None:
+    loose = [path for path in found.images if len(path.parts) == 1]
     if loose:
         raise ValueError(
             f"{str(root)!r} must hold one folder for each class, got {len(loose)} images outside of any: "
-            f"{listing(loose)}. Sort them into folders, point to the folder above if this one is a class, or "
+            f"{list_paths(loose)}. Sort them into folders, point to the folder above if this one is a class, or "
             "pass label=, which maps a path to the name of its class."
         )
     folders = {entry.name for entry in root.iterdir() if entry.is_dir()}
     visible = {name for name in folders if not name.startswith(".") and name != "__MACOSX"}
-    empty = sorted(visible - {path.parts[0] for path in paths})
-    if empty:
-        raise ValueError(
-            f"every class folder must hold images, got {len(empty)} without any: {listing(empty)}. Fill or delete "
-            f"them. Only {', '.join(EXTENSIONS)} files are read."
-        )
     if len(visible) > 1 and {name.lower() for name in visible} <= _SPLIT_NAMES:
         raise ValueError(
             f"expected one folder for each class in {str(root)!r}, got {listing(sorted(visible))}, which look like "
             f"splits. Point to one of them, such as {str(root / min(visible))!r}."
+        )
+    empty = sorted(visible - {path.parts[0] for path in (*found.images, *found.links)})
+    if empty:
+        raise ValueError(
+            f"every class folder must hold images, got {len(empty)} without any: {listing(empty)}. Fill or delete "
+            f"them. Only {', '.join(EXTENSIONS)} files are read."
         )
 
 
@@ -188,7 +211,7 @@ def _name_all(role: str, rule: Callable[[Path], Name], paths: Sequence[Path]) ->
     return names
 
 
-def _check_classes(root: Path, found: Sequence[str], class_names: Sequence[str] | None) -> list[str]:
+def _check_classes(found: Sequence[str], class_names: Sequence[str] | None) -> list[str]:
     wrong = [repr(name) for name in found if not isinstance(name, str)]
     if wrong:
         raise ValueError(f"label must return the name of a class, a string, got {listing(wrong[:1])}.")
@@ -206,19 +229,7 @@ def _check_classes(root: Path, found: Sequence[str], class_names: Sequence[str] 
             f"every class needs at least two images, got {len(rare)} with fewer: {listing(rare)}. Add images, or "
             "leave the class out."
         )
-    if len(names) < 2:
-        raise ValueError(
-            f"expected at least two classes in {str(root)!r}, got one: {names[0]!r}. Point to the folder that holds "
-            f"one folder for each class{_suggestion(root, names[0])}."
-        )
     return names
-
-
-def _suggestion(root: Path, name: str) -> str:
-    inner = root / name
-    if inner.is_dir() and sum(entry.is_dir() for entry in inner.iterdir()) > 1:
-        return f", such as {str(inner)!r}"
-    return ""
 
 
 def _load(
@@ -227,93 +238,51 @@ def _load(
     image_shape: ImageShape,
     *,
     workers: int | None,
+    window: Window | None,
     progress: bool,
     cache: str | os.PathLike[str] | None,
-) -> Tensor:
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Return the images, and why some cannot be decoded, by their places among the paths."""
     if cache is None:
-        return _decode_all(root, paths, image_shape, workers=workers, progress=progress)
-    file = Path(cache) / f"images-{_cache_key(root, paths, image_shape)}.npy"
+        return decode_all(root, paths, image_shape, workers=workers, window=window, progress=progress)
+    key = _cache_key(root, paths, image_shape, window)
+    file = as_path(cache) / f"images-{key}.npy"
     images = _read_cache(file, (len(paths), *image_shape))
-    if images is None:
-        images = _decode_all(root, paths, image_shape, workers=workers, progress=progress)
+    if images is not None:
+        return images, {}
+    images, failures = decode_all(root, paths, image_shape, workers=workers, window=window, progress=progress)
+    if not failures:
         _write_cache(file, images)
-    return images
+    return images, failures
 
 
-def _decode_all(
-    root: Path, paths: Sequence[Path], image_shape: ImageShape, *, workers: int | None, progress: bool
-) -> Tensor:
-    images = np.empty((len(paths), *image_shape), dtype=np.uint8)
-
-    def decode(i: int) -> str | None:
-        # Pillow raises OSError, SyntaxError, ValueError, zlib.error and more for broken files
-        try:
-            images[i] = _decode(root / paths[i], image_shape)
-        except Exception as error:
-            return f"{paths[i].as_posix()} ({type(error).__name__}: {error})"
-        return None
-
-    count = min(os.cpu_count() or 1, _MAX_WORKERS) if workers is None else workers
-    with ThreadPoolExecutor(count) as pool:
-        results = tqdm(
-            pool.map(decode, range(len(paths))),
-            total=len(paths),
-            desc=f"Reading {root.name}",
-            unit="image",
-            delay=0.5,
-            disable=not progress,
-        )
-        failures = [failure for failure in results if failure is not None]
-    if failures:
+def _report(root: Path, paths: Sequence[Path], failures: dict[int, str], on_error: OnError) -> None:
+    listed = listing([f"{paths[i].as_posix()} ({reason})" for i, reason in failures.items()])
+    counted = f"{len(failures)} of {len(paths)} images in {str(root)!r}"
+    if on_error == "raise" or len(failures) == len(paths):
         raise ValueError(
-            f"{len(failures)} of {len(paths)} images in {str(root)!r} cannot be decoded: {listing(failures)}. "
-            "Replace or delete them."
+            f"{counted} cannot be decoded: {listed}. Replace or delete them, or leave them out with on_error='skip'."
         )
-    return torch.from_numpy(images)
+    warnings.warn(f"{counted} are left out, because they cannot be decoded: {listed}.", stacklevel=3)
 
 
-def _decode(path: Path, image_shape: ImageShape) -> np.ndarray:
-    channels, height, width = image_shape
-    mode = _MODES[channels]
-    with Image.open(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        drafted = None if turned else image.draft(mode, (2 * width, 2 * height))
-        ImageOps.exif_transpose(image, in_place=True)
-        # the last row and column of a drafted image may be partial: the box leaves out what lies beyond the original
-        box = None if drafted is None else drafted[1]
-        pixels = np.asarray(_convert(image, mode).resize((width, height), Image.Resampling.LANCZOS, box))
-    if pixels.dtype != np.uint8:
-        pixels = pixels.round().clip(0, 255).astype(np.uint8)
-    return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
-
-
-def _convert(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow's own conversion of 16 bits clips at 255, and it has no Lanczos filter for them.
-        return Image.fromarray(np.asarray(image).astype(np.float32) / 257)
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", opaque.size, "black"), opaque).convert(mode)
-    return image.convert(mode)
-
-
-def _cache_key(root: Path, paths: Iterable[Path], image_shape: ImageShape) -> str:
-    digest = hashlib.sha256(repr((_DECODER_VERSION, tuple(image_shape))).encode())
+def _cache_key(root: Path, paths: Iterable[Path], image_shape: ImageShape, window: Window | None) -> str:
+    digest = hashlib.sha256(repr((DECODER_VERSION, tuple(image_shape), window)).encode())
     for path in paths:
         stat = (root / path).stat()
         digest.update(repr((path.as_posix(), stat.st_size, stat.st_mtime_ns)).encode())
     return digest.hexdigest()[:24]
 
 
-def _read_cache(file: Path, shape: tuple[int, ...]) -> Tensor | None:
+def _read_cache(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
         images = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):  # no such file, or a damaged one
         return None
-    return torch.from_numpy(images) if images.dtype == np.uint8 and images.shape == shape else None
+    return images if images.dtype == np.uint8 and images.shape == shape else None
 
 
-def _write_cache(file: Path, images: Tensor) -> None:
+def _write_cache(file: Path, images: np.ndarray) -> None:
     with write_whole(file) as stream:
         Path(stream.name).chmod(0o600)  # no other user may read patients' images
-        np.save(stream, images.numpy(), allow_pickle=False)
+        np.save(stream, images, allow_pickle=False)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from condgan.data.dataset import ArrayDataset, check_disjoint
-from condgan.data.folder import ImageFolder
+from condgan.data.folder import ImageFolder, OnError
+from condgan.files import as_path
 from condgan.types import ImageShape
 
 KermanySplit = Literal["train", "val", "test"]
@@ -52,6 +53,7 @@ class Kermany(ImageFolder):
         patients: `"all"`, or one part of the split `"train"`: `"held_out"`, a tenth of the images of each cause, which
             no recipe or setting was chosen on (see `kermany_held_out`), or `"development"`, the rest.
         workers: Threads that decode, see `ImageFolder`.
+        on_error: What happens when an image cannot be decoded, see `ImageFolder`.
         progress: Whether to show a progress bar.
         cache: Folder for a copy of the decoded images, see `ImageFolder`. None writes nothing.
 
@@ -79,20 +81,23 @@ class Kermany(ImageFolder):
         *,
         patients: KermanyPatients = "all",
         workers: int | None = None,
+        on_error: OnError = "raise",
         progress: bool = True,
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
         label = kermany_label(classes)
+        folder = as_path(root)
         _check_patient_choice(patients, split)
-        _check_split_folders(Path(root), split)
+        _check_split_folders(folder, split)
         super().__init__(
-            Path(root) / split,
+            folder / split,
             image_shape,
             label,
             kermany_patient,
             CLASS_NAMES[classes],
             select=None if patients == "all" else lambda path: _is_held_out(path) == (patients == "held_out"),
             workers=workers,
+            on_error=on_error,
             progress=progress,
             cache=cache,
             source=f"Kermany chest X-rays, official {split} split{_SOURCE_OF[patients]}",

@@ -13,10 +13,13 @@ from typing import Literal
 import numpy as np
 
 from condgan.data.dataset import ArrayDataset
+from condgan.files import as_path
 
 MedMNISTSplit = Literal["train", "val", "test"]
 
 SIZES = (28, 64, 128, 224)
+_MAX_RATIO = 100  # photographs compress to a tenth at best
+_SMALL = 2**28
 _SPLITS = ("train", "val", "test")
 _URL = "https://zenodo.org/records/10519652/files/{file}?download=1"
 _MD5 = {
@@ -46,8 +49,8 @@ class MedMNIST(ArrayDataset):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a published MedMNIST file, holds volumes or several labels per image, or
-            `split` is unknown.
+        ValueError: If the file is not a published MedMNIST file, holds volumes or several labels per image, unpacks to
+            more than 100 times its size, or `split` is unknown.
 
     Examples:
         >>> import tempfile
@@ -70,7 +73,7 @@ class MedMNIST(ArrayDataset):
     def __init__(
         self, path: str | os.PathLike[str], split: MedMNISTSplit = "train", class_names: Sequence[str] | None = None
     ) -> None:
-        file = Path(path)
+        file = as_path(path)
         if split not in _SPLITS:
             raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}.")
         images, labels, num_classes = _read(file, split)
@@ -114,7 +117,7 @@ def download_medmnist(name: str = "pneumoniamnist", size: int = 64, *, folder: s
             f"expected the name 'pneumoniamnist' and a size among {', '.join(map(str, SIZES))}, got {name!r} and "
             f"{size!r}. Fetch other files from https://medmnist.com and pass their path to MedMNIST."
         )
-    url, target = _URL.format(file=file), Path(folder) / file
+    url, target = _URL.format(file=file), as_path(folder) / file
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         download_url(url, target.parent, file, _MD5[file])
@@ -152,13 +155,27 @@ def _read(file: Path, split: str) -> tuple[np.ndarray, np.ndarray, int]:
                 f"{str(file)!r} lacks the arrays {', '.join(missing)} of a published MedMNIST file, it has "
                 f"{', '.join(archive.files) or 'none'}."
             )
+        with zipfile.ZipFile(file) as entries:
+            packed, unpacked = file.stat().st_size, sum(entry.file_size for entry in entries.infolist())
+        if unpacked > max(_SMALL, _MAX_RATIO * packed):
+            raise ValueError(
+                f"{str(file)!r} must not unpack to more than {_MAX_RATIO} times its size, got {unpacked} bytes in a "
+                f"file of {packed}. Fetch it again."
+            )
         try:
-            every_label = [_flat_labels(file, archive[f"{name}_labels"]) for name in _SPLITS]
-            images = _channels_first(file, archive[f"{split}_images"])
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            every_label = [archive[f"{name}_labels"] for name in _SPLITS]
+            images = archive[f"{split}_images"]
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, MemoryError) as error:
             raise ValueError(f"{str(file)!r} is damaged: {error}. Fetch it again.") from error
+    every_label = [_flat_labels(file, labels) for labels in every_label]
     num_classes = max(int(labels.max(initial=0)) for labels in every_label) + 1
-    return images, every_label[_SPLITS.index(split)], num_classes
+    count = sum(map(len, every_label))
+    if num_classes > count:
+        raise ValueError(
+            f"labels in {str(file)!r} must be 0, 1, 2, ... without gaps, got {num_classes - 1} among those of {count} "
+            "images. Fetch it again."
+        )
+    return _channels_first(file, images), every_label[_SPLITS.index(split)], num_classes
 
 
 def _flat_labels(file: Path, labels: np.ndarray) -> np.ndarray:

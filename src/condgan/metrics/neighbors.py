@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,7 +35,7 @@ class Duplicates:
     """Which images of a set repeat an earlier one, exactly or nearly.
 
     Args:
-        original: For each image the index of the earliest image that it repeats; its own index if it repeats none.
+        original: For each image the index of the earliest kept image that it repeats; its own index if it repeats none.
         exact: Whether it repeats an earlier one bit by bit.
         tolerance: The largest root mean square difference that counts as a repetition, in the units of the samples.
 
@@ -190,12 +189,13 @@ def neighbor_grid(
     return image_grid(pictures.flatten(0, 1), columns=pictures.shape[1])
 
 
-def find_duplicates(samples: Tensor, *, tolerance: float = 2.0) -> Duplicates:
+def find_duplicates(samples: Tensor, *, tolerance: float = 2.0, retained: int = 0) -> Duplicates:
     r"""Find images that repeat an earlier one: equal bit by bit, or nearly so.
 
     Nearly means a root mean square difference of at most `tolerance` over all pixels. Two grey levels cover a second
-    encoding of one image, but not a second image of one patient. A repetition of a repetition counts as a repetition of
-    the first image, whether or not it is within the tolerance of that.
+    encoding of one image, but not a second image of one patient. Images are taken in order, and each is compared with
+    those that are kept: of a series whose images resemble their neighbors, the kept ones differ by more than the
+    tolerance, and each other one repeats one of them.
 
     Sums over windows of $s \times s$ pixels, divided by $s$, are never farther apart than the pixels are, so distances
     of such thumbnails rule out most pairs before pixels are compared.
@@ -203,6 +203,8 @@ def find_duplicates(samples: Tensor, *, tolerance: float = 2.0) -> Duplicates:
     Args:
         samples: Images; or vectors, of which exact repetitions are found with `tolerance=0`.
         tolerance: The largest root mean square difference that counts, in the units of the samples.
+        retained: Number of images at the beginning that stay whatever they repeat, such as test images before those for
+            training: the later ones are compared with all of these.
 
     Shape:
         - `samples`: `(N, C, H, W)`, uint8, or `(N, D)`.
@@ -218,30 +220,44 @@ def find_duplicates(samples: Tensor, *, tolerance: float = 2.0) -> Duplicates:
     digests = (hashlib.sha256(sample.contiguous().numpy()).digest() for sample in samples)
     original = torch.tensor([first.setdefault(digest, index) for index, digest in enumerate(digests)])
     exact = original != torch.arange(len(samples))
-    distinct = (~exact).nonzero().flatten()
     if tolerance > 0:
-        for earlier, later in _pairs_within(samples[distinct], tolerance):
-            original[original == distinct[later]] = original[distinct[earlier]].clone()
+        distinct = (~exact).nonzero().flatten()
+        earliest = _earliest_within(samples[distinct], tolerance, int((distinct < retained).sum()))
+        repeated = torch.empty_like(original).index_copy_(0, distinct, distinct[earliest])
+        original = repeated[original]
     return Duplicates(original, exact, tolerance)
 
 
-def _pairs_within(samples: Tensor, tolerance: float) -> list[tuple[int, int]]:
-    """Return the pairs `(earlier, later)` within the tolerance, in the order of the later one."""
-    flat = samples.flatten(1)
-    radius = tolerance * math.sqrt(flat.shape[1])
-    small = torch.cat([_thumbnails(part) for part in samples.split(_IMAGES_AT_ONCE)])
-    small = small - small.mean(0)
-    lengths = small.square().sum(1)
-    found = []
-    rows = max(1, _BLOCK // len(small))
-    for start in range(0, len(small), rows):
-        block = small[start : start + rows]
-        squared = torch.addmm(lengths, block, small.T, alpha=-2.0) + lengths[start : start + rows, None]
-        later, earlier = (squared <= 1.001 * radius**2 + 1e-6).nonzero().T
-        for i, j in zip(earlier.tolist(), (later + start).tolist(), strict=True):
-            if i < j and float((flat[i].double() - flat[j].double()).norm()) <= radius:
-                found.append((i, j))
-    return found
+def _earliest_within(samples: Tensor, tolerance: float, retained: int) -> Tensor:
+    """Return the earliest kept sample within the tolerance of each sample, or itself; the first `retained` are kept."""
+    size = samples[0].numel()
+    radius, at_once = tolerance**2 * size, max(1, _BLOCK // size)
+    thumbnails = torch.cat([_thumbnails(part) for part in samples.split(_IMAGES_AT_ONCE)])
+    thumbnails -= thumbnails.mean(0)
+    earliest = torch.arange(len(samples))
+    kept = earliest[:0]
+    for block in earliest.clone().split(min(_IMAGES_AT_ONCE, at_once)):
+        known = torch.cat([kept, block])
+        close = _squared_distances(thumbnails[block], thumbnails[known]) <= 1.001 * radius + 1e-6
+        close &= known < block[:, None]
+        rows, columns = close.any(1).nonzero().flatten(), close.any(0).nonzero().flatten()
+        for part in columns.split(at_once):
+            squared = _squared_distances(samples[block[rows]].flatten(1), samples[known[part]].flatten(1))
+            close[rows[:, None], part] &= squared <= radius
+        stays = torch.ones(len(known), dtype=torch.bool)
+        for row in rows.tolist():
+            hits = known[close[row] & stays]
+            if len(hits):
+                earliest[block[row]] = hits[0]
+                stays[len(kept) + row] = block[row] < retained
+        kept = known[stays]
+    return earliest
+
+
+def _squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return squared Euclidean distances in float64, of uint8 without rounding: all terms are whole numbers."""
+    rows, columns = rows.double(), columns.double()
+    return torch.addmm(columns.square().sum(1), rows, columns.T, alpha=-2.0) + rows.square().sum(1)[:, None]
 
 
 def _thumbnails(samples: Tensor) -> Tensor:

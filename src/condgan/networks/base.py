@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typing_extensions import override
 
-from condgan.files import check_count, check_names
+from condgan.files import as_path, check_count, check_names
 from condgan.types import CriticOutput, ImageShape
 
 Conditioning = Literal["concatenation", "batch_norm"]
@@ -43,7 +43,7 @@ class Network(nn.Module):
         Raises:
             TypeError: If a constructor argument has no name or cannot be written as JSON.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         unnamed = [name for name in _unnamed_parameters(type(self)) if name in self.config]
         if unnamed:
             raise TypeError(
@@ -76,7 +76,7 @@ class Network(nn.Module):
             FileNotFoundError: If the folder lacks `config.json` or `model.safetensors`.
             ValueError: If the folder holds a network of another class.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
         if missing:
             raise FileNotFoundError(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
-from condgan.files import check_count, check_names
+from condgan.files import as_path, check_count, check_names
 from condgan.images import save_sheet, to_uint8
 from condgan.sampling import class_grid
 from condgan.training.checkpoint import newest_step
@@ -124,7 +124,7 @@ class KeepBest(Callback):
     def __init__(self, folder: str | Path, metric: str, *, mode: Literal["min", "max"] = "min") -> None:
         super().__init__()
         check_names("mode", [mode], ["min", "max"])
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         self.metric = metric
         self.mode = mode
         self.best = math.inf if mode == "min" else -math.inf
@@ -191,7 +191,7 @@ class Checkpoint(Callback):
     def __init__(self, folder: str | Path, *, every: int = 1000, keep: int = 2) -> None:
         super().__init__(every)
         check_count("keep", keep)
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         self.keep = keep
 
     @override
@@ -234,7 +234,7 @@ class SampleGrid(Callback):
 
     def __init__(self, folder: str | Path, *, every: int = 1000, columns: int = 8, seed: int = 0) -> None:
         super().__init__(every)
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         self.columns = columns
         self.seed = seed
 
@@ -259,7 +259,7 @@ class _RowLogger(Callback):
 
     def __init__(self, path: str | Path, *, every: int = 50) -> None:
         super().__init__(every)
-        self.path = Path(path)
+        self.path = as_path(path)
 
     def read_rows(self) -> list[dict[str, float]]:
         """Return the rows written so far."""

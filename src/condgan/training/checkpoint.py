@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from condgan.files import check_count, write_whole
+from condgan.files import as_path, check_count, write_whole
 
 _PATTERN = f"checkpoint-{'[0-9]' * 9}.pt"
 
@@ -23,7 +23,7 @@ def write_checkpoint(folder: str | Path, step: int, content: dict[str, Any], *, 
         ValueError: If `keep` is less than 1.
     """
     check_count("keep", keep)
-    folder = Path(folder)
+    folder = as_path(folder)
     path = folder / f"checkpoint-{step:09d}.pt"
     with write_whole(path) as file:
         torch.save(content, file)
@@ -34,7 +34,7 @@ def write_checkpoint(folder: str | Path, step: int, content: dict[str, Any], *, 
 
 def newest_step(folder: str | Path) -> int | None:
     """Return the step of the newest checkpoint in `folder`, readable or not, or None if there is none."""
-    steps = [int(path.stem.removeprefix("checkpoint-")) for path in Path(folder).glob(_PATTERN)]
+    steps = [int(path.stem.removeprefix("checkpoint-")) for path in as_path(folder).glob(_PATTERN)]
     return max(steps, default=None)
 
 
@@ -46,7 +46,7 @@ def read_newest_checkpoint(folder: str | Path) -> dict[str, Any] | None:
     Raises:
         ValueError: If there are checkpoints but none can be read.
     """
-    paths = sorted(Path(folder).glob(_PATTERN), reverse=True)
+    paths = sorted(as_path(folder).glob(_PATTERN), reverse=True)
     for path in paths:
         try:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

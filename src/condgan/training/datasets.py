@@ -26,6 +26,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from condgan.samples import check_channels_first, check_labels, warn_if_dark
 from condgan.training.random import seeded
 from condgan.types import LabelledData
 
@@ -199,16 +200,16 @@ def as_labelled(
         data: A map-style data set, or a `DataLoader` of one. An image is a uint8 tensor or array `(C, H, W)`, a PIL
             image of mode L or RGB, or a floating-point tensor or array of any shape; a label is an integer or a tensor
             of one, in `[0, K)`. Data such as an `ArrayDataset` are returned as they are.
-        image_range: Range of floating-point images, `(0, 1)` or `(-1, 1)`; images need it. uint8 images have the
-            range [0, 255].
+        image_range: Range of floating-point images, `(0, 1)` or `(-1, 1)`; images need it, unless they are held in
+            data such as an `ArrayDataset` and have negative values. uint8 images have the range [0, 255].
         class_names: Names of the classes in label order; by default the data set's `classes`, as in torchvision, or
-            the numbers of the labels.
+            the numbers of the labels, which then have no gaps.
         num_workers: Worker processes, 0 to read in this process; by default those of the `DataLoader`, or 0.
             As with a `DataLoader`, the data set must be picklable where processes are not forked.
         max_host_bytes: Images up to this size are kept in host memory.
 
     Raises:
-        TypeError: If the data are not a map-style data set.
+        TypeError: If the data are not a map-style data set, or hold arrays where tensors are wanted.
         ValueError: If items are not as described, differ in shape, are out of range, or `image_range` is missing.
 
     Examples:
@@ -238,6 +239,11 @@ def as_labelled(
             )
         return data
     if _is_labelled(data):
+        if not (isinstance(data.images, Tensor) and isinstance(data.labels, Tensor)):
+            raise TypeError(
+                f"images and labels of a {type(data).__name__} must be tensors, got {_described(data.images)} and "
+                f"{_described(data.labels)}. Make a condgan.data.ArrayDataset of them."
+            )
         return _in_range(data, image_range)
     if not _is_map_style(data):
         raise TypeError(
@@ -260,6 +266,7 @@ def _read(reader: _Reader, class_names: Sequence[str] | None, num_workers: int, 
     images = None if streamed else torch.empty(count, *first.shape, dtype=first.dtype)
     labels = torch.empty(count, dtype=torch.int64)
     digest = hashlib.sha256(repr((count, tuple(first.shape), str(first.dtype), varies)).encode())
+    brightest = 0
     source = _Workers(reader, num_workers) if num_workers else reader
     try:
         for start, chunk, some in _chunks(source, count, max(1, num_workers)):
@@ -268,8 +275,11 @@ def _read(reader: _Reader, class_names: Sequence[str] | None, num_workers: int, 
             if not varies:
                 digest.update(chunk.data)
             labels[start : start + len(chunk)] = torch.tensor(some)
+            brightest = max(brightest, chunk.max(initial=0))
     finally:
         source.close()
+    if first.dtype == torch.uint8:
+        warn_if_dark(brightest)
     digest.update(labels.numpy().data)
     names = _names(reader.dataset, labels, class_names)
     digest.update(repr(names).encode())
@@ -314,16 +324,9 @@ def _chunks(source: _Reader | _Workers, count: int, ahead: int) -> Iterator[tupl
 def _names(dataset: Dataset[Any], labels: Tensor, class_names: Sequence[str] | None) -> tuple[str, ...]:
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    low, high = int(labels.min()), int(labels.max())
     if class_names is None:
         class_names = getattr(dataset, "classes", None) or getattr(dataset, "class_names", None)
-    names = tuple(map(str, range(high + 1) if class_names is None else class_names))
-    if low < 0 or high >= len(names):
-        raise ValueError(
-            f"labels must lie in [0, {len(names)}), got values in [{low}, {high}]. Labels start at 0, and class_names "
-            "needs one name per class."
-        )
-    return names
+    return check_labels(labels, None if class_names is None else list(map(str, class_names)))
 
 
 def _check_loader(loader: DataLoader[Any]) -> None:
@@ -357,8 +360,15 @@ def _in_range(data: LabelledData, image_range: ImageRange | None) -> LabelledDat
     images = data.images
     are_floats = images.dtype != torch.uint8 and images.ndim == 4
     if image_range is None:
-        if are_floats and float(images.min()) >= 0:
-            raise ValueError(_missing_range(images))
+        if are_floats:
+            low, high = map(float, images.aminmax())
+            if low >= 0:
+                raise ValueError(_missing_range(images))
+            if low < -1 or high > 1:
+                raise ValueError(
+                    f"floating-point images must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]. Rescale them: "
+                    "generators make images in this range."
+                )
         return data
     if not are_floats:
         raise ValueError(
@@ -381,6 +391,7 @@ def _in_range(data: LabelledData, image_range: ImageRange | None) -> LabelledDat
 
 def _as_image(given: Any, index: int, image_range: ImageRange | None) -> Tensor:
     image = _as_tensor(given, index).detach().cpu()
+    check_channels_first(tuple(image.shape))
     if image.dtype == torch.uint8:
         if image.ndim != 3:
             raise ValueError(
@@ -417,20 +428,23 @@ def _as_tensor(image: Any, index: int) -> Tensor:
 
 
 def _missing_range(images: Tensor) -> str:
-    return (
-        f"floating-point images need an image_range, got values in [{float(images.min()):.3g}, "
-        f"{float(images.max()):.3g}] and no image_range. Pass image_range=(0, 1), the range of torchvision's ToTensor, "
-        "or image_range=(-1, 1)."
+    low, high = map(float, images.aminmax())
+    advice = (
+        "Pass image_range=(0, 1), the range of torchvision's ToTensor, or image_range=(-1, 1)."
+        if high <= 1
+        else "Divide them by 255 and pass image_range=(0, 1), or round them to uint8."
     )
+    return f"floating-point images need an image_range, got values in [{low:.3g}, {high:.3g}] and none. {advice}"
 
 
 def _rescaled(images: Tensor, image_range: ImageRange, what: str) -> Tensor:
     """Return images of this range in [-1, 1]."""
     low, high = image_range
-    if not bool(((images >= low) & (images <= high)).all()):  # NaN is out of range too
+    least, most = map(float, images.aminmax())
+    if not (low <= least and most <= high):  # NaN is out of range too
         raise ValueError(
-            f"images must lie in image_range=({low}, {high}), got values in [{float(images.min()):.3g}, "
-            f"{float(images.max()):.3g}] in {what}. Rescale them, or pass another range."
+            f"images must lie in image_range=({low}, {high}), got values in [{least:.3g}, {most:.3g}] in {what}. "
+            "Rescale them, or pass another range."
         )
     return images * 2 - 1 if low == 0 else images
 
@@ -438,9 +452,12 @@ def _rescaled(images: Tensor, image_range: ImageRange, what: str) -> Tensor:
 def _as_label(label: Any, index: int) -> int:
     if getattr(label, "ndim", 0) == 0:
         try:
-            return operator.index(label)
+            number = operator.index(label)
         except TypeError:
             pass
+        else:
+            if -(2**63) <= number < 2**63:
+                return number
     raise ValueError(
         f"labels must be integers or 0-d tensors of integers, got {_described(label)} as item {index}. Choose one "
         "label per image, and number the classes from 0."

@@ -178,7 +178,8 @@ class Sampler:
         store: A store of these images, such as that of another sampler; by default a new one is made.
 
     Raises:
-        ValueError: If a class without samples is to be drawn, or a distribution does not fit the classes.
+        ValueError: If a class without samples is to be drawn, a distribution does not fit the classes, or the networks
+            have classes and the data only one.
     """
 
     def __init__(
@@ -199,6 +200,11 @@ class Sampler:
         max_resident_bytes: int = 2**32,
         store: ImageStore | None = None,
     ) -> None:
+        if conditional and data.num_classes < 2:
+            raise ValueError(
+                "networks with classes need data of at least two, got one. Train without classes (num_classes=None, or "
+                'the recipe "dcgan" or "wgan_gp"), or point to the folder that holds one folder for each class.'
+            )
         self.sample_shape = tuple(data.image_shape)
         self.labels = data.labels.to(device)
         counts = torch.bincount(self.labels, minlength=data.num_classes)

@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from condgan.devices import best_device
 from condgan.distributed import any_process, broadcast, check_same, rank_and_world
-from condgan.files import check_count
+from condgan.files import as_path, check_count
 from condgan.networks.base import Critic, Generator
 from condgan.regularizers import CriticRegularizer, GeneratorObjective, GeneratorRegularizer
 from condgan.sampling import ClassDistribution, LabelDistribution, sample
@@ -718,9 +718,9 @@ class Trainer:
         """
         self.read_metrics()
         if self.is_main_process:
-            self.ema.save_pretrained(Path(folder) / "generator")
-            self.networks.critic.save_pretrained(Path(folder) / "critic")
-        return Path(folder)
+            self.ema.save_pretrained(as_path(folder) / "generator")
+            self.networks.critic.save_pretrained(as_path(folder) / "critic")
+        return as_path(folder)
 
     def resume(self, folder: str | Path) -> bool:
         """Load the newest readable checkpoint in `folder`.
