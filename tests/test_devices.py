@@ -1,7 +1,11 @@
 import pytest
 import torch
 
+from condgan import metrics
+from condgan.classifier import train_classifier
+from condgan.data import ArrayDataset
 from condgan.devices import best_device
+from condgan.stats import best_threshold, classification_report, group_bootstrap, seed_interval
 
 
 @pytest.mark.parametrize(
@@ -12,3 +16,72 @@ def test_cuda_comes_before_mps_and_mps_before_the_cpu(cuda, mps, expected, monke
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert best_device() == torch.device(expected)
+
+
+@pytest.fixture
+def other_defaults():
+    """A default device that holds no values, so that nothing made on it can be used, and another default type."""
+    torch.set_default_dtype(torch.float64)
+    with torch.device("meta"):
+        yield
+    torch.set_default_dtype(torch.float32)
+
+
+PROBABILITIES = torch.rand(40, 2, generator=torch.Generator().manual_seed(0)).softmax(1)
+LABELS = torch.arange(40) % 2
+
+CALLS = {
+    "labels": lambda fake, train, test, pool: metrics.label_report(
+        fake, test, metrics.CrossFit((metrics.Fold(pool, LABELS),), train.fingerprint), resamples=20
+    ),
+    "fidelity": lambda fake, train, test, pool: metrics.fidelity_report(fake, train, test, pool),
+    "diversity": lambda fake, train, test, pool: metrics.diversity_report(fake, train, pool),
+    "memorization": lambda fake, train, test, pool: metrics.memorization_report(fake, train, test, pool, resamples=20),
+    "evaluate": lambda fake, train, test, pool: metrics.evaluate(fake, train, test=test, held_out=test, extractor=pool),
+    "ms_ssim": lambda fake, train, test, pool: metrics.ms_ssim(fake.images, train.images).tolist(),
+    "density": lambda fake, train, test, pool: metrics.density_coverage(pool(fake.images), pool(test.images)),
+    "classification": lambda *sets: classification_report(PROBABILITIES, LABELS, resamples=20),
+    "bootstrap": lambda *sets: group_bootstrap(lambda w: w @ LABELS.double() / w.sum(1), LABELS, resamples=20),
+    "threshold": lambda *sets: best_threshold(PROBABILITIES[:, 1], LABELS),
+    "seeds": lambda *sets: seed_interval(
+        lambda p, w: (w @ p[:, 1].double()) / w.sum(1), [[PROBABILITIES, PROBABILITIES.flip(0)]], range(40)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def judged(phantoms):
+    train, _, test = phantoms
+    module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), Twice())
+    pool = metrics.module_extractor(module, name="pool", image_shape=(1, 16, 16), device="cpu")
+    fake = ArrayDataset(train.images.flip(3), train.labels, class_names=train.class_names)
+    return fake, train, test, pool
+
+
+class Twice(torch.nn.Module):
+    """Features that are class logits too."""
+
+    def forward(self, h):
+        return h, h[:, :2]
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_figures_do_not_depend_on_the_callers_default_device_and_type(call, judged, request):
+    expected = call(*judged)
+    request.getfixturevalue("other_defaults")
+    assert call(*judged) == expected
+    assert torch.get_default_dtype() == torch.float64
+    assert torch.zeros(1).is_meta
+
+
+@pytest.mark.usefixtures("other_defaults")
+def test_classifiers_and_extractors_do_not_depend_on_them(phantoms):
+    train, validation, test = phantoms
+    classifier = train_classifier(train, validation, epochs=1, steps=1, batch_size=4, precision="fp32", device="cpu")
+    assert {p.dtype for p in classifier.model.parameters()} == {torch.float32}
+    assert classifier.predict_proba(test.images).shape == (len(test), 2)
+    module = torch.nn.Conv2d(1, 4, 16, device="cpu")  # of float64, as it is the default
+    extractor = metrics.module_extractor(
+        torch.nn.Sequential(module, torch.nn.Flatten()), name="own", image_shape=(1, 16, 16), device="cpu"
+    )
+    assert extractor(test.images).dtype == torch.float32

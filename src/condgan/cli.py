@@ -32,7 +32,7 @@ from condgan.data import ArrayDataset, ImageFolder, check_disjoint
 from condgan.devices import best_device
 from condgan.files import check_names, from_json, to_json, write_json
 from condgan.images import save_picture, save_sheet, to_uint8
-from condgan.metrics import Evaluation, evaluate
+from condgan.metrics import Evaluation, LabelVerdict, evaluate
 from condgan.runs import Criterion, RecipeConfig, held_out_kid, load_generator, load_run, train_generator
 from condgan.sampling import sample
 from condgan.study import Study, StudyConfig, merge, write_report
@@ -281,7 +281,7 @@ class SampleCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateCommand:
-    """Evaluate the images of a generator: fidelity, diversity, memorization.
+    """Evaluate the images of a generator: labels, fidelity, diversity, memorization.
 
     Args:
         folder: Folder of condgan train.
@@ -570,7 +570,12 @@ def _csv_rule(file: Path, root: Path) -> Rule:
 
 
 def _evaluation_words(found: Evaluation) -> list[str]:
-    lines = [f"{part} cannot be evaluated: {reason}" for part, reason in found.refusals.items()]
+    labels = {} if found.labels is None else found.labels.per_class
+    # a generator that ignores the labels may have the best of the other figures
+    missed = [name for name, entry in labels.items() if entry.verdict is LabelVerdict.NOT_RECOGNIZED]
+    lines = [f"{name}: {labels[name].explanation}" for name in missed]
+    lines += [f"{part} cannot be evaluated: {reason}" for part, reason in found.refusals.items()]
+    lines += [f"{name}: {entry.explanation}" for name, entry in labels.items() if name not in missed]
     if found.fidelity is not None:
         for name, scores in {"all classes": found.fidelity.overall, **found.fidelity.per_class}.items():
             kid = scores["kid"]

@@ -363,7 +363,7 @@ class GeneratorTraining:
             self.trainer.ema.save_pretrained(self.folder / "generator")
         self._save_samples()
         if self._rows.path.is_file():
-            write_json(self.folder / "curve.json", self._rows.read_rows())
+            write_json(self.folder / "curve.json", as_json(self._rows.read_rows()))
         description = self._describe()
         write_json(self.folder / "run.json", to_json(description))
         return description

@@ -5,9 +5,18 @@ import torch
 from torch import nn
 
 from condgan import DCGANGenerator
+from condgan.cli import _evaluation_words
 from condgan.data import ArrayDataset, ChestPhantom
 from condgan.files import from_json, to_json
-from condgan.metrics import Evaluation, MemorizationVerdict, evaluate, module_extractor
+from condgan.metrics import (
+    Evaluation,
+    LabelVerdict,
+    MemorizationVerdict,
+    crossfit_extractor,
+    evaluate,
+    label_report,
+    module_extractor,
+)
 from condgan.metrics.evaluation import EXTRACTOR_NAMES, make_extractor
 
 
@@ -49,7 +58,9 @@ def verdicts(found):
 
 def test_fresh_images_of_the_same_kind_pass(judge, pool):
     found = judge(as_generated(fresh()))
-    assert found.refusals == {}
+    assert found.labels is None
+    assert found.refusals.keys() == {"labels"}
+    assert "got the extractor 'pool'" in found.refusals["labels"]
     assert found.fidelity.extractor == found.diversity.extractor == found.memorization.extractor == pool.info
     estimate = found.fidelity.overall["kid"].difference
     assert estimate.low < 0 < estimate.high
@@ -104,14 +115,51 @@ def test_what_cannot_be_judged_says_why(judge):
 
 
 @pytest.mark.usefixtures("tiny_classifier")
-def test_an_extractor_of_the_domain_measures_fidelity_alone(judge):
+def test_an_extractor_of_the_domain_measures_labels_and_fidelity(judge):
     found = judge(as_generated(fresh()), extractor="in_domain", device="cpu", precision="fp32")
+    assert found.refusals == {}
     assert "cross-fitted in 2 folds" in found.fidelity.extractor.name
     assert found.fidelity.settings.folds == 2
+    assert found.labels.extractor == found.fidelity.extractor
     assert found.diversity.extractor.name == found.memorization.extractor.name == "pixels"
+
+
+def lit(data):
+    """The same images, those of class 1 brighter."""
+    images = data.images // 2 + 120 * data.labels[:, None, None, None].byte()
+    return ArrayDataset(images, data.labels, class_names=data.class_names)
+
+
+@pytest.mark.usefixtures("tiny_classifier")
+def test_classes_that_are_not_recognized_are_named_first(sets):
+    train, test, generated = map(lit, (sets[0], sets[2], fresh()))
+    classifiers = crossfit_extractor(train, epochs=6, batch_size=8, precision="fp32", device="cpu")
+    report = label_report(generated, test, classifiers)
+    assert {entry.verdict for entry in report.per_class.values()} == {LabelVerdict.RECOGNIZED}
+    blind = ArrayDataset(generated.images, generated.labels.roll(30), class_names=train.class_names)
+    found = evaluate(blind, train, test=test, extractor=classifiers)
+    assert from_json(Evaluation, json.loads(json.dumps(to_json(found), allow_nan=False))) == found
+    assert {entry.verdict for entry in found.labels.per_class.values()} == {LabelVerdict.NOT_RECOGNIZED}
+    first, second, *_ = _evaluation_words(found)
+    assert first.startswith("normal: Not recognized as its class")
+    assert second.startswith("pneumonia: Not recognized as its class")
 
 
 def test_unknown_extractors_get_a_near_name(judge, sets):
     assert EXTRACTOR_NAMES == ("in_domain", "inception", "dinov2", "clip")
     with pytest.raises(ValueError, match="Did you mean 'inception'"):
         make_extractor("incepton", sets[0])
+
+
+def test_training_images_are_no_test_images(judge, sets):
+    """By their content, whatever their patients are called."""
+    train, held_out, test = sets
+    elsewhere = as_generated(ArrayDataset(torch.cat([train.images, held_out.images[:40]]), torch.arange(160) % 2))
+    elsewhere.class_names = train.class_names
+    with pytest.raises(ValueError, match="but 120 of 160 test images are training images, bit by bit"):
+        judge(as_generated(fresh()), test=elsewhere)
+    few = as_generated(test)
+    few.images = torch.cat([train.images[:3], test.images[3:]])
+    with pytest.warns(UserWarning, match="3 of 120 test images are training images") as caught:
+        judge(as_generated(fresh()), test=few)
+    assert caught[0].filename == __file__

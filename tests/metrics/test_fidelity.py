@@ -104,7 +104,7 @@ def test_agrees_with_the_entry_point_of_torch_fidelity_on_the_same_images():
         "inception_score_mean": inception_score(logits, seed=3).value,
         "inception_score_std": inception_score(logits, seed=3).settings["split_std"],
     }
-    assert scores == pytest.approx({name: expected[name] for name in scores}, rel=1e-6)
+    assert scores == pytest.approx({name: expected[name] for name in scores}, rel=1e-4)  # theirs are of float32
     assert 0 < scores["precision"] < 1
     assert 0 < scores["recall"] < 1
     assert scores["inception_score_mean"] > 1.1
@@ -228,6 +228,36 @@ def test_outliers_fool_precision_and_not_density():
     fake = points(50, seed=1) + 300
     assert precision_recall(fake, real).precision.value == 1
     assert density_coverage(fake, real).density.value < 0.5
+
+
+def by_differences(x, y, narrow=3, wide=5):
+    """Precision, recall, density and coverage from all differences in float64."""
+    xx, yy, xy = ((a[:, None].double() - b[None].double()).norm(dim=2) for a, b in ((x, x), (y, y), (x, y)))
+    x_balls, y_balls, y_wide = (d.kthvalue(k + 1).values for d, k in ((xx, narrow), (yy, narrow), (yy, wide)))
+    inside = xy <= y_wide
+    shares = (xy <= y_balls).any(1), (xy <= x_balls[:, None]).any(0), inside.double().sum(1) / wide, inside.any(0)
+    return [float(share.double().mean()) for share in shares]
+
+
+@pytest.mark.parametrize(("spread", "offset"), [(1.0, 0.0), (0.1, 100.0), (0.01, 10.0), (0.01, 100.0), (0.1, -1000.0)])
+def test_scores_of_float32_features_far_from_the_origin_are_exact(spread, offset):
+    x, y = (offset + spread * points(120, 16, seed=seed) for seed in (0, 1))
+    x = x + 0.3 * spread
+    exact = x.double(), y.double()
+    scores = [*precision_recall(x, y), *density_coverage(x, y)]
+    assert [score.value for score in scores] == pytest.approx(by_differences(x, y), abs=1e-6)
+    near = tuple((side - offset) / spread for side in exact)
+    assert fid(x, y).value == pytest.approx(spread**2 * fid(*near).value, rel=1e-6)
+    k = [((a @ b.T / 16 + 1) ** 3) for a, b in ((exact[0], exact[0]), (exact[1], exact[1]), exact)]
+    own = sum((m.sum() - m.diagonal().sum()) / (120 * 119) for m in k[:2])
+    assert kid(x, y, subsets=1, subset_size=120).value == pytest.approx(float(own - 2 * k[2].mean()), rel=1e-3)
+    blocks = torch.arange(120) % 4
+    for far, at_origin in zip(
+        neighborhood_deviations(x, y, blocks, blocks, narrow=3, wide=5),
+        neighborhood_deviations(*near, blocks, blocks, narrow=3, wide=5),
+        strict=True,
+    ):
+        torch.testing.assert_close(far, at_origin)
 
 
 def test_inception_score_bounds():

@@ -103,6 +103,42 @@ def test_smooth_images_are_no_copies_though_other_measures_say_so(sets):
         assert entry.authenticity.value < entry.authenticity_held_out.value
 
 
+def test_shapeless_images_are_no_copies_of_an_unusual_one(sets):
+    """A failed exposure, which has little contrast, is far nearer to them than other training images are."""
+    train, held_out, fresh = sets
+    images = train.images.clone()
+    for row in (0, 250):
+        images[row] = (128 + (images[row].float() - 128) * 0.45).byte()
+    faint = ArrayDataset(images, train.labels, groups=patients(train), class_names=train.class_names)
+    grey = with_noise(torch.full_like(fresh.images, 128))
+    report = memorization_report(images_of(fresh, grey), faint, held_out, resamples=50)
+    assert relative_distance(report.neighbors).max() < min(
+        entry.copies.threshold for entry in report.per_class.values()
+    )
+    assert all(entry.distances[0] > entry.distances_held_out[-1] for entry in report.per_class.values())
+    assert verdicts(report) == [MemorizationVerdict.NO_SIGN] * 2
+    blank = with_noise(images[copies_of(train)][:1].expand(len(fresh.labels), -1, -1, -1))
+    copies = memorization_report(images_of(fresh, blank), faint, held_out, resamples=50)
+    assert copies.per_class["normal"].verdict is MemorizationVerdict.COPIES
+
+
+def test_without_patients_a_report_speaks_of_images(sets):
+    train, held_out, fresh = (images_of(data) for data in sets)
+    report = memorization_report(fresh, train, held_out, resamples=50)
+    with_patients = memorization_report(fresh, *sets[:2], resamples=50)
+    for verdict in MemorizationVerdict:
+        assert "patient" not in verdict.words
+    for name, entry in report.per_class.items():
+        assert "patient" not in entry.explanation
+        assert "from held-out patients" in with_patients.per_class[name].explanation
+    few = fresh.subset(torch.cat([torch.arange(12), torch.arange(COUNT, COUNT + 12)]))
+    for entry in memorization_report(few, train, held_out, resamples=50).per_class.values():
+        assert f"{COUNT} held-out images are needed" in entry.explanation
+    alike = ArrayDataset(held_out.images[:1].repeat(4, 1, 1, 1), [0, 0, 1, 1], class_names=train.class_names)
+    with pytest.raises(ValueError, match="training images and held-out images after removal"):
+        memorization_report(fresh, train, alike)
+
+
 def test_averages_of_training_images_reveal_patients(sets):
     images = sets[0].images[copies_of(sets[0])].float()
     report = judge(images_of(sets[2], sum(images.roll(shift, 0) for shift in (0, 40, 80)).div(3).byte()), sets)

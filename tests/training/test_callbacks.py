@@ -317,6 +317,20 @@ def test_rows_of_steps_that_are_redone_are_dropped(make_trainer, tiny_images, tm
     assert [int(row["step"]) for row in read(path)] == [1, 2, 3, 4, 5]
 
 
+def test_every_line_is_json_whatever_the_metrics_are(make_trainer, tiny_images, tmp_path):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    path, run = tmp_path / "log.jsonl", tmp_path / "run"
+    broken = cg.Evaluate(lambda trainer: {"recall": float("nan"), "distance": float("inf")}, every=1)
+    fit(make_trainer, tiny_images, broken, cg.JSONLLogger(path, every=1), steps=2).save(run)
+    resumed = make_trainer(callbacks=[broken, cg.JSONLLogger(path, every=1)])
+    resumed.resume(run)
+    resumed.fit(tiny_images, steps=3, batch_size=6)  # writes the earlier lines anew
+    rows = [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+    assert [(row["step"], row["recall"], row["distance"]) for row in rows] == [(n, None, None) for n in (1, 2, 3)]
+
+
 def test_a_logger_that_never_wrote_leaves_an_earlier_file_alone(make_trainer, tiny_images, tmp_path):
     class Fail(Callback):
         def on_fit_start(self, trainer):

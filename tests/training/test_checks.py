@@ -1,4 +1,5 @@
 import copy
+import math
 import re
 import warnings
 
@@ -9,6 +10,7 @@ from torch.utils.data import TensorDataset
 
 import condgan as cg
 from condgan.regularizers import CriticRegularizer
+from condgan.training.batch_dependence import depends_on_batch
 
 SHAPE = {"num_classes": 3, "image_shape": (1, 16, 16), "base_channels": 2}
 
@@ -19,8 +21,8 @@ class PerSample(CriticRegularizer):
 
 def make(generator=None, critic=None, **options) -> cg.Trainer:
     return cg.Trainer(
-        generator or cg.DCGANGenerator(latent_dim=4, **SHAPE),
-        critic or cg.ACDCGANCritic(**SHAPE),
+        cg.DCGANGenerator(latent_dim=4, **SHAPE) if generator is None else generator,
+        cg.ACDCGANCritic(**SHAPE) if critic is None else critic,
         **{"loss": cg.WassersteinLoss(), "device": "cpu", **options},
     )
 
@@ -57,6 +59,93 @@ def test_penalties_for_each_sample_refuse_a_critic_with_batch_norm():
 def test_all_gradient_penalties_refuse_it(penalty):
     with pytest.raises(ValueError, match="normalizes over the batch"):
         make(critic=cg.DCGANCritic(**SHAPE, batch_norm=True), regularizers=[penalty])
+
+
+class OwnCritic(cg.Critic):
+    """A critic of one's own: `extend` sees the features of the whole batch."""
+
+    def __init__(self, extend, shape=(1, 16, 16), *, zero=False):
+        super().__init__(feature_dim=9, num_classes=3, image_shape=shape)
+        self.extend = extend
+        self.body = torch.nn.Linear(math.prod(shape), 8)
+        self.register_buffer("calls", torch.zeros(()))
+        if zero:
+            torch.nn.init.zeros_(self.score_head.weight)
+
+    def features(self, x):
+        self.calls += 1
+        h = self.body(x.flatten(1)).relu()
+        return torch.cat([h, self.extend(h).expand(len(h), 1)], 1)
+
+
+def spread(h):
+    """Minibatch standard deviation."""
+    return h.std(0).mean()
+
+
+ALONE = {
+    "nothing": lambda h: h.new_zeros(()),
+    "dropout": lambda h: torch.nn.functional.dropout(h[:, :1]),
+    "noise": lambda h: torch.randn_like(h[:, :1]),
+}
+TOGETHER = {
+    "standard deviation": spread,
+    "without gradient": lambda h: spread(h.detach()),
+    "mean": lambda h: h.mean(),
+}
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (2,)])
+@pytest.mark.parametrize("extend", [*ALONE.values(), *TOGETHER.values()], ids=[*ALONE, *TOGETHER])
+def test_dependence_on_the_batch_is_found_by_trying(extend, shape):
+    critic = OwnCritic(extend, shape, zero=True)
+    critic.body.eval()
+    before, state = copy.deepcopy(critic.state_dict()), torch.get_rng_state()
+    assert depends_on_batch(critic) == (extend in TOGETHER.values())
+    assert depends_on_batch(critic.to(torch.bfloat16)) == (extend in TOGETHER.values())
+    critic.float()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (critic.training, critic.body.training) == (True, False)
+    assert critic.calls == 0
+    for name, value in critic.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_such_a_critic_sees_real_and_generated_images_apart(precision):
+    sizes = []
+
+    def noted(h):
+        sizes.append(len(h))
+        return spread(h)
+
+    trainer = make(critic=OwnCritic(noted), loss=cg.HingeLoss(), precision=precision)
+    sizes.clear()
+    trainer.fit(images(), steps=1, batch_size=6)
+    assert sizes == [6, 6, 6]  # real, generated; generated
+
+
+def test_such_a_critic_is_refused_by_penalties_for_each_sample():
+    with pytest.raises(ValueError, match=r"R1 must be defined for each sample alone, got OwnCritic.*deviation"):
+        make(critic=OwnCritic(spread), regularizers=[cg.R1(1.0)])
+    make(critic=OwnCritic(ALONE["dropout"]), regularizers=[cg.R1(1.0)])
+
+
+def test_a_compiled_critic_is_tried_as_it_is_written_and_refused_by_penalties():
+    for extend, apart in ((ALONE["dropout"], False), (spread, True)):
+        critic = OwnCritic(extend)
+        critic.compile(backend=refuse_to_compile)
+        assert make(critic=critic).networks.scored_apart == apart
+    whole = torch.compile(OwnCritic(ALONE["nothing"]), backend=refuse_to_compile)
+    part = OwnCritic(ALONE["nothing"])
+    part.body.compile(backend=refuse_to_compile)
+    for critic in (whole, part):
+        with pytest.raises(ValueError, match=r"R1 needs second derivatives.*before torch.compile"):
+            make(critic=critic, regularizers=[cg.R1(1.0)])
+
+
+def refuse_to_compile(graph, inputs):
+    raise AssertionError("compiling takes minutes")
 
 
 def test_interpolates_under_a_score_of_labels_need_pairs():

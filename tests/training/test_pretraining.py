@@ -253,6 +253,7 @@ def test_objectives_add_up_and_nothing_else_counts(tiny_images):
 def test_beside_a_loss_of_generated_scores_the_critic_sees_no_real_images_in_generator_steps(tiny_images):
     networks, terms, trainer = in_float64(pretraining=0.0)
     inputs = trainer._make_sampler(tiny_images, 2**32).draw(Request(6))
+    assert not networks.scored_apart  # tried once, before the hook
     seen = []
     networks.critic.register_forward_hook(lambda _module, args, _out: seen.append(len(args[0])))
     both = generator_step(networks, terms, inputs)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 import condgan as cg
 from condgan.regularizers import CriticRegularizer
-from condgan.training import Networks, critic_step, generator_step
+from condgan.training import critic_step, generator_step
 from condgan.training.inputs import Request
 from condgan.types import StepInputs
 from fake_cuda import Tape
@@ -42,7 +42,9 @@ def moved(inputs: StepInputs, device: str) -> StepInputs:
 def run_steps(trainer: cg.Trainer, data: cg.data.ArrayDataset, device: str) -> None:
     """Do both steps with all lazy terms."""
     sampler = trainer._make_sampler(data, 2**32)
-    networks = Networks(trainer.networks.generator.to(device), trainer.networks.critic.to(device))
+    networks = trainer.networks
+    for network in (networks.generator, networks.critic):
+        network.to(device)
     terms = replace(trainer.terms, critic_regularizers=nn.ModuleList(trainer.terms.critic_regularizers).to(device))
     for step in (critic_step, generator_step):
         inputs = moved(sampler.draw(Request(4)), device)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from condgan.devices import plain_defaults
 from condgan.images import to_float
 from condgan.networks.base import seeded_weights
 from condgan.types import ImageShape
@@ -71,6 +72,7 @@ class ResNet18(nn.Module):
         return logits
 
 
+@plain_defaults()
 def build_network(image_shape: tuple[int, ...], num_classes: int, *, seed: int) -> ResNet18:
     """Return a `ResNet18` in the channels-last layout whose weights depend on the seed alone."""
     channels, height, width = image_shape

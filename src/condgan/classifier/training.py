@@ -20,7 +20,7 @@ from tqdm import tqdm
 from condgan.classifier.augmentation import Augment
 from condgan.classifier.network import Precision, ResNet18, autocast_logits, build_network, predict
 from condgan.data.dataset import ArrayDataset, check_compatible
-from condgan.devices import best_device
+from condgan.devices import best_device, plain_defaults
 from condgan.files import as_path, write_whole
 from condgan.stats import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.training.engines import make_engine
@@ -143,6 +143,7 @@ class Classifier:
         )
 
 
+@plain_defaults()
 def train_classifier(
     train: ArrayDataset,
     validation: ArrayDataset,

@@ -1,6 +1,6 @@
-"""Fidelity, diversity and memorization of generated images, each compared with real images.
+"""Labels, fidelity, diversity and memorization of generated images, each compared with real images.
 
-`evaluate` measures all three.
+`evaluate` measures all four.
 """
 
 from condgan.metrics.copying import CopyTest, DataCopying, authenticity, c_t, copy_test, own_radius
@@ -47,6 +47,7 @@ from condgan.metrics.fidelity_report import (
     FidelitySettings,
     fidelity_report,
 )
+from condgan.metrics.labels import ClassLabels, LabelReport, LabelVerdict, label_report
 from condgan.metrics.membership import MembershipInference, membership_inference
 from condgan.metrics.memorization import (
     ClassMemorization,
@@ -68,6 +69,7 @@ from condgan.metrics.neighbors import (
 __all__ = [
     "FIDELITY_METRICS",
     "ClassDiversity",
+    "ClassLabels",
     "ClassMemorization",
     "CopyTest",
     "CrossFit",
@@ -86,6 +88,8 @@ __all__ = [
     "FidelitySettings",
     "Fold",
     "ImagesInfo",
+    "LabelReport",
+    "LabelVerdict",
     "MeanWithError",
     "MembershipInference",
     "MemorizationReport",
@@ -110,6 +114,7 @@ __all__ = [
     "inception",
     "inception_score",
     "kid",
+    "label_report",
     "membership_inference",
     "memorization_report",
     "module_extractor",

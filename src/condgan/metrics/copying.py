@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from condgan.devices import plain_defaults
 from condgan.metrics.neighbors import Neighbors, nearest_neighbors
 
 _POWER = 0.9
@@ -189,6 +190,7 @@ def authenticity(neighbors: Neighbors, radius: Tensor) -> Tensor:
     return neighbors.distances[:, 0] > radius[neighbors.indices[:, 0]]
 
 
+@plain_defaults()
 def own_radius(train: Tensor, groups: Tensor | None = None) -> Tensor:
     """Return the distance of each training sample to the nearest other one, for `authenticity`.
 

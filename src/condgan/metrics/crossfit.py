@@ -11,11 +11,13 @@ from condgan.classifier.network import Precision, ResNet18
 from condgan.classifier.training import Classifier, train_classifier
 from condgan.data.dataset import ArrayDataset
 from condgan.data.splits import group_folds, groups_per_class
+from condgan.devices import plain_defaults
 from condgan.metrics.extractors import CrossFit, Extractor, Fold, module_extractor
 
 _VALIDATION = 0.1
 
 
+@plain_defaults()
 def crossfit_extractor(
     train: ArrayDataset,
     *,

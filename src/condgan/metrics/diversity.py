@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from condgan.data.dataset import check_same_classes
+from condgan.devices import plain_defaults
 from condgan.metrics.extractors import ExtractorInfo, ImagesInfo, describe, to_features
 from condgan.metrics.neighbors import nearest_neighbors
 from condgan.types import JudgedImages
@@ -111,6 +112,7 @@ class DiversityReport:
         return tuple(name for name, found in self.per_class.items() if found.collapsed)
 
 
+@plain_defaults()
 def diversity_report(
     generated: JudgedImages,
     real: JudgedImages,
@@ -185,7 +187,7 @@ def _diversity_of_class(
     distinct = len(owner[rows].unique())
     if distinct < _FEWEST:
         raise ValueError(
-            f"every class needs images of at least {_FEWEST} groups (patients; each generated image is its own), got "
+            f"every class needs at least {_FEWEST} {'images' if data.groups is None else 'groups (patients)'}, got "
             f"{distinct} of {data.class_names[label]}. Fewer do not show how diverse a class is: add images."
         )
     order = rows[torch.randperm(len(rows), generator=rng)]
@@ -250,6 +252,7 @@ def _ratio(part: MeanWithError, whole: MeanWithError) -> MeanWithError:
     return MeanWithError(value, math.hypot(part.standard_error, value * whole.standard_error) / whole.value)
 
 
+@plain_defaults()
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     r"""Multi-scale structural similarity of pairs of images: 1 for equal ones, near 0 for unrelated ones.
 

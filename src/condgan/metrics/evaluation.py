@@ -1,7 +1,8 @@
-"""Fidelity, diversity and memorization of the images of one generator, in one call."""
+"""Labels, fidelity, diversity and memorization of the images of one generator, in one call."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Literal, TypeVar, get_args
 import torch
 
 from condgan.classifier.network import Precision
-from condgan.data.dataset import ArrayDataset
+from condgan.data.dataset import ArrayDataset, check_same_classes
+from condgan.devices import plain_defaults
 from condgan.files import check_names
 from condgan.images import save_picture, to_uint8
 from condgan.metrics.crossfit import crossfit_extractor
 from condgan.metrics.diversity import DiversityReport, diversity_report
 from condgan.metrics.extractors import CrossFit, Extractor, clip, dinov2, inception
 from condgan.metrics.fidelity_report import FidelityReport, fidelity_report
+from condgan.metrics.labels import LabelReport, label_report
 from condgan.metrics.memorization import MemorizationReport, memorization_report
-from condgan.metrics.neighbors import neighbor_grid
+from condgan.metrics.neighbors import find_duplicates, neighbor_grid
 from condgan.networks.base import Generator
 from condgan.sampling import sample
 
@@ -32,23 +35,26 @@ Report = TypeVar("Report")
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Fidelity, diversity and memorization of the images of a generator, see `evaluate`.
+    """Labels, fidelity, diversity and memorization of the images of a generator, see `evaluate`.
 
     `condgan.files.to_json` and `from_json` write and read it.
 
     Args:
+        labels: Whether classifiers of real images recognize their classes.
         fidelity: How similar they are to real test images, compared with real training images.
         diversity: How different they are from each other, compared with real images.
         memorization: Whether they copy training images or reveal training patients.
         refusals: Why a part is None, by the name of the part.
     """
 
+    labels: LabelReport | None
     fidelity: FidelityReport | None
     diversity: DiversityReport | None
     memorization: MemorizationReport | None
     refusals: dict[str, str]
 
 
+@plain_defaults()
 def evaluate(
     generator: Generator | ArrayDataset,
     data: ArrayDataset,
@@ -61,18 +67,19 @@ def evaluate(
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Measure fidelity, diversity and memorization of the images of a generator.
+    """Measure labels, fidelity, diversity and memorization of the images of a generator.
 
-    As many images of each class are generated as there are training images. Fidelity is measured on the features of the
-    extractor; diversity and memorization too if it has not seen the training images, else on pixels, because features
-    of images that a network was trained on are not comparable with those of others.
+    As many images of each class are generated as there are training images. Whether their classes are recognized is
+    judged by the networks of the extractor `"in_domain"`, which are classifiers of the training images. Fidelity is
+    measured on the features of the extractor; diversity and memorization too if it has not seen the training images,
+    else on pixels, because features of images that a network was trained on are not comparable with those of others.
 
     A part that cannot be computed from these data is None, and `refusals` says why.
 
     Args:
         generator: A conditional generator, or its images with the labels that they were generated for.
         data: The real images that it was trained on.
-        test: Real images of other patients to compare with.
+        test: Real images of other patients to compare with, none of them a training image.
         held_out: Real images of patients from the source of `data` that it was not trained on. Without them,
             memorization is not measured, because without them a copy cannot be distinguished from a typical image. Pass
             the test images if they are from the same source.
@@ -87,18 +94,20 @@ def evaluate(
 
     Raises:
         FileNotFoundError: If weights of a pretrained network are missing; the message says where to get them.
-        ValueError: If the generator does not fit the data, the extractor is unknown, or there are too few images to
-            train one.
+        ValueError: If the generator does not fit the data, at least half of the test images are training images, the
+            extractor is unknown, or there are too few images to train one.
 
     Examples:
         ```python
         generator = condgan.runs.load_generator("runs/acgan")
         found = condgan.metrics.evaluate(generator, train, test=test, held_out=held_out)
+        found.labels.per_class["ill"].verdict          # LabelVerdict.RECOGNIZED
         found.fidelity.overall["kid"].difference       # Estimate(value=..., low=..., high=..., level=0.95)
         found.memorization.per_class["ill"].verdict    # MemorizationVerdict.NO_SIGN
         condgan.files.to_json(found)                   # plain values, ready for json.dump
         ```
     """
+    check_unseen(test, data)
     generated = _draw(generator, data, seed) if isinstance(generator, Generator) else generator
     network = (
         make_extractor(extractor, data, precision=precision, device=device, seed=seed)
@@ -115,10 +124,18 @@ def evaluate(
             refusals[part] = str(error)
             return None
 
+    def labels() -> LabelReport:
+        if not isinstance(network, CrossFit):
+            raise ValueError(
+                f"labels need classifiers of the real images, got the extractor {network.info.name!r}. Evaluate with "
+                "the extractor 'in_domain'."
+            )
+        return label_report(generated, test, network, seed=seed)
+
     def memorization() -> MemorizationReport:
         if held_out is None:
             raise ValueError(
-                "memorization needs held_out=, real images of patients that the generator was not trained on, got None."
+                "memorization needs held_out=, real images that the generator was not trained on, got None."
             )
         report = memorization_report(generated, data, held_out, unseen, seed=seed)
         if neighbors is not None:
@@ -126,11 +143,36 @@ def evaluate(
         return report
 
     return Evaluation(
+        labels=attempt("labels", labels),
         fidelity=attempt("fidelity", lambda: fidelity_report(generated, data, test, network, seed=seed)),
         diversity=attempt("diversity", lambda: diversity_report(generated, data, unseen, seed=seed)),
         memorization=attempt("memorization", memorization),
         refusals=refusals,
     )
+
+
+def check_unseen(test: ArrayDataset, train: ArrayDataset) -> None:
+    """Check that test images are not the training images; a few of them among the test images are warned of.
+
+    Images are compared bit by bit, wherever they come from.
+
+    Raises:
+        ValueError: If at least half of the test images are training images, or the shapes differ.
+    """
+    check_same_classes("test", test, "the training images", train.class_names, train.image_shape)
+    original = find_duplicates(torch.cat([train.images.cpu(), test.images.cpu()]), tolerance=0.0).original
+    count = int((original[len(train) :] < len(train)).sum())
+    found = f"{count} of {len(test)} test images are training images, bit by bit"
+    if count >= len(test) / 2:
+        raise ValueError(
+            f"test images must be others than those that the generator was trained on, but {found}. Pass images that "
+            "were held out from the start."
+        )
+    if count:
+        warnings.warn(
+            f"{found}. Copies of them count as realistic images: leave these images out of one of the two.",
+            stacklevel=4,  # the caller of evaluate
+        )
 
 
 def make_extractor(

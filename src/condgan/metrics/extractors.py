@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from condgan.devices import best_device
+from condgan.devices import best_device, plain_defaults
 from condgan.files import check_names
 from condgan.types import ImageShape, JudgedImages
 
@@ -182,6 +182,7 @@ class CrossFit:
         return ExtractorInfo(name, "+".join(info.weights_hash for info in infos), infos[0].resize)
 
 
+@plain_defaults()
 def module_extractor(
     module: nn.Module,
     *,
@@ -223,7 +224,7 @@ def module_extractor(
     for label, values in (("mean", mean), ("std", std)):
         if not isinstance(values, (int, float)) and len(values) != channels:
             raise ValueError(f"{label} must be one number or one for each of {channels} channels, got {len(values)}.")
-    own = copy.deepcopy(module).requires_grad_(False)
+    own = copy.deepcopy(module).requires_grad_(False).float()
     info = ExtractorInfo(name, weights_hash(own), f"to {height}x{width}, bilinear, antialiased")
     return _on_device(info, _Prepared(own, (height, width), mean, std), channels, batch_size, device)
 

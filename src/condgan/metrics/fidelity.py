@@ -1,7 +1,8 @@
 r"""How similar generated images are to real ones, on features: KID, FID, precision and recall, density and coverage.
 
-KID, FID, precision, recall and the Inception Score are computed by the functions of torch-fidelity, on features in
-their own type, so they equal its figures. Density and coverage, which it lacks, are computed here.
+KID, FID, precision, recall and the Inception Score are computed by the functions of torch-fidelity, density and
+coverage, which it lacks, here. All are computed in float64, and distances between features around their mean: float32
+would lose small differences of features far from the origin. Near it the scores equal those of torch-fidelity.
 
 Uncertainty is computed from the *deviations* of a score: one number for each group of images on each side, whose
 squares add up to the variance of the score. They come from influence functions (KID, FID, Inception Score) or from a
@@ -28,9 +29,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from condgan.functional import precise
+from condgan.devices import plain_defaults
 from condgan.metrics.extractors import ExtractorInfo
-from condgan.metrics.neighbors import neighbor_radii, neighbor_radii_among
+from condgan.metrics.neighbors import centered, neighbor_radii, neighbor_radii_among
 from condgan.stats import Estimate
 
 _BLOCK = 2**24  # distances or kernel values held at once: 128 MiB in float64
@@ -211,7 +212,7 @@ def precision_recall(
     """
     from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-    x, y = _check_pair(generated, reference)
+    x, y = centered(*_check_pair(generated, reference))
     _check_neighborhood(neighborhood, x, y)
     blocked = max(len(x), len(y)) > _UNBLOCKED
     found = prc_features_to_metric(x, y, prc_neighborhood=neighborhood, save_cpu_ram=blocked, verbose=False)
@@ -222,6 +223,7 @@ def precision_recall(
     return PrecisionRecall(precision, recall)
 
 
+@plain_defaults()
 def density_coverage(
     generated: Tensor, reference: Tensor, *, neighborhood: int = 5, extractor: ExtractorInfo | None = None
 ) -> DensityCoverage:
@@ -257,8 +259,7 @@ def density_coverage(
     References:
         Naeem et al. 2020, arXiv:2002.09797, equations 4 and 5.
     """
-    x, y = _check_pair(generated, reference)
-    x, y = x.double(), y.double()
+    x, y = centered(*_check_pair(generated, reference))
     _check_neighborhood(neighborhood, y)
     chunks = torch.split(x, max(1, _BLOCK // len(y)))
     density, coverage = _density_coverage(
@@ -332,8 +333,7 @@ def _check_pair(generated: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"generated and reference must have features of one extractor, got {x.shape[1]} and {y.shape[1]} of them."
         )
-    dtype = torch.promote_types(x.dtype, y.dtype)
-    return x.to(dtype), y.to(dtype)
+    return x, y
 
 
 def _check_features(name: str, features: Tensor) -> Tensor:
@@ -345,8 +345,7 @@ def _check_features(name: str, features: Tensor) -> Tensor:
         )
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name} must be finite, got NaN or infinite values. Check the images and the extractor.")
-    # NumPy, in which torch-fidelity computes, has no bfloat16
-    return precise(x)
+    return x.double()
 
 
 def _check_neighborhood(neighborhood: int, *sets: Tensor) -> None:
@@ -397,6 +396,7 @@ def kid_influence(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Shape:
         - `x`: `(N, D)`; `y`: `(M, D)`. Output: `(N,)` and `(M,)`, float64.
     """
+    x, y = x.double(), y.double()
     within = [_kernel_means(x, x, itself=True), _kernel_means(y, y, itself=True)]
     across = [_kernel_means(x, y), _kernel_means(y, x)]
     return 2 * (within[0] - across[0]), 2 * (within[1] - across[1])
@@ -406,12 +406,11 @@ def _kernel_means(x: Tensor, y: Tensor, *, itself: bool = False) -> Tensor:
     """Return the mean kernel of each row of `x` with the rows of `y`, without itself if `y` is `x`."""
     sums = []
     for chunk in torch.split(x, max(1, _BLOCK // len(y))):
-        kernel = (chunk @ y.T / x.shape[1] + 1) ** 3
-        sums.append(kernel.sum(1, dtype=torch.float64))
+        sums.append(((chunk @ y.T / x.shape[1] + 1) ** 3).sum(1))
     total = torch.cat(sums)
     if not itself:
         return total / len(y)
-    return (total - (x.square().sum(1).double() / x.shape[1] + 1) ** 3) / (len(y) - 1)
+    return (total - (x.square().sum(1) / x.shape[1] + 1) ** 3) / (len(y) - 1)
 
 
 def fid_influence(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -466,6 +465,7 @@ def neighborhood_deviations(
         - `x`: `(N, D)`; `y`: `(M, D)`; `x_blocks`, `y_blocks`: `(N,)` and `(M,)`, int64 in `[0, J)`.
         - Output: deviations of the four scores, by block of `x` and by block of `y`, each `(J, 4)`, float64.
     """
+    x, y = centered(x, y)
     x_radii, y_radii, y_wide = neighbor_radii(x, narrow), neighbor_radii(y, narrow), neighbor_radii(y, wide)
     distances = torch.cdist(x, y)
     kept_x, kept_y = _outside(x_blocks), _outside(y_blocks)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from condgan.data.dataset import check_same_classes
+from condgan.devices import plain_defaults
 from condgan.files import check_names
 from condgan.metrics.extractors import CrossFit, Extractor, ExtractorInfo, Fold, ImagesInfo
 from condgan.metrics.fidelity import (
@@ -103,6 +104,7 @@ class FidelityReport:
     settings: FidelitySettings
 
 
+@plain_defaults()
 def fidelity_report(
     generated: JudgedImages,
     train: JudgedImages,
@@ -239,7 +241,7 @@ def _extract(
     """Extract the features of chosen images, class by class."""
     index = torch.cat(list(chosen))
     features, logits = extractor.extract(data.images[index])
-    images = _Images(side, features, logits, *(names[index] for names in groups))
+    images = _Images(side, features.double(), logits, *(names[index] for names in groups))
     parts = images.split([len(part) for part in chosen])
     for name, part in zip(data.class_names, parts, strict=True):
         if len(part.features) - int(part.blocks.bincount().max()) < _LEAST // 2:

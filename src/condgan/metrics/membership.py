@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from condgan.devices import plain_defaults
 from condgan.metrics.neighbors import nearest_neighbors
 from condgan.stats import Estimate, auroc, group_bootstrap
 
@@ -24,6 +25,7 @@ class MembershipInference:
     control: Estimate
 
 
+@plain_defaults()
 def membership_inference(
     members: Tensor,
     non_members: Tensor,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from condgan.devices import plain_defaults
 from condgan.images import image_grid
 
 _BLOCK = 2**24  # float64 numbers held at once: 128 MiB
@@ -50,12 +51,12 @@ class Duplicates:
     @property
     def near(self) -> Tensor:
         """Whether an image repeats an earlier one within the tolerance but not bit by bit: `(N,)`, bool."""
-        return (self.original != torch.arange(len(self.original))) & ~self.exact
+        return (self.original != torch.arange(len(self.original), device="cpu")) & ~self.exact
 
     @property
     def kept(self) -> Tensor:
         """Indices of the images that do not repeat an earlier one: `(M,)`, int64, ascending."""
-        return (self.original == torch.arange(len(self.original))).nonzero().flatten()
+        return (self.original == torch.arange(len(self.original), device="cpu")).nonzero().flatten()
 
 
 def nearest_neighbors(
@@ -87,8 +88,7 @@ def nearest_neighbors(
                 [1.]], dtype=torch.float64))
     """
     _check_features(queries, references, k)
-    center = references.double().mean(0)
-    q, r = queries.double() - center, references.double() - center
+    q, r = centered(queries, references)
     lengths = r.square().sum(1)
     own, theirs = (None, None) if groups is None else groups
     rows = max(1, _BLOCK // (len(r) + k * r.shape[1]))
@@ -109,8 +109,21 @@ def nearest_neighbors(
     return Neighbors(torch.cat(indices), torch.cat(distances))
 
 
+def centered(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both sets in float64, shifted so that the references have the mean 0.
+
+    Distances by matrix products lose what is small against the lengths of the vectors: in float32, features of spread
+    0.01 around 100 would all be at the distance 0.
+
+    Shape:
+        - `queries`: `(N, D)`; `references`: `(M, D)`. Output: the same shapes.
+    """
+    center = references.double().mean(0)
+    return queries.double() - center, references.double() - center
+
+
 def neighbor_radii(features: Tensor, neighborhood: int) -> Tensor:
-    """Return the distance of each row to its `neighborhood`-th nearest other row, in the type of the features.
+    """Return the distance of each row of `centered` features to its `neighborhood`-th nearest other row.
 
     The distances are those of `torch.cdist`, rounding included, so that comparisons with other distances of
     `torch.cdist` are consistent: a point on the edge of a closed ball is inside. Use `nearest_neighbors` for exact
@@ -189,6 +202,7 @@ def neighbor_grid(
     return image_grid(pictures.flatten(0, 1), columns=pictures.shape[1])
 
 
+@plain_defaults()
 def find_duplicates(samples: Tensor, *, tolerance: float = 2.0, retained: int = 0) -> Duplicates:
     r"""Find images that repeat an earlier one: equal bit by bit, or nearly so.
 

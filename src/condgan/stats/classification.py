@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from condgan.devices import plain_defaults
 from condgan.stats.estimates import (
     Estimate,
     Groups,
@@ -131,6 +132,7 @@ class ClassificationReport:
         )
 
 
+@plain_defaults()
 def classification_report(
     probabilities: Tensor | np.ndarray,
     labels: Labels,
@@ -288,6 +290,7 @@ def decision_scores(decisions: Tensor, y: Tensor, num_classes: int, weights: Ten
     )
 
 
+@plain_defaults()
 def auroc(probabilities: Tensor | np.ndarray, labels: Labels, *, weights: Tensor | None = None) -> Tensor:
     r"""Area under the receiver operating characteristic.
 
@@ -339,6 +342,7 @@ def _area(score: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
     return pairs.sum(-1) / (positives[..., -1] * negatives[..., -1])
 
 
+@plain_defaults()
 def confusion_matrix(decisions: Labels, labels: Labels, *, num_classes: int, weights: Tensor | None = None) -> Tensor:
     """Count samples by true class (rows) and predicted class (columns).
 
@@ -369,6 +373,7 @@ def confusion_matrix(decisions: Labels, labels: Labels, *, num_classes: int, wei
     return (w @ cells).reshape(*w.shape[:-1], num_classes, num_classes)
 
 
+@plain_defaults()
 def best_threshold(probability: Tensor | np.ndarray, labels: Labels) -> float:
     """Return the threshold on the probability of class 1 with the highest balanced accuracy.
 

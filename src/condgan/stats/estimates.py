@@ -15,6 +15,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from condgan.devices import plain_defaults
+
 Groups = Tensor | np.ndarray | Sequence[int]
 """The group (patient) of each sample, integers."""
 
@@ -104,6 +106,7 @@ def group_bootstrap(
     return percentile_estimate(float(value), replicates, level=level)
 
 
+@plain_defaults()
 def bootstrap_replicates(
     statistic: WeightedStatistic, groups: Groups, *, resamples: int = 2000, seed: int = 0
 ) -> tuple[Tensor, Tensor]:

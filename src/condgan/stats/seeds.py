@@ -50,6 +50,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from condgan.devices import plain_defaults
 from condgan.stats.estimates import Groups, Interval, check_level, group_indices, logit_limits, off_the_boundary
 
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
@@ -161,6 +162,7 @@ class SeedDifference:
         return _format(self.value, self.interval)
 
 
+@plain_defaults()
 def seed_interval(score: ScoreFunction, runs: Runs, groups: Groups, *, level: float = 0.95) -> SeedEstimate:
     r"""Interval of a score's mean over generator seeds, classifier seeds and test patients.
 
@@ -211,6 +213,7 @@ def seed_interval(score: ScoreFunction, runs: Runs, groups: Groups, *, level: fl
     return _seed_estimate(_jackknife(score, runs, groups), level)
 
 
+@plain_defaults()
 def paired_difference(
     score: ScoreFunction,
     runs_a: Runs,

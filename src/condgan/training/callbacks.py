@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
-from condgan.files import as_path, check_count, check_names
+from condgan.files import as_json, as_path, check_count, check_names
 from condgan.images import save_sheet, to_uint8
 from condgan.sampling import class_grid
 from condgan.training.checkpoint import newest_step
@@ -298,6 +298,8 @@ class _RowLogger(Callback):
 class JSONLLogger(_RowLogger):
     """Writes the metrics as one JSON object per line, with `step` and `images_seen`.
 
+    Numbers that are not finite, which JSON does not have, are written as null.
+
     Args:
         path: The file; its folder is made if missing.
         every: Steps between lines.
@@ -305,16 +307,17 @@ class JSONLLogger(_RowLogger):
 
     @override
     def read_rows(self) -> list[dict[str, float]]:
-        return [json.loads(line) for line in self.read_lines()]
+        rows = [json.loads(line) for line in self.read_lines()]
+        return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
 
     @override
     def write_rows(self, rows: list[dict[str, float]]) -> None:
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        self.path.write_text("".join(json.dumps(as_json(row)) + "\n" for row in rows), encoding="utf-8")
 
     @override
     def append_row(self, row: dict[str, float]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(as_json(row)) + "\n")
 
 
 class CSVLogger(_RowLogger):

@@ -12,6 +12,7 @@ from condgan.files import check_count, check_names
 from condgan.networks.base import Critic
 from condgan.regularizers import CriticRegularizer, GeneratorObjective, GeneratorRegularizer
 from condgan.sampling import ClassDistribution, LabelDistribution, class_probabilities
+from condgan.training.batch_dependence import is_compiled
 from condgan.training.optimizer import Role
 from condgan.training.step import Networks, Precision, Terms
 from condgan.types import (
@@ -119,6 +120,7 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
     check_names("precision", [terms.precision], get_args(Precision))
     for regularizer in terms.critic_regularizers:
         regularizer.check_critic(critic)
+    check_penalties(networks, terms)
     for generator_regularizer in terms.generator_regularizers:
         generator_regularizer.check_generator(generator)
     transforming = [type(r).__name__ for r in terms.critic_regularizers if r.transform is not None]
@@ -139,6 +141,27 @@ def check_terms(networks: Networks, terms: Terms, *, label_distribution: LabelDi
                 'label_distribution must be "paired" for terms that combine each real image with a generated one of '
                 f'the same class ({", ".join(paired)}), got {label_distribution!r}. Pass label_distribution="paired".'
             )
+
+
+def check_penalties(networks: Networks, terms: Terms) -> None:
+    """Check that penalties for each sample alone are defined for the critic.
+
+    Raises:
+        ValueError: If its outputs depend on the whole batch, or it is compiled.
+    """
+    penalties = ", ".join(type(r).__name__ for r in terms.critic_regularizers if r.per_sample)
+    name = type(networks.critic).__name__
+    if networks.scored_apart and penalties:
+        raise ValueError(
+            f"{penalties} must be defined for each sample alone, got {name}, whose outputs for one sample change with "
+            "the others of its batch. Leave out what compares samples, such as minibatch standard deviation, or the "
+            "penalty."
+        )
+    if penalties and is_compiled(networks.critic):
+        raise ValueError(
+            f"{penalties} needs second derivatives, which compiled modules do not have, got a compiled {name}. Pass "
+            "the critic as it was before torch.compile."
+        )
 
 
 def check_share(pretraining: float) -> None:

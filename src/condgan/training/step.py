@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -14,8 +15,8 @@ from torch.nn.utils import parametrize
 
 from condgan.functional import precise
 from condgan.networks.base import Critic, Generator
-from condgan.nn.layers import batch_norms
 from condgan.regularizers import CriticRegularizer, GeneratorObjective, GeneratorRegularizer
+from condgan.training.batch_dependence import depends_on_batch
 from condgan.types import (
     AdaptiveAugmentation,
     AdversarialLoss,
@@ -34,12 +35,17 @@ T = TypeVar("T")
 Real = TypeVar("Real", Tensor, Tensor | None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Networks:
     """The generator and the critic."""
 
     generator: Generator
     critic: Critic
+
+    @cached_property
+    def scored_apart(self) -> bool:
+        """Whether real and generated images need batches of their own, because outputs depend on the whole batch."""
+        return depends_on_batch(self.critic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
         - `inputs`: see `StepInputs`; `x` is needed.
     """
     generator, critic = networks.generator, networks.critic
-    x = _required(inputs.x, "x")
+    x, apart = _required(inputs.x, "x"), networks.scored_apart
     with torch.no_grad(), _precision(terms, inputs):
         x_fake = generator(inputs.z, inputs.y_fake).to(x.dtype)
     if isinstance(terms.augment, PseudoAugmentation):
@@ -90,7 +96,7 @@ def critic_step(networks: Networks, terms: Terms, inputs: StepInputs) -> StepRes
     # `cached`: a spectral norm, with its power iteration, is computed once per step and not at every read.
     with parametrize.cached():
         with _precision(terms, inputs):
-            real, fake = _score_both(critic, x, inputs.y, x_fake, inputs.y_fake)
+            real, fake = _score_both(critic, x, inputs.y, x_fake, inputs.y_fake, apart=apart)
         losses = {"adversarial": terms.loss.critic(real.score, fake.score)}
         for auxiliary in terms.auxiliary:
             y, y_fake = _required(inputs.y, "y"), _required(inputs.y_fake, "y_fake")
@@ -115,7 +121,7 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
         - `inputs`: see `StepInputs`; `x` is needed if the loss compares with real scores, or a term is a
           `GeneratorObjective`.
     """
-    generator, critic = networks.generator, networks.critic
+    generator, critic, apart = networks.generator, networks.critic, networks.scored_apart
     with parametrize.cached():
         with _precision(terms, inputs):
             x_fake_plain = generator(inputs.z, inputs.y_fake).to(inputs.z.dtype)
@@ -125,7 +131,7 @@ def generator_step(networks: Networks, terms: Terms, inputs: StepInputs) -> Step
             if x is None:
                 real_score, fake = None, _wide(critic(x_fake, inputs.y_fake))
             else:
-                real, fake = _score_both(critic, x, inputs.y, x_fake, inputs.y_fake)
+                real, fake = _score_both(critic, x, inputs.y, x_fake, inputs.y_fake, apart=apart)
                 real_score = real.score
         losses = {"adversarial": terms.loss.generator(real_score, fake.score)}
         for auxiliary in terms.auxiliary:
@@ -176,9 +182,9 @@ def gradients_as_laid_out(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[T
 
 
 def _score_both(
-    critic: Critic, x: Tensor, y: Tensor | None, x_fake: Tensor, y_fake: Tensor | None
+    critic: Critic, x: Tensor, y: Tensor | None, x_fake: Tensor, y_fake: Tensor | None, *, apart: bool
 ) -> tuple[CriticOutput, CriticOutput]:
-    if any(batch_norms(critic)):
+    if apart:
         return _wide(critic(x, y)), _wide(critic(x_fake, y_fake))
     # One forward pass for both is faster, and exact because no output depends on other samples.
     labels = None if y is None or y_fake is None else torch.cat([y, y_fake])
