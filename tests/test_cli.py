@@ -2,6 +2,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -410,3 +411,53 @@ def test_the_commands_of_get_started_work(folders, tmp_path, monkeypatch):
         assert main([*words, *small[words[0]]]) == 0
     assert (tmp_path / "runs" / "second" / "evaluation.json").is_file()
     assert (tmp_path / "runs" / "study" / "report.html").is_file()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(folders, classify_tinily, tmp_path_factory):
+    """A finished run, only to be read."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    with classify_tinily():
+        assert main([*training(folders, run), "--steps", "2"]) == 0
+    return run
+
+
+def training(folders, run):
+    return ["train", str(folders / "train"), "--out", str(run), "--recipe", "acgan", "--groups", PATIENT, *TINY]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--held-out", "0.4"], "began on other data"),
+        (["--held-out", "0"], "began on other data"),
+        (["--split-seed", "1"], "began on other data"),
+        (["--steps", "4", "--seed", "1"], "seed was 0 and is 1"),
+        (["--steps", "1"], "steps must be at least the 2 that are done"),
+        (["--image-shape", "1", "24", "16"], "image_shape was (1, 16, 16) and is (1, 24, 16)"),
+    ],
+)
+def test_a_refused_training_leaves_a_finished_run_as_it_was(folders, finished, capsys, more, message):
+    before = contents(finished)
+    assert main([*training(folders, finished), *more]) == 2
+    assert message in capsys.readouterr().err
+    assert contents(finished) == before
+
+
+def test_a_refused_training_leaves_no_new_folder(folders, tmp_path, capsys):
+    assert main([*training(folders, tmp_path / "run"), "--image-shape", "1", "8", "8"]) == 2
+    assert "at least 16" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_generator_without_checkpoints_is_not_trained_over(folders, finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    before = contents(tmp_path / "run")
+    assert main([*training(folders, tmp_path / "run"), "--steps", "3"]) == 2
+    assert "without checkpoints" in capsys.readouterr().err
+    assert contents(tmp_path / "run") == before

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import inspect
-import json
 import math
 import re
 import shlex
@@ -30,10 +29,20 @@ from docstring_parser import parse as parse_docstring
 from condgan.budget import plan_in
 from condgan.data import ArrayDataset, ImageFolder, check_disjoint
 from condgan.devices import best_device
-from condgan.files import check_names, from_json, to_json, write_json
+from condgan.files import check_names, to_json, write_json
 from condgan.images import save_picture, save_sheet, to_uint8
 from condgan.metrics import Evaluation, evaluate
-from condgan.runs import Criterion, RecipeConfig, held_out_kid, load_generator, load_run, train_generator
+from condgan.runs import (
+    Criterion,
+    GeneratorTraining,
+    RecipeConfig,
+    held_out_kid,
+    load_generator,
+    load_run,
+    locked,
+    read_record,
+    train_generator,
+)
 from condgan.sampling import sample
 from condgan.study import Study, StudyConfig, merge, write_report
 from condgan.study.report.words import answer_words, question_words
@@ -204,10 +213,20 @@ class TrainCommand:
                 f"--keep {config.keep} chooses the step by patients that are not trained on, got --held-out 0. Hold "
                 "some out, or keep the last step."
             )
-        running = _given(self.running)
         folder = self.folders.read(self.data)
         data, held_out = self.folders.split(folder, self.held_out) if self.held_out else (folder, None)
-        say(f"training on {data}")
+        say(f"training on {data}" + ("" if held_out is None else f"; held out: {held_out}"))
+        with locked(self.out):
+            self._train(config, data, held_out)
+
+    def _train(self, config: RecipeConfig, data: ArrayDataset, held_out: ArrayDataset | None) -> None:
+        running = _given(self.running)
+        done_before = newest_step(self.out / "checkpoints")
+        if done_before is None and (self.out / "run.json").is_file():
+            raise ValueError(
+                f"--out must be a new folder or one with checkpoints to continue from, got {str(self.out)!r}, which holds "
+                "a trained generator without checkpoints. Choose another folder."
+            )
         plan = plan_in(
             self.out,
             config,
@@ -219,14 +238,20 @@ class TrainCommand:
             device=running["device"],
         )
         say(plan.in_words() if self.steps or self.minutes else f"{plan.in_words()} (change it with --minutes)")
-        if done_before := newest_step(self.out / "checkpoints"):
+        if done_before:
             say(f"{done_before} of {plan.config.steps} steps are done")
-        write_json(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
-        deadline = math.inf if self.time_limit is None else time.monotonic() + 60 * self.time_limit
-        criterion = None if config.keep == "last" or held_out is None else self._criterion(data, held_out)
-        done = train_generator(
-            plan.config, data, self.out, criterion=criterion, deadline=deadline, report=say, **running
+        training = GeneratorTraining(
+            plan.config,
+            data,
+            self.out,
+            criterion=None if config.keep == "last" or held_out is None else self._criterion(data, held_out),
+            deadline=math.inf if self.time_limit is None else time.monotonic() + 60 * self.time_limit,
+            report=say,
+            **running,
         )
+        plan.save(self.out)  # now that nothing speaks against the training
+        write_json(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
+        done = training.run()
         say(f"done: {self.out}" if done else "stopped by the time limit: run the same command again to continue")
 
     def _criterion(self, train: ArrayDataset, held_out: ArrayDataset) -> Criterion:
@@ -305,8 +330,9 @@ class EvaluateCommand:
         path = self.folder / "data.json"
         if not path.is_file():
             raise FileNotFoundError(f"{str(self.folder)!r} must be a folder of condgan train, got no data.json in it.")
-        trained_on = from_json(TrainedOn, json.loads(path.read_text(encoding="utf-8")))
-        expected = load_run(self.folder).train.fingerprint
+        trained_on = read_record(TrainedOn, path)
+        run = load_run(self.folder)
+        expected = run.train.fingerprint
         if not trained_on.held_out:
             raise ValueError(
                 "evaluation needs held-out patients, got a generator that was trained on all images (--held-out 0). "
