@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from condgan.cli import main, parse
+from condgan import cli
+from condgan.cli import folder_name, main, parse
 from condgan.data import ChestPhantom
 from condgan.files import from_json
 from condgan.metrics import Evaluation
@@ -461,3 +464,77 @@ def test_a_generator_without_checkpoints_is_not_trained_over(folders, finished, 
     assert main([*training(folders, tmp_path / "run"), "--steps", "3"]) == 2
     assert "without checkpoints" in capsys.readouterr().err
     assert contents(tmp_path / "run") == before
+
+
+def with_classes(run, folder, *names):
+    """Copy a run to a folder, with other names of its classes."""
+    shutil.copytree(run, folder)
+    content = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**content, "class_names": names}))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../up", "/tmp/condgan-up", "..", ".", "", "a/../../up", "..\\..\\up", "C:up", "a\0b"]
+)
+def test_images_stay_inside_out_whatever_their_classes_are_called(finished, tmp_path, name):
+    run = with_classes(finished, tmp_path / "in" / "run", name, "a, b")
+    out = tmp_path / "in" / "images"
+    assert main(["sample", run, "--out", str(out), "--count", "1"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["images", "run"]
+    assert [len(path.relative_to(out).parts) for path in out.rglob("*.png")] == [2, 2]
+    assert main(["sample", run, "--out", str(tmp_path / "one"), "--count", "1", "--classes", "a, b"]) == 0
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["a, b"]
+
+
+@given(st.lists(st.text(max_size=12), min_size=2, max_size=2, unique=True))
+def test_names_of_folders_are_no_paths_and_as_distinct_as_the_names(names):
+    one, other = map(folder_name, names)
+    assert one != other
+    for name in (one, other):
+        assert name not in ("", ".", "..")
+        assert not set(name) & set("/\\:\0")
+
+
+def test_classes_whose_folders_some_systems_take_for_one_are_drawn_one_at_a_time(finished, tmp_path, capsys):
+    run = with_classes(finished, tmp_path / "run", "Ill", "ill")
+    assert main(["sample", run, "--out", str(tmp_path / "images"), "--count", "1"]) == 2
+    assert "differ in more than case" in capsys.readouterr().err
+    assert main(["sample", run, "--out", str(tmp_path / "images"), "--count", "1", "--classes", "Ill"]) == 0
+
+
+def test_images_are_not_mixed_with_earlier_ones(finished, tmp_path, capsys):
+    out = tmp_path / "images"
+    words = ["sample", str(finished), "--out", str(out), "--device", "cpu"]
+    assert main([*words, "--count", "3"]) == 0
+    before = contents(out)
+    (out / "normal" / "notes.txt").write_text("mine")
+    assert main([*words, "--count", "2", "--seed", "1"]) == 2
+    assert "--out must be a new or empty folder" in capsys.readouterr().err
+    assert main([*words, "--count", "2", "--seed", "1", "--overwrite", "--classes", "pneumonia"]) == 0
+    after = contents(out)
+    assert sorted(path.relative_to(out).as_posix() for path in after) == [
+        "normal/notes.txt",
+        "pneumonia/00000.png",
+        "pneumonia/00001.png",
+    ]
+    assert not set(before.values()) & set(after.values())
+
+
+def test_images_are_drawn_a_few_at_a_time_and_do_not_depend_on_it(finished, tmp_path, monkeypatch):
+    words = ["sample", str(finished), "--count", "20", "--device", "cpu", "--out"]
+    assert main([*words, str(tmp_path / "a")]) == 0
+    drawn, draw = [], cli.sample
+
+    def sample(generator, y, **options):
+        drawn.append(len(y))
+        return draw(generator, y, **options)
+
+    monkeypatch.setattr(cli, "_AT_ONCE", 16)
+    monkeypatch.setattr(cli, "sample", sample)
+    assert main([*words, str(tmp_path / "b")]) == 0
+    assert drawn == [16, 16, 8]
+    assert [path.read_bytes() for path in sorted((tmp_path / "a").rglob("*.png"))] == [
+        path.read_bytes() for path in sorted((tmp_path / "b").rglob("*.png"))
+    ]

@@ -16,15 +16,17 @@ import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Union, cast, get_args, get_origin, get_type_hints
+from unicodedata import normalize
 
 import torch
 import tyro
 from docstring_parser import parse as parse_docstring
+from torch import Tensor
 
 from condgan.budget import plan_in
 from condgan.data import ArrayDataset, ImageFolder, check_disjoint
@@ -32,10 +34,12 @@ from condgan.devices import best_device
 from condgan.files import check_names, to_json, write_json
 from condgan.images import save_picture, save_sheet, to_uint8
 from condgan.metrics import Evaluation, evaluate
+from condgan.networks import Generator
 from condgan.runs import (
     Criterion,
     GeneratorTraining,
     RecipeConfig,
+    RunDescription,
     held_out_kid,
     load_generator,
     load_run,
@@ -55,6 +59,12 @@ __all__ = ["main"]
 
 RESEARCH_ONLY = "For research only: its results must not be used to diagnose anybody."
 _TEST_SHARE, _VALIDATION_SHARE = 0.2, 0.15
+
+_AT_ONCE = 256  # images in memory
+# what paths or file systems give a meaning: separators, a dot in front, a dot or space at the end, devices of Windows
+_MEANINGFUL = re.compile(
+    r"""[\x00-\x1f\x7f/\\:*?"<>|%]|^\.|[. ]$|^(?=(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)).""", re.IGNORECASE
+)
 
 Flags = Any  # an instance of a class that `_flags` made
 Rule = Callable[[Path], str]
@@ -224,8 +234,8 @@ class TrainCommand:
         done_before = newest_step(self.out / "checkpoints")
         if done_before is None and (self.out / "run.json").is_file():
             raise ValueError(
-                f"--out must be a new folder or one with checkpoints to continue from, got {str(self.out)!r}, which holds "
-                "a trained generator without checkpoints. Choose another folder."
+                f"--out must be a new folder or one with checkpoints to continue from, got {str(self.out)!r}, which "
+                "holds a trained generator without checkpoints. Choose another folder."
             )
         plan = plan_in(
             self.out,
@@ -265,10 +275,11 @@ class SampleCommand:
 
     Args:
         folder: Folder of condgan train, or of a generator of a study.
-        out: Folder of the images.
+        out: Folder of the images, a new or empty one.
         classes: Names of classes; by default all.
         count: Images per class.
         grid: One sheet, a row per class, instead of single files.
+        overwrite: Write into a folder that is not empty, and delete the images of an earlier call there.
         seed: Seed of the images.
         device: Where to compute; by default CUDA, then MPS, then the CPU.
         config: TOML file with flags; those of the command line override it.
@@ -279,6 +290,7 @@ class SampleCommand:
     classes: tuple[str, ...] = ()
     count: int = 16
     grid: bool = False
+    overwrite: bool = False
     seed: int = 0
     device: str | None = None
     config: Path | None = None
@@ -290,18 +302,57 @@ class SampleCommand:
         if self.count < 1:
             raise ValueError(f"--count must be at least 1, got {self.count}.")
         device = self.device or best_device()
-        names = load_run(self.folder).class_names
+        run = load_run(self.folder)
+        chosen = self.classes or run.class_names
+        check_names("--classes", chosen, run.class_names)
+        folders = [self.out / folder_name(name) for name in chosen]
+        if len({normalize("NFC", str(folder).casefold()) for folder in folders}) < len(folders):
+            raise ValueError(
+                f"--classes must differ in more than case, which some file systems ignore, got {', '.join(chosen)}. "
+                "Choose one of them at a time."
+            )
         generator = load_generator(self.folder, device=device)
-        chosen = self.classes or names
-        check_names("--classes", chosen, names)
-        y = torch.tensor([names.index(name) for name in chosen]).repeat_interleave(self.count)
-        images = to_uint8(sample(generator, y, rng=torch.Generator(device).manual_seed(self.seed))).cpu()
+        self._make_room([self.out / folder_name(name) for name in run.class_names])
+        _say_if_unfinished(run)
+        y = torch.tensor([run.class_names.index(name) for name in chosen]).repeat_interleave(self.count)
+        images = self._draw(generator, y, device)
         if self.grid:
-            save_sheet(images, self.out / "samples.png", columns=self.count)
+            sheet = torch.stack(list(images))
+            save_sheet(sheet, self.out / "samples.png", columns=self.count, row_names=chosen)
         else:
-            for number, (image, label) in enumerate(zip(images, y.tolist(), strict=True)):
-                save_picture(image, self.out / names[label] / f"{number % self.count:05d}.png")
-        say(f"{len(images)} images in {self.out}")
+            for number, image in enumerate(images):
+                save_picture(image, folders[number // self.count] / f"{number % self.count:05d}.png")
+        say(f"{len(y)} images in {self.out}")
+
+    def _draw(self, generator: Generator, y: Tensor, device: torch.device | str) -> Iterator[Tensor]:
+        """Yield one uint8 image per label, a few at a time in memory."""
+        rng = torch.Generator(device).manual_seed(self.seed)
+        for labels in y.split(_AT_ONCE):
+            yield from to_uint8(sample(generator, labels, rng=rng)).cpu()
+
+    def _make_room(self, folders: Sequence[Path]) -> None:
+        """Refuse a folder that is not empty, or delete the images of an earlier call."""
+        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+            return
+        if not self.overwrite:
+            raise ValueError(
+                f"--out must be a new or empty folder, got {str(self.out)!r}. Choose another one, or let --overwrite "
+                "replace the images in it."
+            )
+        for earlier in (self.out / "samples.png", *(path for folder in folders for path in folder.glob("[0-9]*.png"))):
+            earlier.unlink(missing_ok=True)
+
+
+def folder_name(name: str) -> str:
+    r"""Return the name of a folder for a name from a file: never a path, and another one for every name.
+
+    Letters, digits and most other characters stay. Those that a path gives a meaning are percent-encoded.
+
+    Examples:
+        >>> [folder_name(name) for name in ("normal", "../../up", "/etc", "", "50 %", "NUL", "Ärger.")]
+        ['normal', '%2E.%2F..%2Fup', '%2Fetc', '%', '50 %25', '%4EUL', 'Ärger%2E']
+    """
+    return _MEANINGFUL.sub(lambda found: f"%{ord(found[0]):02X}", name) or "%"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,19 +383,19 @@ class EvaluateCommand:
             raise FileNotFoundError(f"{str(self.folder)!r} must be a folder of condgan train, got no data.json in it.")
         trained_on = read_record(TrainedOn, path)
         run = load_run(self.folder)
-        expected = run.train.fingerprint
         if not trained_on.held_out:
             raise ValueError(
                 "evaluation needs held-out patients, got a generator that was trained on all images (--held-out 0). "
                 "Train one with --held-out 0.15."
             )
+        _say_if_unfinished(run)
         folder = trained_on.folders.read(self.data)
         test = trained_on.folders.read(self.test, class_names=folder.class_names)
         train, held_out = trained_on.folders.split(folder, trained_on.held_out)
-        if train.fingerprint != expected:
+        if train.fingerprint != run.train.fingerprint:
             raise ValueError(
-                f"{str(self.data)!r} must be what the generator was trained on, fingerprint {expected}, got "
-                f"{train.fingerprint}. Has the folder changed?"
+                f"{str(self.data)!r} must be what the generator was trained on, fingerprint "
+                f"{run.train.fingerprint}, got {train.fingerprint}. Has the folder changed?"
             )
         if folder.groups is not None:
             check_disjoint(training=folder, test=test)
@@ -593,6 +644,11 @@ def _csv_rule(file: Path, root: Path) -> Rule:
         raise ValueError(f"{file.name} has no such path")
 
     return rule
+
+
+def _say_if_unfinished(run: RunDescription) -> None:
+    if not run.is_finished:
+        say(f"this training is not finished: the generator is that of step {run.kept.step} of {run.total_steps}")
 
 
 def _evaluation_words(found: Evaluation) -> list[str]:

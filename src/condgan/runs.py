@@ -288,7 +288,7 @@ def load_run(folder: str | Path) -> RunDescription:
     if not path.is_file():
         raise FileNotFoundError(
             f"{str(folder)!r} must be the folder of a trained generator, got one without run.json. Train one with "
-            "condgan train, at least to its first checkpoint."
+            "condgan train."
         )
     return read_record(RunDescription, path)
 
@@ -530,8 +530,7 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
     folder = Path(folder) / "generator"
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
-            f"{str(folder)!r} must hold a trained generator, got no config.json. Train one with condgan train, at least "
-            "to its first checkpoint."
+            f"{str(folder)!r} must hold a trained generator, got no config.json. Train one with condgan train."
         )
     name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["class"]
     found = getattr(networks, name, None) if name in networks.__all__ else None
