@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -488,6 +488,7 @@ def test_images_stay_inside_out_whatever_their_classes_are_called(finished, tmp_
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["a, b"]
 
 
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=12), min_size=2, max_size=2, unique=True))
 def test_names_of_folders_are_no_paths_and_as_distinct_as_the_names(names):
     one, other = map(folder_name, names)

@@ -430,6 +430,7 @@ class StudyCommand:
             the TOML file describes one with flags of its own.
         cells: Run only cells whose names match these patterns, such as 'gan-*' 'classifier-real-*'.
         list_cells: Print the names of all cells and run none.
+        retry_failed: Run cells again that failed earlier.
         time_limit: Minutes after which to stop; the same command continues later.
         no_real_images: Keep and show no real image, so that the folder can be shared.
         merge: Merge folders of the same study, run on several machines, into --out; nothing is run.
@@ -443,6 +444,7 @@ class StudyCommand:
     recipes: tuple[str, ...] = ("acgan", "acwgan_gp")
     cells: tuple[str, ...] = ("*",)
     list_cells: bool = False
+    retry_failed: bool = False
     time_limit: float | None = None
     no_real_images: bool = False
     merge: tuple[Path, ...] = ()
@@ -482,7 +484,8 @@ class StudyCommand:
         for note in study.data.description.notes:
             say(f"NOTE: {note}")
         try:
-            study.run(self.cells, time_limit=None if self.time_limit is None else 60 * self.time_limit)
+            limit = None if self.time_limit is None else 60 * self.time_limit
+            study.run(self.cells, time_limit=limit, retry_failed=self.retry_failed)
         finally:
             self._report()
 
@@ -513,6 +516,8 @@ class StudyCommand:
         report = write_report(results, self.out, real_images=not self.no_real_images)
         for verdict in results.verdicts:
             say(f"{question_words(verdict)} {answer_words(verdict)}")
+        if results.failed:
+            say(f"failed, to be run again with --retry-failed: {', '.join(cell.name for cell in results.failed)}")
         say(f"the report is {report}")
 
 

@@ -263,18 +263,34 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             folder.rmdir()
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object from a JSON file.
+
+    Raises:
+        ValueError: If the file is damaged or holds something else; the message names it.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # not JSON, or not even text
+        raise ValueError(f"{str(path)!r} must hold JSON, got a damaged file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{str(path)!r} must hold a JSON object, got {type(content).__name__}: it is not from condgan."
+        )
+    return content
+
+
 def read_record(cls: type[Record], path: Path) -> Record:
     """Read a record that was written with `to_json`.
 
     Raises:
         ValueError: If the file is damaged or holds something else; the message names it.
     """
+    content = read_json(path)
     try:
-        return from_json(cls, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, AttributeError) as error:  # the last of JSON that is no object
-        raise ValueError(
-            f"{str(path)!r} must be as condgan wrote it, got a file that is damaged or not from condgan: {error}"
-        ) from error
+        return from_json(cls, content)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} must be as condgan wrote it: {error}") from error
 
 
 def load_run(folder: str | Path) -> RunDescription:
@@ -532,7 +548,7 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
         raise FileNotFoundError(
             f"{str(folder)!r} must hold a trained generator, got no config.json. Train one with condgan train."
         )
-    name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["class"]
+    name = read_json(folder / "config.json").get("class")
     found = getattr(networks, name, None) if name in networks.__all__ else None
     if not (isinstance(found, type) and issubclass(found, Generator)):
         raise ValueError(f"{str(folder)!r} must hold a generator of condgan.networks, got a {name}.")
