@@ -518,7 +518,7 @@ def test_two_processes_share_a_folder(study, whole, tmp_path):
         assert process.communicate()[1] == ""
         assert process.returncode == 0
     assert {*outcomes(tmp_path / "shared")} < {*outcomes(whole[0])}
-    assert len(outcomes(tmp_path / "shared")) == 5
+    assert len(outcomes(tmp_path / "shared")) == 3
 
 
 def test_a_training_that_was_begun_here_is_replaced_by_the_finished_one(study, whole, tmp_path):
