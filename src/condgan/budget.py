@@ -16,8 +16,8 @@ from typing_extensions import override
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset
 from condgan.devices import best_device
-from condgan.files import to_json, write_json
-from condgan.runs import RecipeConfig, in_words, make_trainer, read_record
+from condgan.files import check_count, to_json, write_json
+from condgan.runs import RecipeConfig, in_words, load_record, make_trainer
 from condgan.training import Callback, Trainer
 from condgan.training.checkpoint import newest_step
 
@@ -180,11 +180,10 @@ def plan_in(
         ValueError: If both `steps` and `minutes` are given, a value is out of range, the data do not fit the recipe,
             the folder has the plan of another training, or more steps are done than are asked for.
     """
-    if steps is not None and minutes is not None:
-        raise ValueError(f"steps and minutes exclude each other, got {steps} steps and {minutes} minutes. Give one.")
+    check_length(steps=steps, minutes=minutes)
     path, device = Path(folder) / _FILE, torch.device(device or best_device())
     if path.is_file():
-        plan = read_record(TrainingPlan, path)
+        plan = load_record(TrainingPlan, path)
         _check_same(plan, config, data, device, batch_size=batch_size)
     elif steps is not None:
         plan = _unmeasured(replace(config, batch_size=batch_size or config.batch_size), data, device)
@@ -269,6 +268,20 @@ def _measured(
 ) -> TrainingPlan:
     seconds = seconds_per_step(plan.config, data, precision=precision, device=device, clock=clock)
     return replace(plan, seconds_per_step=seconds)
+
+
+def check_length(*, steps: int | None, minutes: float | None) -> None:
+    """Check the length of a training.
+
+    Raises:
+        ValueError: If both are given, or a number is out of range.
+    """
+    if steps is not None and minutes is not None:
+        raise ValueError(f"steps and minutes exclude each other, got {steps} steps and {minutes} minutes. Give one.")
+    if steps is not None:
+        check_count("steps", steps)
+    if minutes is not None:
+        _check_minutes(minutes)
 
 
 def _check_minutes(minutes: float) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `condgan train | sample | evaluate | study` for any folder of labelled images.
+"""The command line: `condgan train | sample | evaluate | study | info` for any folder of labelled images.
 
 A flag is a field of a command below, or a keyword of what the command calls (`RecipeConfig`, `StudyConfig`,
 `train_generator`, `metrics.evaluate`), with the default and the documentation of that keyword. `--config FILE` reads
@@ -16,9 +16,12 @@ import shlex
 import sys
 import time
 import tomllib
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Union, cast, get_args, get_origin, get_type_hints
 from unicodedata import normalize
@@ -28,12 +31,14 @@ import tyro
 from docstring_parser import parse as parse_docstring
 from torch import Tensor
 
-from condgan.budget import plan_in
+from condgan._version import __version__
+from condgan.budget import check_length, plan_in
 from condgan.data import ArrayDataset, ImageFolder, check_disjoint
-from condgan.devices import best_device
-from condgan.files import check_names, to_json, write_json
+from condgan.devices import best_device, check_device, device_names
+from condgan.files import check_names, check_not_negative, to_json, write_json
 from condgan.images import save_picture, save_sheet, to_uint8
 from condgan.metrics import Evaluation, evaluate
+from condgan.metrics.fidelity_report import LEAST_IMAGES
 from condgan.networks import Generator
 from condgan.runs import (
     Criterion,
@@ -42,13 +47,16 @@ from condgan.runs import (
     RunDescription,
     held_out_kid,
     load_generator,
+    load_record,
     load_run,
     locked,
-    read_record,
     train_generator,
 )
 from condgan.sampling import sample
-from condgan.study import Study, StudyConfig, merge, write_report
+from condgan.study import Study, StudyConfig, make_cells, merge, write_report
+from condgan.study.cells import choose_cells
+from condgan.study.data import too_few_to_judge
+from condgan.study.provenance import versions
 from condgan.study.report.words import answer_words, question_words
 from condgan.study.summaries import summarize
 from condgan.training import TrainingDivergedError
@@ -71,17 +79,39 @@ Rule = Callable[[Path], str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 2 for an error in flags or data, 130 for Ctrl-C."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """Run the command line and return the exit code.
+
+    It is 0, 2 for an error in flags or data, 130 for Ctrl-C, or 1 for a fault of the library, whose traceback is kept.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if words == ["--version"]:
+        sys.stdout.write(f"condgan {__version__}\n")
+        return 0
     name = " ".join(["condgan", *words[:1]])
+
+    def tell(kind: str, text: object) -> None:
+        say(f"{name}: {kind}: {_with_flags(' '.join(str(text).split()), words[0])}")
+
     try:
-        parse(words).execute(words)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *place: tell("warning", message)
+            command = parse(words)
+            check_flags(command)
+            command.execute(words)
     except (ValueError, OSError, FloatingPointError, TrainingDivergedError) as error:
-        sys.stderr.write(f"{name}: error: {' '.join(str(error).split())}\n")
+        tell("error", error)
+        return 2
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        tell("error", f"memory is short. Take smaller images, batches or networks. {error}")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(f"{name}: interrupted; run the same command again to continue\n")
+        say(f"{name}: interrupted; run the same command again to continue")
         return 130
+    except Exception as error:
+        with NamedTemporaryFile("w", prefix="condgan-", suffix=".txt", delete=False, encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        tell("fault", f"{type(error).__name__}: {error}. This is a mistake in condgan. Please report {file.name}")
+        return 1
     return 0
 
 
@@ -119,6 +149,36 @@ def _without_objects(hint: Any) -> Any:
         return hint
     typed = [part for part in get_args(hint) if not inspect.isclass(part) or part.__module__ == "builtins"]
     return Union[tuple(typed)]  # noqa: UP007 - made when the program runs
+
+
+def _with_flags(text: str, command: str) -> str:
+    """Write keywords in a message as flags: `batch_size` as `--batch-size`, `steps=3` as `--steps 3`."""
+    cls = _COMMANDS.get(command)
+    known = {entry.name for part in (cls, *cls.groups) for entry in fields(part)} if cls else set()
+
+    def flag(found: re.Match[str]) -> str:
+        name, equals = found.groups()
+        is_flag = name in known and ("_" in name or equals)
+        return f"--{name.replace('_', '-')}{' ' if equals else ''}" if is_flag else found[0]
+
+    return re.sub(r"(?<![\w./\\'\"-])(\w+)\b(=?)(?![/\\.'\"]\w)", flag, text)
+
+
+def check_flags(command: Command) -> None:
+    """Check what several commands have, before anything is read.
+
+    Raises:
+        ValueError: If a device is absent, or a number is out of range.
+    """
+    parts = [command, *(getattr(command, entry.name) for entry in fields(command))]
+    given = {entry.name: getattr(part, entry.name) for part in parts if is_dataclass(part) for entry in fields(part)}
+    if given.get("device") is not None:
+        check_device("--device", given["device"])
+    if given.get("time_limit") is not None:
+        check_not_negative("--time-limit", given["time_limit"])
+    for name in {"seed", "split_seed"} & given.keys():
+        if not 0 <= given[name] < 2**32:
+            raise ValueError(f"--{name.replace('_', '-')} must lie in [0, {2**32}), got {given[name]}.")
 
 
 def _all_but(cls: type[Any], *names: str) -> tuple[str, ...]:
@@ -217,7 +277,11 @@ class TrainCommand:
 
     def execute(self, words: Sequence[str]) -> None:
         """Run the command."""
-        config = RecipeConfig(base_channels=self.base_channels, **_given(self.generator))
+        sizes = {name: getattr(self, name) for name in _SIZES if getattr(self, name) is not None}
+        config = RecipeConfig(**sizes, **_given(self.generator))
+        check_length(steps=self.steps, minutes=self.minutes)
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"--held-out must lie in [0, 1), a share of the patients, got {self.held_out}.")
         if config.keep != "last" and not self.held_out:
             raise ValueError(
                 f"--keep {config.keep} chooses the step by patients that are not trained on, got --held-out 0. Hold "
@@ -225,7 +289,10 @@ class TrainCommand:
             )
         folder = self.folders.read(self.data)
         data, held_out = self.folders.split(folder, self.held_out) if self.held_out else (folder, None)
-        say(f"training on {data}" + ("" if held_out is None else f"; held out: {held_out}"))
+        say(f"training on {_in_words(data)}" + ("" if held_out is None else f"; held out: {_in_words(held_out)}"))
+        few = "" if held_out is None else too_few_to_judge(training=data, held_out=held_out)
+        if few:
+            say(f"NOTE: condgan evaluate needs at least {LEAST_IMAGES} images of each class, got {few}")
         with locked(self.out):
             self._train(config, data, held_out)
 
@@ -381,7 +448,7 @@ class EvaluateCommand:
         path = self.folder / "data.json"
         if not path.is_file():
             raise FileNotFoundError(f"{str(self.folder)!r} must be a folder of condgan train, got no data.json in it.")
-        trained_on = read_record(TrainedOn, path)
+        trained_on = load_record(TrainedOn, path)
         run = load_run(self.folder)
         if not trained_on.held_out:
             raise ValueError(
@@ -429,7 +496,7 @@ class StudyCommand:
         recipes: Recipes of the generators; acwgan_gp:dcgan takes other networks than its own. A table [recipes.NAME] of
             the TOML file describes one with flags of its own.
         cells: Run only cells whose names match these patterns, such as 'gan-*' 'classifier-real-*'.
-        list_cells: Print the names of all cells and run none.
+        list_cells: Print the names of the cells and write nothing.
         retry_failed: Run cells again that failed earlier.
         time_limit: Minutes after which to stop; the same command continues later.
         no_real_images: Keep and show no real image, so that the folder can be shared.
@@ -462,13 +529,13 @@ class StudyCommand:
             merge(self.merge, self.out)
             self._report()
             return
+        config = self.study_config(words)
+        cells = choose_cells(make_cells(config), self.cells)
+        if self.list_cells:
+            sys.stdout.write("\n".join(cell.name for cell in cells) + "\n")
+            return
         if self.data is None:
             raise ValueError("condgan study needs a folder of images, got none. Only --merge works without one.")
-        config = StudyConfig(
-            image_shape=self.folders.image_shape,
-            recipes=dict(self._recipe(entry, words) for entry in self.recipes),
-            **_given(self.plan),
-        )
         study = Study(
             config,
             *self._read(self.data),
@@ -478,16 +545,21 @@ class StudyCommand:
             command=shlex.join(["condgan", *words]),
             device=self.device,
         )
-        if self.list_cells:
-            sys.stdout.write("\n".join(cell.name for cell in study.cells) + "\n")
-            return
-        for note in study.data.description.notes:
+        for note in (*study.data.description.notes, *study.cautions):
             say(f"NOTE: {note}")
         try:
             limit = None if self.time_limit is None else 60 * self.time_limit
             study.run(self.cells, time_limit=limit, retry_failed=self.retry_failed)
         finally:
             self._report()
+
+    def study_config(self, words: Sequence[str]) -> StudyConfig:
+        """Return the configuration of the study."""
+        return StudyConfig(
+            image_shape=self.folders.image_shape,
+            recipes=dict(self._recipe(entry, words) for entry in self.recipes),
+            **_given(self.plan),
+        )
 
     def _recipe(self, entry: str, words: Sequence[str]) -> tuple[str, RecipeConfig]:
         """Return the name and configuration of an entry: a table of the file, or `recipe` or `recipe:networks`."""
@@ -521,12 +593,31 @@ class StudyCommand:
         say(f"the report is {report}")
 
 
-Command = TrainCommand | SampleCommand | EvaluateCommand | StudyCommand
+@dataclass(frozen=True, kw_only=True)
+class InfoCommand:
+    """Print versions and devices, and where weights of extractors are looked for."""
+
+    groups: ClassVar[tuple[type[Any], ...]] = ()
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Run the command."""
+        default = best_device().type
+        lines = {
+            **versions(),
+            "devices": ", ".join(device_names()),
+            "default device": f"{default}, {torch.get_num_threads()} threads" if default == "cpu" else default,
+            "weights of extractors": Path(torch.hub.get_dir()) / "checkpoints",
+        }
+        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in lines.items()))
+
+
+Command = TrainCommand | SampleCommand | EvaluateCommand | StudyCommand | InfoCommand
 _COMMANDS: dict[str, type[Any]] = {
     "train": TrainCommand,
     "sample": SampleCommand,
     "evaluate": EvaluateCommand,
     "study": StudyCommand,
+    "info": InfoCommand,
 }
 
 
@@ -649,6 +740,11 @@ def _csv_rule(file: Path, root: Path) -> Rule:
         raise ValueError(f"{file.name} has no such path")
 
     return rule
+
+
+def _in_words(data: ArrayDataset) -> str:
+    counts = ", ".join(f"{name}: {count}" for name, count in zip(data.class_names, data.class_counts, strict=True))
+    return f"{len(data)} images ({counts})"
 
 
 def _say_if_unfinished(run: RunDescription) -> None:

@@ -280,7 +280,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_record(cls: type[Record], path: Path) -> Record:
+def load_record(cls: type[Record], path: Path) -> Record:
     """Read a record that was written with `to_json`.
 
     Raises:
@@ -306,7 +306,7 @@ def load_run(folder: str | Path) -> RunDescription:
             f"{str(folder)!r} must be the folder of a trained generator, got one without run.json. Train one with "
             "condgan train."
         )
-    return read_record(RunDescription, path)
+    return load_record(RunDescription, path)
 
 
 def train_generator(
@@ -541,18 +541,37 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
 
     Raises:
         FileNotFoundError: If the folder holds none.
-        ValueError: If its class is not a generator of `condgan.networks`.
+        ValueError: If its class is not a generator of `condgan.networks`, or its arguments do not fit its weights.
     """
     folder = Path(folder) / "generator"
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"{str(folder)!r} must hold a trained generator, got no config.json. Train one with condgan train."
         )
-    name = read_json(folder / "config.json").get("class")
+    content = read_json(folder / "config.json")
+    name = content.get("class")
     found = getattr(networks, name, None) if name in networks.__all__ else None
     if not (isinstance(found, type) and issubclass(found, Generator)):
         raise ValueError(f"{str(folder)!r} must hold a generator of condgan.networks, got a {name}.")
+    _check_size(found, content.get("arguments"), folder)
     return found.from_pretrained(folder, device=device)
+
+
+def _check_size(cls: type[Generator], arguments: Any, folder: Path) -> None:
+    """Check that arguments describe a network about as large as the weights beside them, before it takes memory."""
+    path, weights = folder / "config.json", folder / "model.safetensors"
+    try:
+        with torch.device("meta"):
+            size = sum(tensor.nbytes for tensor in cls(**arguments).state_dict().values())
+    except (TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{str(path)!r} must hold the arguments of a {cls.__name__}, got {arguments}: {error}"
+        ) from error
+    if weights.is_file() and size > 8 * weights.stat().st_size:  # weights may be in half precision
+        raise ValueError(
+            f"{str(path)!r} must describe the weights beside it, {weights.stat().st_size:,} bytes, got arguments of a "
+            f"{cls.__name__} of {size:,} bytes."
+        )
 
 
 class Pool:

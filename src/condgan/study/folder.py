@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from condgan.files import to_json, write_arrays, write_json, write_whole
-from condgan.runs import load_run, read_json, read_record
+from condgan.runs import load_record, load_run, read_json
 from condgan.study.cells import Cell
 from condgan.study.config import StudyConfig
 from condgan.study.results import SCHEMA, DataDescription, FailedOutcome, Outcome, check_schema, read_outcome
@@ -103,7 +103,7 @@ class StudyFolder:
         if not self.is_begun:
             raise FileNotFoundError(f"{str(self.path)!r} must hold a study, got a folder without config.json.")
         check_schema(read_json(self._description), self._description)
-        return read_record(StudyDescription, self._description)
+        return load_record(StudyDescription, self._description)
 
     def test(self) -> tuple[Tensor, Tensor]:
         """Return labels and groups of the test images, `(N,)` int64 each."""

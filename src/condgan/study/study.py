@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import shutil
 import time
@@ -19,6 +18,7 @@ from condgan.devices import best_device
 from condgan.images import save_sheet
 from condgan.metrics.evaluation import PRETRAINED, evaluate, make_extractor
 from condgan.metrics.extractors import CrossFit, Extractor
+from condgan.metrics.fidelity_report import LEAST_IMAGES
 from condgan.runs import (
     SHOWN,
     Criterion,
@@ -29,13 +29,14 @@ from condgan.runs import (
     in_words,
     load_generator,
     locked,
+    make_trainer,
 )
 from condgan.sampling import class_grid
 from condgan.stats import classification_report
 from condgan.study.arms import ARMS, run_arm, synthetic_labels
-from condgan.study.cells import Cell, make_cells
-from condgan.study.config import StudyConfig
-from condgan.study.data import keep_patients, prepare
+from condgan.study.cells import Cell, choose_cells, make_cells
+from condgan.study.config import SEED_STRIDE, StudyConfig
+from condgan.study.data import keep_patients, prepare, too_few_to_judge
 from condgan.study.folder import StudyDescription, StudyFolder
 from condgan.study.provenance import provenance
 from condgan.study.results import (
@@ -48,6 +49,7 @@ from condgan.study.results import (
     Results,
 )
 from condgan.study.summaries import summarize
+from condgan.study.verdicts import LEAST_SEEDS
 from condgan.training.engines import EngineName
 
 
@@ -103,6 +105,7 @@ class Study:
         self._extractor: Extractor | CrossFit | None = None
         self._reduced: dict[float, ArrayDataset] = {}
         self._pool: tuple[str, Pool] | None = None
+        self._check_recipes()
         if config.extractor in PRETRAINED:
             self.prepare_extractor()  # now, so that missing weights do not end days of training
         description = StudyDescription(config=config, data=self.data.description, command=command)
@@ -223,7 +226,7 @@ class Study:
         train = self.real(cell.percent)
         y = torch.arange(train.num_classes).repeat_interleave(torch.tensor(train.class_counts))
         # another seed than that of the images that classifiers are trained on
-        generated = self.images_of(cell, y, seed=_SEED_STRIDE + seed).first(len(y))
+        generated = self.images_of(cell, y, seed=SEED_STRIDE + seed).first(len(y))
         self._count_test_use(cell, "fidelity")
         found = evaluate(
             generated,
@@ -268,7 +271,7 @@ class Study:
         if arm.needs_synthetic:
             synthetic = self._synthetic(cell).first(round(arm.synthetic_multiple * len(real)))
         # classifiers of different generators share no seed, whose effect on all of them would not count as variance
-        seed = number if cell.seed is None else (cell.seed + 1) * _SEED_STRIDE + number
+        seed = number if cell.seed is None else (cell.seed + 1) * SEED_STRIDE + number
         classifier = run_arm(
             arm,
             real,
@@ -350,6 +353,33 @@ class Study:
             source=f"images of {cell.recipe}, seed {cell.seed}",
         )
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What cannot be answered with these data and this configuration, whatever the results."""
+        config = self.config
+        found = [
+            f"comparisons need at least {LEAST_SEEDS} {kind} seeds, got {count}: their answers will be 'cannot tell'."
+            for count, kind, arms in (
+                (config.seeds, "generator", config.synthetic_arms),
+                (config.classifier_seeds, "classifier", config.controls),
+            )
+            if arms and count < LEAST_SEEDS
+        ]
+        few = too_few_to_judge(training=self.data.train, test=self.data.test)
+        if few and config.extractor is not None:
+            found.append(f"fidelity needs at least {LEAST_IMAGES} images of each class, got {few}.")
+        return tuple(found)
+
+    def _check_recipes(self) -> None:
+        """Make what every cell begins with, so that a cell that must fail does so before anything is written."""
+        for percent in self.config.percents:
+            self.real(percent)
+        for name, recipe in self.config.recipes.items():
+            try:
+                make_trainer(recipe, self.real(self.config.full_percent), device="cpu")
+            except ValueError as error:
+                raise ValueError(f"recipe {name!r} cannot be trained on these data: {error}") from error
+
     def _synthetic(self, cell: Cell) -> Pool:
         """Return the images that all arms of a generator share; those of the last generator stay in memory."""
         name = self.folder.gan(cell).name
@@ -413,10 +443,7 @@ class Study:
 
     def _choose(self, patterns: Sequence[str]) -> list[Cell]:
         names = [cell.name for cell in self.cells]
-        idle = [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]
-        if idle:
-            raise ValueError(f"every pattern must match a cell, got {', '.join(idle)}. Cells are {', '.join(names)}.")
-        chosen = [cell for cell in self.cells if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)]
+        chosen = choose_cells(self.cells, patterns)
         there = {cell.name for cell in chosen} | {name for name in names if self.folder.is_finished(name)}
         for cell in chosen:
             absent = [name for name in cell.needs if name not in there]
@@ -506,7 +533,6 @@ def merge(folders: Sequence[str | Path], into: str | Path) -> Path:
     return target.path
 
 
-_SEED_STRIDE = 1000
 _SECONDS_BETWEEN_LOOKS = 2.0
 # what data, settings or the machine can cause: TrainingDivergedError and torch.OutOfMemoryError are RuntimeErrors
 _FAILURES = (ValueError, ArithmeticError, MemoryError, RuntimeError)
