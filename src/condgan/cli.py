@@ -153,8 +153,7 @@ def _without_objects(hint: Any) -> Any:
 
 def _with_flags(text: str, command: str) -> str:
     """Write keywords in a message as flags: `batch_size` as `--batch-size`, `steps=3` as `--steps 3`."""
-    cls = _COMMANDS.get(command)
-    known = {entry.name for part in (cls, *cls.groups) for entry in fields(part)} if cls else set()
+    known = _flag_names(command) if command in _COMMANDS else set()
 
     def flag(found: re.Match[str]) -> str:
         name, equals = found.groups()
@@ -162,6 +161,13 @@ def _with_flags(text: str, command: str) -> str:
         return f"--{name.replace('_', '-')}{' ' if equals else ''}" if is_flag else found[0]
 
     return re.sub(r"(?<![\w./\\'\"-])(\w+)\b(=?)(?![/\\.'\"]\w)", flag, text)
+
+
+def _flag_names(command: str) -> set[str]:
+    """Return the names of the fields of a command that are flags: no positional folders, no groups of flags."""
+    others = ("data", "folder", "folders", "generator", "generators", "running", "how", "plan")
+    cls = _COMMANDS[command]
+    return {name for part in (cls, *cls.groups) for name in _all_but(part, *others)}
 
 
 def check_flags(command: Command) -> None:
@@ -630,12 +636,7 @@ def parse(words: Sequence[str], *, table: Mapping[str, Any] | None = None) -> Co
         tables = content.get("recipes")
         if isinstance(tables, dict):
             content["recipes"] = list(tables)
-        command = _COMMANDS[name]
-        known = {entry.name for cls in (command, *command.groups) for entry in fields(cls)} - {
-            "config",
-            "data",
-            "folder",
-        }
+        known = _flag_names(name) - {"config"}
         check_names(f"keys of {file}", content, known)
         given = {**content, **{key: value for key, value in (table or {}).items() if key not in ("recipe", "networks")}}
         # after the positional folders, which a list would swallow; before the flags of the command line, which override

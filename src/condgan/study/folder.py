@@ -48,7 +48,7 @@ class StudyFolder:
     | --- | --- |
     | `config.json` | schema, configuration, description of the data |
     | `test.npz` | labels and patients (as numbers) of the test images |
-    | `cells/NAME.json` | outcome of a finished cell |
+    | `cells/NAME.json` | outcome of a finished cell, or of one that failed |
     | `cells/NAME.npz` | class probabilities of a classifier on the test images |
     | `gans/NAME/` | a generator, see `train_generator`, and `neighbors.png`: the images most likely to be copies, each beside its nearest training images |
     | `classifiers/NAME.safetensors` | the reference classifier, trained on real images, for the GAN-test |
