@@ -542,3 +542,20 @@ def test_a_network_that_is_not_finished_again_is_none(study, whole, tmp_path):
     assert again.train(gan, deadline=0.0) is None
     assert (again.folder.gan(gan) / "generator" / "model.safetensors").is_file()
     assert not again.folder.has_network(gan)
+
+
+def test_a_network_that_cannot_be_made_again_is_tried_once(study, whole, tmp_path, monkeypatch):
+    shutil.copytree(whole[0], tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "gans")
+    (tmp_path / "again" / "cells" / "classifier-acgan-s0-synthetic_1x-c0-p100.json").unlink()
+    again, tried = study("again"), []
+
+    def train(cell, **options):
+        tried.append(cell.name)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(again, "train", train)
+    before = outcomes(tmp_path / "again")
+    assert again.run()
+    assert tried == ["gan-acgan-s0-p100"]
+    assert outcomes(tmp_path / "again") == before

@@ -79,8 +79,11 @@ class StudyFolder:
         """
         if self.is_begun:
             _check_same(self.study(), study, f"{str(self.path)!r} holds another study")
-        labels, groups = (part.numpy() for part in test)
-        write_arrays(self.path / "test.npz", labels=labels, groups=groups)  # again, in case it was damaged
+        try:
+            self.test()
+        except (FileNotFoundError, ValueError):  # damaged
+            labels, groups = (part.numpy() for part in test)
+            write_arrays(self.path / "test.npz", labels=labels, groups=groups)
         if not self.is_begun:
             write_json(self._description, to_json(study))
 

@@ -162,6 +162,8 @@ class Study:
                 if not self._run(cell, deadline, line):
                     self.progress(f"{line} was stopped by the time limit and will continue from there")
                     return False
+                if cell in self._missing(missing):  # it was finished, and its network could not be made again
+                    skipped[cell.name] = cell.name
             ran = True
             rest = [other for other in missing if other is not cell]
             self.progress(f"{line}: {in_words(time.perf_counter() - began)}; {self._time_left(rest)}")
