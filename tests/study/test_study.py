@@ -385,7 +385,6 @@ def failing(small_config, phantoms, tmp_path):
         FloatingPointError("the mean loss of epoch 1 must be finite"),
         torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB"),
         MemoryError(),
-        ValueError("too few images"),
     ],
 )
 def test_a_failed_cell_is_recorded_and_the_rest_goes_on_until_it_is_retried(failing, whole, error):
