@@ -1,6 +1,10 @@
 import dataclasses
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from itertools import accumulate
 from types import SimpleNamespace
 
@@ -20,6 +24,7 @@ from condgan.runs import (
     held_out_kid,
     load_generator,
     load_run,
+    locked,
     make_trainer,
     train_generator,
 )
@@ -291,3 +296,82 @@ def test_only_generators_of_the_library_are_loaded(tmp_path):
         (tmp_path / "generator" / "config.json").write_text(f'{{"class": "{name}"}}')
         with pytest.raises(ValueError, match=f"must hold a generator of condgan.networks, got a {name}"):
             load_generator(tmp_path)
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Return a report that does something when a step is done."""
+    monkeypatch.setattr(runs, "_SECONDS_BETWEEN_REPORTS", -1.0)
+
+    def at_step(step, act):
+        return lambda line: act() if line.startswith(f"step {step} of") else None
+
+    return at_step
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def kill():
+    raise SystemExit
+
+
+@pytest.mark.parametrize("keep", ["last", "best_kid"])
+@pytest.mark.parametrize(("stop", "error"), [(interrupt, KeyboardInterrupt), (kill, SystemExit)])
+def test_a_stopped_training_leaves_what_can_be_used(phantoms, tmp_path, monkeypatch, at_step, keep, stop, error, capfd):
+    """By Ctrl-C after the fifth step, or by a kill in it; the first evaluation was at the third."""
+    monkeypatch.setattr(runs, "_SECONDS_BETWEEN_GENERATORS", -1.0)
+    config = dataclasses.replace(TINY, steps=9, keep=keep)
+    options = {"criterion": lambda trainer: trainer.state.step, "precision": "fp32", "device": "cpu"}
+    with pytest.raises(error):
+        train_generator(config, phantoms[0], tmp_path, report=at_step(5, stop), **options)
+    run = load_run(tmp_path)
+    last = 5 if error is KeyboardInterrupt else 4
+    assert (run.steps, run.total_steps, run.is_finished) == (last, 9, False)
+    assert run.kept.step == (last if keep == "last" else 3)
+    assert (tmp_path / "samples.png").is_file()
+    shorter = train_generator(
+        dataclasses.replace(config, steps=run.kept.step, keep="last"), phantoms[0], tmp_path / "short", **options
+    )
+    stopped, short = (load_generator(folder).state_dict() for folder in (tmp_path, tmp_path / "short"))
+    assert shorter.is_finished
+    assert all(torch.equal(stopped[name], short[name]) for name in stopped)
+    assert ("Ctrl-C again stops at once" in capfd.readouterr().err) is (error is KeyboardInterrupt)
+
+
+def test_a_training_that_stops_before_its_first_evaluation_leaves_the_generator_of_its_last_step(phantoms, tmp_path):
+    options = {"criterion": lambda trainer: 0.0, "precision": "fp32", "device": "cpu"}
+    assert train_generator(TINY, phantoms[0], tmp_path, deadline=0.0, **options) is None
+    assert load_run(tmp_path).kept == runs.KeptStep(step=1)
+    load_generator(tmp_path)
+
+
+def test_one_process_at_a_time_trains_into_a_folder(phantoms, tmp_path):
+    def train():
+        return train_generator(dataclasses.replace(TINY, keep="last"), phantoms[0], tmp_path / "run", device="cpu")
+
+    with locked(tmp_path / "run"):
+        with pytest.raises(BlockingIOError, match=r"another process is at work in .*run'\. Wait until it ends"):
+            train()
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert not (tmp_path / "run").exists()
+    assert train().is_finished
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_process_that_dies_leaves_no_lock(tmp_path):
+    script = f"import os, filelock; filelock.FileLock({str(tmp_path / '.lock')!r}).acquire(); os._exit(1)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 1
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "a damaged file"), ("\xff", "a damaged file"), ("[1]", "got list"), ('{"class_names": ["a"]}', "recipe is")],
+)
+def test_a_damaged_or_foreign_description_is_named(tmp_path, content, message):
+    (tmp_path / "run.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=rf"run\.json' must .*{message}"):
+        load_run(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -17,8 +16,8 @@ from typing_extensions import override
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset
 from condgan.devices import best_device
-from condgan.files import from_json, to_json, write_json
-from condgan.runs import RecipeConfig, in_words, make_trainer
+from condgan.files import check_count, to_json, write_json
+from condgan.runs import RecipeConfig, in_words, load_record, make_trainer
 from condgan.training import Callback, Trainer
 from condgan.training.checkpoint import newest_step
 
@@ -31,6 +30,7 @@ DEFAULT_MINUTES = 30.0
 
 Clock = Callable[[], float]
 
+_FILE = "plan.json"
 _FEW_STEPS = 1_000
 _WARM_UP, _MEASURED = 2, 5  # blocks of steps
 _BLOCK_ON_CUDA = 20  # each kind of update runs three times, and is then captured as a graph
@@ -64,6 +64,10 @@ class TrainingPlan:
         steps = max(1, int(60 * minutes / self.seconds_per_step))
         unit = 10 ** max(0, len(str(steps)) - 2)
         return replace(self, config=replace(self.config, steps=steps // unit * unit))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the plan into the folder of a run, for `plan_in`."""
+        write_json(Path(folder) / _FILE, to_json(self))
 
     def in_words(self) -> str:
         """Return the plan as one line for readers."""
@@ -155,9 +159,10 @@ def plan_in(
     device: torch.device | str | None = None,
     clock: Clock = time.perf_counter,
 ) -> TrainingPlan:
-    """Return the plan of a run's folder: made when its training begins and kept, so that it can be continued.
+    """Return the plan of a run's folder: a new one, or the one that was saved there when its training began.
 
-    Whoever continues a training keeps its width and batch size, and its steps unless others are given.
+    Whoever continues a training keeps its width and batch size, and its steps unless others are given. Nothing is
+    written: save the plan once nothing else speaks against the training.
 
     Args:
         folder: Folder of the run.
@@ -165,7 +170,7 @@ def plan_in(
         data: Training images.
         steps: Generator updates in total.
         minutes: How long they take in total, instead of their number; 30 if neither is given.
-        batch_size: Images per critic step; by default that of the kept plan, of `config` if there are `steps`, or
+        batch_size: Images per critic step; by default that of the saved plan, of `config` if there are `steps`, or
             chosen by `plan_training`.
         precision: Precision of the passes.
         device: Where to train.
@@ -175,11 +180,10 @@ def plan_in(
         ValueError: If both `steps` and `minutes` are given, a value is out of range, the data do not fit the recipe,
             the folder has the plan of another training, or more steps are done than are asked for.
     """
-    if steps is not None and minutes is not None:
-        raise ValueError(f"steps and minutes exclude each other, got {steps} steps and {minutes} minutes. Give one.")
-    path, device = Path(folder) / "plan.json", torch.device(device or best_device())
+    check_length(steps=steps, minutes=minutes)
+    path, device = Path(folder) / _FILE, torch.device(device or best_device())
     if path.is_file():
-        plan = from_json(TrainingPlan, json.loads(path.read_text(encoding="utf-8")))
+        plan = load_record(TrainingPlan, path)
         _check_same(plan, config, data, device, batch_size=batch_size)
     elif steps is not None:
         plan = _unmeasured(replace(config, batch_size=batch_size or config.batch_size), data, device)
@@ -200,8 +204,6 @@ def plan_in(
             f"steps must be at least the {done} that are done, got {plan.config.steps}. Ask for more, or choose "
             "another folder."
         )
-    make_trainer(plan.config, data, precision=precision, device=device)  # refuses what does not fit before it is kept
-    write_json(path, to_json(plan))
     return plan
 
 
@@ -266,6 +268,20 @@ def _measured(
 ) -> TrainingPlan:
     seconds = seconds_per_step(plan.config, data, precision=precision, device=device, clock=clock)
     return replace(plan, seconds_per_step=seconds)
+
+
+def check_length(*, steps: int | None, minutes: float | None) -> None:
+    """Check the length of a training.
+
+    Raises:
+        ValueError: If both are given, or a number is out of range.
+    """
+    if steps is not None and minutes is not None:
+        raise ValueError(f"steps and minutes exclude each other, got {steps} steps and {minutes} minutes. Give one.")
+    if steps is not None:
+        check_count("steps", steps)
+    if minutes is not None:
+        _check_minutes(minutes)
 
 
 def _check_minutes(minutes: float) -> None:

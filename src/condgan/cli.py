@@ -1,4 +1,4 @@
-"""The command line: `condgan train | sample | evaluate | study` for any folder of labelled images.
+"""The command line: `condgan train | sample | evaluate | study | info` for any folder of labelled images.
 
 A flag is a field of a command below, or a keyword of what the command calls (`RecipeConfig`, `StudyConfig`,
 `train_generator`, `metrics.evaluate`), with the default and the documentation of that keyword. `--config FILE` reads
@@ -10,32 +10,53 @@ from __future__ import annotations
 import argparse
 import csv
 import inspect
-import json
 import math
 import re
 import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Union, cast, get_args, get_origin, get_type_hints
+from unicodedata import normalize
 
 import torch
 import tyro
 from docstring_parser import parse as parse_docstring
+from torch import Tensor
 
-from condgan.budget import plan_in
+from condgan._version import __version__
+from condgan.budget import check_length, plan_in
 from condgan.data import ArrayDataset, ImageFolder, check_disjoint
-from condgan.devices import best_device
-from condgan.files import check_names, from_json, to_json, write_json
+from condgan.devices import best_device, check_device, device_names
+from condgan.files import check_names, check_not_negative, to_json, write_json
 from condgan.images import save_picture, save_sheet, to_uint8
 from condgan.metrics import Evaluation, LabelVerdict, evaluate
-from condgan.runs import Criterion, RecipeConfig, held_out_kid, load_generator, load_run, train_generator
+from condgan.metrics.fidelity_report import LEAST_IMAGES
+from condgan.networks import Generator
+from condgan.runs import (
+    Criterion,
+    GeneratorTraining,
+    RecipeConfig,
+    RunDescription,
+    held_out_kid,
+    load_generator,
+    load_record,
+    load_run,
+    locked,
+    train_generator,
+)
 from condgan.sampling import sample
-from condgan.study import Study, StudyConfig, merge, write_report
+from condgan.study import Study, StudyConfig, make_cells, merge, write_report
+from condgan.study.cells import choose_cells
+from condgan.study.data import too_few_to_judge
+from condgan.study.provenance import versions
 from condgan.study.report.words import answer_words, question_words
 from condgan.study.summaries import summarize
 from condgan.training import TrainingDivergedError
@@ -47,22 +68,50 @@ __all__ = ["main"]
 RESEARCH_ONLY = "For research only: its results must not be used to diagnose anybody."
 _TEST_SHARE, _VALIDATION_SHARE = 0.2, 0.15
 
+_AT_ONCE = 256  # images in memory
+# what paths or file systems give a meaning: separators, a dot in front, a dot or space at the end, devices of Windows
+_MEANINGFUL = re.compile(
+    r"""[\x00-\x1f\x7f/\\:*?"<>|%]|^\.|[. ]$|^(?=(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)).""", re.IGNORECASE
+)
+
 Flags = Any  # an instance of a class that `_flags` made
 Rule = Callable[[Path], str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 2 for an error in flags or data, 130 for Ctrl-C."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """Run the command line and return the exit code.
+
+    It is 0, 2 for an error in flags or data, 130 for Ctrl-C, or 1 for a fault of the library, whose traceback is kept.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if words == ["--version"]:
+        sys.stdout.write(f"condgan {__version__}\n")
+        return 0
     name = " ".join(["condgan", *words[:1]])
+
+    def tell(kind: str, text: object) -> None:
+        say(f"{name}: {kind}: {_with_flags(' '.join(str(text).split()), words[0])}")
+
     try:
-        parse(words).execute(words)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *place: tell("warning", message)
+            command = parse(words)
+            check_flags(command)
+            command.execute(words)
     except (ValueError, OSError, FloatingPointError, TrainingDivergedError) as error:
-        sys.stderr.write(f"{name}: error: {' '.join(str(error).split())}\n")
+        tell("error", error)
+        return 2
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        tell("error", f"memory is short. Take smaller images, batches or networks. {error}")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(f"{name}: interrupted; run the same command again to continue\n")
+        say(f"{name}: interrupted; run the same command again to continue")
         return 130
+    except Exception as error:
+        with NamedTemporaryFile("w", prefix="condgan-", suffix=".txt", delete=False, encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        tell("fault", f"{type(error).__name__}: {error}. This is a mistake in condgan. Please report {file.name}")
+        return 1
     return 0
 
 
@@ -100,6 +149,42 @@ def _without_objects(hint: Any) -> Any:
         return hint
     typed = [part for part in get_args(hint) if not inspect.isclass(part) or part.__module__ == "builtins"]
     return Union[tuple(typed)]  # noqa: UP007 - made when the program runs
+
+
+def _with_flags(text: str, command: str) -> str:
+    """Write keywords in a message as flags: `batch_size` as `--batch-size`, `steps=3` as `--steps 3`."""
+    known = _flag_names(command) if command in _COMMANDS else set()
+
+    def flag(found: re.Match[str]) -> str:
+        name, equals = found.groups()
+        is_flag = name in known and ("_" in name or equals)
+        return f"--{name.replace('_', '-')}{' ' if equals else ''}" if is_flag else found[0]
+
+    return re.sub(r"(?<![\w./\\'\"-])(\w+)\b(=?)(?![/\\.'\"]\w)", flag, text)
+
+
+def _flag_names(command: str) -> set[str]:
+    """Return the names of the fields of a command that are flags: no positional folders, no groups of flags."""
+    others = ("data", "folder", "folders", "generator", "generators", "running", "how", "plan")
+    cls = _COMMANDS[command]
+    return {name for part in (cls, *cls.groups) for name in _all_but(part, *others)}
+
+
+def check_flags(command: Command) -> None:
+    """Check what several commands have, before anything is read.
+
+    Raises:
+        ValueError: If a device is absent, or a number is out of range.
+    """
+    parts = [command, *(getattr(command, entry.name) for entry in fields(command))]
+    given = {entry.name: getattr(part, entry.name) for part in parts if is_dataclass(part) for entry in fields(part)}
+    if given.get("device") is not None:
+        check_device("--device", given["device"])
+    if given.get("time_limit") is not None:
+        check_not_negative("--time-limit", given["time_limit"])
+    for name in {"seed", "split_seed"} & given.keys():
+        if not 0 <= given[name] < 2**32:
+            raise ValueError(f"--{name.replace('_', '-')} must lie in [0, {2**32}), got {given[name]}.")
 
 
 def _all_but(cls: type[Any], *names: str) -> tuple[str, ...]:
@@ -198,16 +283,33 @@ class TrainCommand:
 
     def execute(self, words: Sequence[str]) -> None:
         """Run the command."""
-        config = RecipeConfig(base_channels=self.base_channels, **_given(self.generator))
+        sizes = {name: getattr(self, name) for name in _SIZES if getattr(self, name) is not None}
+        config = RecipeConfig(**sizes, **_given(self.generator))
+        check_length(steps=self.steps, minutes=self.minutes)
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"--held-out must lie in [0, 1), a share of the patients, got {self.held_out}.")
         if config.keep != "last" and not self.held_out:
             raise ValueError(
                 f"--keep {config.keep} chooses the step by patients that are not trained on, got --held-out 0. Hold "
                 "some out, or keep the last step."
             )
-        running = _given(self.running)
         folder = self.folders.read(self.data)
         data, held_out = self.folders.split(folder, self.held_out) if self.held_out else (folder, None)
-        say(f"training on {data}")
+        say(f"training on {_in_words(data)}" + ("" if held_out is None else f"; held out: {_in_words(held_out)}"))
+        few = "" if held_out is None else too_few_to_judge(training=data, held_out=held_out)
+        if few:
+            say(f"NOTE: condgan evaluate needs at least {LEAST_IMAGES} images of each class, got {few}")
+        with locked(self.out):
+            self._train(config, data, held_out)
+
+    def _train(self, config: RecipeConfig, data: ArrayDataset, held_out: ArrayDataset | None) -> None:
+        running = _given(self.running)
+        done_before = newest_step(self.out / "checkpoints")
+        if done_before is None and (self.out / "run.json").is_file():
+            raise ValueError(
+                f"--out must be a new folder or one with checkpoints to continue from, got {str(self.out)!r}, which "
+                "holds a trained generator without checkpoints. Choose another folder."
+            )
         plan = plan_in(
             self.out,
             config,
@@ -219,14 +321,20 @@ class TrainCommand:
             device=running["device"],
         )
         say(plan.in_words() if self.steps or self.minutes else f"{plan.in_words()} (change it with --minutes)")
-        if done_before := newest_step(self.out / "checkpoints"):
+        if done_before:
             say(f"{done_before} of {plan.config.steps} steps are done")
-        write_json(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
-        deadline = math.inf if self.time_limit is None else time.monotonic() + 60 * self.time_limit
-        criterion = None if config.keep == "last" or held_out is None else self._criterion(data, held_out)
-        done = train_generator(
-            plan.config, data, self.out, criterion=criterion, deadline=deadline, report=say, **running
+        training = GeneratorTraining(
+            plan.config,
+            data,
+            self.out,
+            criterion=None if config.keep == "last" or held_out is None else self._criterion(data, held_out),
+            deadline=math.inf if self.time_limit is None else time.monotonic() + 60 * self.time_limit,
+            report=say,
+            **running,
         )
+        plan.save(self.out)  # now that nothing speaks against the training
+        write_json(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
+        done = training.run()
         say(f"done: {self.out}" if done else "stopped by the time limit: run the same command again to continue")
 
     def _criterion(self, train: ArrayDataset, held_out: ArrayDataset) -> Criterion:
@@ -240,10 +348,11 @@ class SampleCommand:
 
     Args:
         folder: Folder of condgan train, or of a generator of a study.
-        out: Folder of the images.
+        out: Folder of the images, a new or empty one.
         classes: Names of classes; by default all.
         count: Images per class.
         grid: One sheet, a row per class, instead of single files.
+        overwrite: Write into a folder that is not empty, and delete the images of an earlier call there.
         seed: Seed of the images.
         device: Where to compute; by default CUDA, then MPS, then the CPU.
         config: TOML file with flags; those of the command line override it.
@@ -254,6 +363,7 @@ class SampleCommand:
     classes: tuple[str, ...] = ()
     count: int = 16
     grid: bool = False
+    overwrite: bool = False
     seed: int = 0
     device: str | None = None
     config: Path | None = None
@@ -265,18 +375,57 @@ class SampleCommand:
         if self.count < 1:
             raise ValueError(f"--count must be at least 1, got {self.count}.")
         device = self.device or best_device()
-        names = load_run(self.folder).class_names
+        run = load_run(self.folder)
+        chosen = self.classes or run.class_names
+        check_names("--classes", chosen, run.class_names)
+        folders = [self.out / folder_name(name) for name in chosen]
+        if len({normalize("NFC", str(folder).casefold()) for folder in folders}) < len(folders):
+            raise ValueError(
+                f"--classes must differ in more than case, which some file systems ignore, got {', '.join(chosen)}. "
+                "Choose one of them at a time."
+            )
         generator = load_generator(self.folder, device=device)
-        chosen = self.classes or names
-        check_names("--classes", chosen, names)
-        y = torch.tensor([names.index(name) for name in chosen]).repeat_interleave(self.count)
-        images = to_uint8(sample(generator, y, rng=torch.Generator(device).manual_seed(self.seed))).cpu()
+        self._make_room([self.out / folder_name(name) for name in run.class_names])
+        _say_if_unfinished(run)
+        y = torch.tensor([run.class_names.index(name) for name in chosen]).repeat_interleave(self.count)
+        images = self._draw(generator, y, device)
         if self.grid:
-            save_sheet(images, self.out / "samples.png", columns=self.count)
+            sheet = torch.stack(list(images))
+            save_sheet(sheet, self.out / "samples.png", columns=self.count, row_names=chosen)
         else:
-            for number, (image, label) in enumerate(zip(images, y.tolist(), strict=True)):
-                save_picture(image, self.out / names[label] / f"{number % self.count:05d}.png")
-        say(f"{len(images)} images in {self.out}")
+            for number, image in enumerate(images):
+                save_picture(image, folders[number // self.count] / f"{number % self.count:05d}.png")
+        say(f"{len(y)} images in {self.out}")
+
+    def _draw(self, generator: Generator, y: Tensor, device: torch.device | str) -> Iterator[Tensor]:
+        """Yield one uint8 image per label, a few at a time in memory."""
+        rng = torch.Generator(device).manual_seed(self.seed)
+        for labels in y.split(_AT_ONCE):
+            yield from to_uint8(sample(generator, labels, rng=rng)).cpu()
+
+    def _make_room(self, folders: Sequence[Path]) -> None:
+        """Refuse a folder that is not empty, or delete the images of an earlier call."""
+        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+            return
+        if not self.overwrite:
+            raise ValueError(
+                f"--out must be a new or empty folder, got {str(self.out)!r}. Choose another one, or let --overwrite "
+                "replace the images in it."
+            )
+        for earlier in (self.out / "samples.png", *(path for folder in folders for path in folder.glob("[0-9]*.png"))):
+            earlier.unlink(missing_ok=True)
+
+
+def folder_name(name: str) -> str:
+    r"""Return the name of a folder for a name from a file: never a path, and another one for every name.
+
+    Letters, digits and most other characters stay. Those that a path gives a meaning are percent-encoded.
+
+    Examples:
+        >>> [folder_name(name) for name in ("normal", "../../up", "/etc", "", "50 %", "NUL", "Ärger.")]
+        ['normal', '%2E.%2F..%2Fup', '%2Fetc', '%', '50 %25', '%4EUL', 'Ärger%2E']
+    """
+    return _MEANINGFUL.sub(lambda found: f"%{ord(found[0]):02X}", name) or "%"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,20 +454,21 @@ class EvaluateCommand:
         path = self.folder / "data.json"
         if not path.is_file():
             raise FileNotFoundError(f"{str(self.folder)!r} must be a folder of condgan train, got no data.json in it.")
-        trained_on = from_json(TrainedOn, json.loads(path.read_text(encoding="utf-8")))
-        expected = load_run(self.folder).train.fingerprint
+        trained_on = load_record(TrainedOn, path)
+        run = load_run(self.folder)
         if not trained_on.held_out:
             raise ValueError(
                 "evaluation needs held-out patients, got a generator that was trained on all images (--held-out 0). "
                 "Train one with --held-out 0.15."
             )
+        _say_if_unfinished(run)
         folder = trained_on.folders.read(self.data)
         test = trained_on.folders.read(self.test, class_names=folder.class_names)
         train, held_out = trained_on.folders.split(folder, trained_on.held_out)
-        if train.fingerprint != expected:
+        if train.fingerprint != run.train.fingerprint:
             raise ValueError(
-                f"{str(self.data)!r} must be what the generator was trained on, fingerprint {expected}, got "
-                f"{train.fingerprint}. Has the folder changed?"
+                f"{str(self.data)!r} must be what the generator was trained on, fingerprint "
+                f"{run.train.fingerprint}, got {train.fingerprint}. Has the folder changed?"
             )
         if folder.groups is not None:
             check_disjoint(training=folder, test=test)
@@ -352,7 +502,8 @@ class StudyCommand:
         recipes: Recipes of the generators; acwgan_gp:dcgan takes other networks than its own. A table [recipes.NAME] of
             the TOML file describes one with flags of its own.
         cells: Run only cells whose names match these patterns, such as 'gan-*' 'classifier-real-*'.
-        list_cells: Print the names of all cells and run none.
+        list_cells: Print the names of the cells and write nothing.
+        retry_failed: Run cells again that failed earlier.
         time_limit: Minutes after which to stop; the same command continues later.
         no_real_images: Keep and show no real image, so that the folder can be shared.
         merge: Merge folders of the same study, run on several machines, into --out; nothing is run.
@@ -366,6 +517,7 @@ class StudyCommand:
     recipes: tuple[str, ...] = ("acgan", "acwgan_gp")
     cells: tuple[str, ...] = ("*",)
     list_cells: bool = False
+    retry_failed: bool = False
     time_limit: float | None = None
     no_real_images: bool = False
     merge: tuple[Path, ...] = ()
@@ -383,13 +535,13 @@ class StudyCommand:
             merge(self.merge, self.out)
             self._report()
             return
+        config = self.study_config(words)
+        cells = choose_cells(make_cells(config), self.cells)
+        if self.list_cells:
+            sys.stdout.write("\n".join(cell.name for cell in cells) + "\n")
+            return
         if self.data is None:
             raise ValueError("condgan study needs a folder of images, got none. Only --merge works without one.")
-        config = StudyConfig(
-            image_shape=self.folders.image_shape,
-            recipes=dict(self._recipe(entry, words) for entry in self.recipes),
-            **_given(self.plan),
-        )
         study = Study(
             config,
             *self._read(self.data),
@@ -399,15 +551,21 @@ class StudyCommand:
             command=shlex.join(["condgan", *words]),
             device=self.device,
         )
-        if self.list_cells:
-            sys.stdout.write("\n".join(cell.name for cell in study.cells) + "\n")
-            return
-        for note in study.data.description.notes:
+        for note in (*study.data.description.notes, *study.cautions):
             say(f"NOTE: {note}")
         try:
-            study.run(self.cells, time_limit=None if self.time_limit is None else 60 * self.time_limit)
+            limit = None if self.time_limit is None else 60 * self.time_limit
+            study.run(self.cells, time_limit=limit, retry_failed=self.retry_failed)
         finally:
             self._report()
+
+    def study_config(self, words: Sequence[str]) -> StudyConfig:
+        """Return the configuration of the study."""
+        return StudyConfig(
+            image_shape=self.folders.image_shape,
+            recipes=dict(self._recipe(entry, words) for entry in self.recipes),
+            **_given(self.plan),
+        )
 
     def _recipe(self, entry: str, words: Sequence[str]) -> tuple[str, RecipeConfig]:
         """Return the name and configuration of an entry: a table of the file, or `recipe` or `recipe:networks`."""
@@ -436,15 +594,36 @@ class StudyCommand:
         report = write_report(results, self.out, real_images=not self.no_real_images)
         for verdict in results.verdicts:
             say(f"{question_words(verdict)} {answer_words(verdict)}")
+        if results.failed:
+            say(f"failed, to be run again with --retry-failed: {', '.join(cell.name for cell in results.failed)}")
         say(f"the report is {report}")
 
 
-Command = TrainCommand | SampleCommand | EvaluateCommand | StudyCommand
+@dataclass(frozen=True, kw_only=True)
+class InfoCommand:
+    """Print versions and devices, and where weights of extractors are looked for."""
+
+    groups: ClassVar[tuple[type[Any], ...]] = ()
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Run the command."""
+        default = best_device().type
+        lines = {
+            **versions(),
+            "devices": ", ".join(device_names()),
+            "default device": f"{default}, {torch.get_num_threads()} threads" if default == "cpu" else default,
+            "weights of extractors": Path(torch.hub.get_dir()) / "checkpoints",
+        }
+        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in lines.items()))
+
+
+Command = TrainCommand | SampleCommand | EvaluateCommand | StudyCommand | InfoCommand
 _COMMANDS: dict[str, type[Any]] = {
     "train": TrainCommand,
     "sample": SampleCommand,
     "evaluate": EvaluateCommand,
     "study": StudyCommand,
+    "info": InfoCommand,
 }
 
 
@@ -457,12 +636,7 @@ def parse(words: Sequence[str], *, table: Mapping[str, Any] | None = None) -> Co
         tables = content.get("recipes")
         if isinstance(tables, dict):
             content["recipes"] = list(tables)
-        command = _COMMANDS[name]
-        known = {entry.name for cls in (command, *command.groups) for entry in fields(cls)} - {
-            "config",
-            "data",
-            "folder",
-        }
+        known = _flag_names(name) - {"config"}
         check_names(f"keys of {file}", content, known)
         given = {**content, **{key: value for key, value in (table or {}).items() if key not in ("recipe", "networks")}}
         # after the positional folders, which a list would swallow; before the flags of the command line, which override
@@ -567,6 +741,16 @@ def _csv_rule(file: Path, root: Path) -> Rule:
         raise ValueError(f"{file.name} has no such path")
 
     return rule
+
+
+def _in_words(data: ArrayDataset) -> str:
+    counts = ", ".join(f"{name}: {count}" for name, count in zip(data.class_names, data.class_counts, strict=True))
+    return f"{len(data)} images ({counts})"
+
+
+def _say_if_unfinished(run: RunDescription) -> None:
+    if not run.is_finished:
+        say(f"this training is not finished: the generator is that of step {run.kept.step} of {run.total_steps}")
 
 
 def _evaluation_words(found: Evaluation) -> list[str]:

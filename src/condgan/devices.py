@@ -34,3 +34,23 @@ def plain_defaults() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
+
+
+def device_names() -> list[str]:
+    """Return the names of the devices of this machine."""
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count())), *mps]
+
+
+def check_device(role: str, name: str) -> None:
+    """Check that tensors can be made on a device.
+
+    Raises:
+        ValueError: If not.
+    """
+    try:
+        torch.zeros((), device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, not compiled, without memory
+        raise ValueError(
+            f"{role} must be a device of this machine ({', '.join(device_names())}), got {name!r}."
+        ) from error

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import combining, normalize
 
+import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from condgan.files import write_whole
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -67,22 +72,44 @@ def image_grid(images: Tensor, *, columns: int, padding: int = 2, background: in
     return torch.nn.functional.pad(sheet, (0, padding, 0, padding), value=background)
 
 
-def save_sheet(images: Tensor, path: Path, *, columns: int) -> None:
+def save_sheet(images: Tensor, path: Path, *, columns: int, row_names: Sequence[str] = ()) -> None:
     """Save uint8 images on one sheet, row by row, as `save_picture` saves one.
+
+    Args:
+        images: The images.
+        path: The file.
+        columns: Images per row.
+        row_names: A name for each row, which is written to its left.
 
     Shape:
         - `images`: `(N, C, H, W)`, uint8.
     """
-    save_picture(image_grid(images, columns=columns), path)
+    sheet = image_grid(images, columns=columns)
+    if row_names:
+        names = _names_of_rows(row_names, height=sheet.shape[1])
+        sheet = torch.cat([names.expand(len(sheet), -1, -1), sheet], dim=2)
+    save_picture(sheet, path)
+
+
+def _names_of_rows(names: Sequence[str], *, height: int) -> Tensor:
+    """Return a strip with names, `(height, width)` uint8."""
+    font = ImageFont.load_default()
+    # the font has no accents, and a name has one line
+    lines = ["".join(c for c in normalize("NFKD", name) if c.isprintable() and not combining(c)) for name in names]
+    strip = Image.new("L", (8 + round(max(map(font.getlength, lines))), height), "white")
+    for row, line in enumerate(lines):
+        ImageDraw.Draw(strip).text((4, (row + 0.5) * height / len(lines)), line, fill="black", font=font, anchor="lm")
+    return torch.from_numpy(np.array(strip))
 
 
 def save_picture(image: Tensor, path: Path) -> None:
-    """Save one uint8 image as PNG: 3 channels as RGB, of any other number the first as greyscale.
+    """Save one uint8 image as PNG, whole or not at all: 3 channels as RGB, of any other number the first as greyscale.
 
     A missing folder is made.
 
     Shape:
         - `image`: `(C, H, W)`, uint8, on the CPU.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((image.permute(1, 2, 0) if len(image) == 3 else image[0]).numpy()).save(path)
+    picture = Image.fromarray((image.permute(1, 2, 0) if len(image) == 3 else image[0]).numpy())
+    with write_whole(path) as file:
+        picture.save(file, format="PNG")

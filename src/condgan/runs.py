@@ -6,13 +6,15 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast, get_args
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from typing_extensions import override
 
@@ -23,7 +25,7 @@ from condgan.classifier import Classifier, train_classifier
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset
 from condgan.devices import best_device
-from condgan.files import as_json, check_count, check_names, check_not_negative, from_json, to_json, write_json
+from condgan.files import Record, as_json, check_count, check_names, check_not_negative, from_json, to_json, write_json
 from condgan.images import save_sheet, to_uint8
 from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.extractors import Extractor
@@ -51,7 +53,7 @@ _NOT_OPTIONS |= {"loss", "regularizers", "generator_optimizer", "critic_optimize
 _AUXILIARY_WEIGHTS = ("real_weight", "fake_weight", "generator_weight")
 _CHUNK = 256
 _CHECKPOINTS, _ROWS = 20, 200
-_SECONDS_BETWEEN_REPORTS = 30.0
+_SECONDS_BETWEEN_REPORTS, _SECONDS_BETWEEN_GENERATORS = 30.0, 10.0
 _KID_IMAGES = 200  # of each class, at most
 
 
@@ -207,6 +209,8 @@ class RunDescription:
         critic_parameters: Number of weights of the critic.
         last_metrics: Losses of the last step that was logged.
         train: The training images.
+        total_steps: Generator updates that were asked for; None in files of earlier versions, which describe finished
+            trainings only.
     """
 
     recipe: str
@@ -220,6 +224,73 @@ class RunDescription:
     critic_parameters: int
     last_metrics: dict[str, float]
     train: TrainingImages
+    total_steps: int | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.total_steps is None or self.steps >= self.total_steps
+
+
+@contextmanager
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Keep other processes that ask for the same lock out of a folder, which is made if missing.
+
+    The operating system frees the lock of a process that ends in any way.
+
+    Args:
+        folder: The folder.
+        name: File of the lock; it is deleted afterwards, and so is the folder if nothing was written.
+
+    Raises:
+        BlockingIOError: If another process has the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / name, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(
+            f"another process is at work in {str(folder)!r}. Wait until it ends, or choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows deletes no open file
+            (folder / name).unlink()
+        lock.release()
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object from a JSON file.
+
+    Raises:
+        ValueError: If the file is damaged or holds something else; the message names it.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # not JSON, or not even text
+        raise ValueError(f"{str(path)!r} must hold JSON, got a damaged file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{str(path)!r} must hold a JSON object, got {type(content).__name__}: it is not from condgan."
+        )
+    return content
+
+
+def load_record(cls: type[Record], path: Path) -> Record:
+    """Read a record that was written with `to_json`.
+
+    Raises:
+        ValueError: If the file is damaged or holds something else; the message names it.
+    """
+    content = read_json(path)
+    try:
+        return from_json(cls, content)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} must be as condgan wrote it: {error}") from error
 
 
 def load_run(folder: str | Path) -> RunDescription:
@@ -227,14 +298,15 @@ def load_run(folder: str | Path) -> RunDescription:
 
     Raises:
         FileNotFoundError: If the folder has no such file.
-        ValueError: If it cannot be read.
+        ValueError: If it cannot be read; the message names the file.
     """
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{str(folder)!r} must be the folder of a trained generator, got one without run.json. Finish its training."
+            f"{str(folder)!r} must be the folder of a trained generator, got one without run.json. Train one with "
+            "condgan train."
         )
-    return from_json(RunDescription, json.loads(path.read_text(encoding="utf-8")))
+    return load_record(RunDescription, path)
 
 
 def train_generator(
@@ -253,7 +325,9 @@ def train_generator(
 
     The folder then holds `generator` (the averaged one, see `load_generator`), `samples.png` (one row per class),
     `curve.json` (metrics over the steps), `run.json` (what is returned, see `load_run`) and `checkpoints`. An
-    interrupted training continues from the newest checkpoint and ends with the same weights as an uninterrupted one.
+    interrupted training continues from the newest checkpoint and ends with the same weights as an uninterrupted one;
+    a stopped one leaves the same files, of the step where it stopped, and a killed one of a checkpoint. Nothing is
+    written before all arguments are checked.
 
     Args:
         config: Recipe, networks and sizes.
@@ -271,19 +345,21 @@ def train_generator(
 
     Raises:
         ValueError: If the data do not fit the recipe, the folder holds another run, or the criterion is missing.
+        BlockingIOError: If another process trains into the folder.
         TrainingDivergedError: If a loss or gradient was not finite.
     """
-    return GeneratorTraining(
-        config,
-        data,
-        folder,
-        criterion=criterion,
-        seed=seed,
-        precision=precision,
-        device=device,
-        deadline=deadline,
-        report=report,
-    ).run()
+    with locked(Path(folder)):
+        return GeneratorTraining(
+            config,
+            data,
+            folder,
+            criterion=criterion,
+            seed=seed,
+            precision=precision,
+            device=device,
+            deadline=deadline,
+            report=report,
+        ).run()
 
 
 class Sizes(TypedDict):
@@ -298,7 +374,8 @@ class GeneratorTraining:
     """The training that `train_generator` runs, in the state of the newest checkpoint.
 
     Call `run`; or train several of them side by side with `fit_together` and `sizes`, then call `finish` of each.
-    Arguments and errors are those of `train_generator`, and the trainer's `engine`.
+    Arguments and errors are those of `train_generator`, and the trainer's `engine`. The constructor writes nothing. See
+    to it that no other process uses the folder, see `locked`.
 
     Attributes:
         trainer: The trainer.
@@ -323,7 +400,8 @@ class GeneratorTraining:
         self._keeper = None if config.keep == "last" else KeepBest(self.folder / "generator", config.keep)
         self._rows = JSONLLogger(self.folder / "curve.jsonl", every=max(1, config.steps // _ROWS))
         self._watch = _Watch(deadline, report)
-        checkpoint = Checkpoint(self.folder / "checkpoints", every=max(1, config.steps // _CHECKPOINTS))
+        every = max(1, config.steps // _CHECKPOINTS)
+        written = (Checkpoint(self.folder / "checkpoints", every=every), _WriteUnfinished(self.write, every=every))
         keepers = [] if self._keeper is None else [self._keeper, self._make_judge(self._keeper, criterion)]
         self.trainer = make_trainer(
             config,
@@ -332,9 +410,10 @@ class GeneratorTraining:
             precision=precision,
             engine=engine,
             device=device,
-            callbacks=(*keepers, self._watch, self._rows, checkpoint),
+            callbacks=(*keepers, self._watch, self._rows, *written),
         )
         self.trainer.resume(self.folder / "checkpoints")
+        self.trainer.check_same_data(data)
         self.sizes: Sizes = {
             "steps": config.steps,
             "batch_size": config.batch_size,
@@ -357,9 +436,12 @@ class GeneratorTraining:
 
     def finish(self) -> RunDescription | None:
         """Write generator, samples, curve and description; return the description, or None before the last step."""
-        if self.trainer.state.step < self.config.steps:
-            return None
-        if self._keeper is None:
+        description = self.write()
+        return description if description.is_finished else None
+
+    def write(self) -> RunDescription:
+        """Write generator, samples, curve and description of the current step, and return the description."""
+        if self._keeper is None or not self._keeper.step:
             self.trainer.ema.save_pretrained(self.folder / "generator")
         self._save_samples()
         if self._rows.path.is_file():
@@ -382,7 +464,8 @@ class GeneratorTraining:
             class_names=self.data.class_names,
             source="samples",
         )
-        save_sheet(pool.first(len(pool.labels)).images, self.folder / "samples.png", columns=SHOWN)
+        images = pool.first(len(pool.labels)).images
+        save_sheet(images, self.folder / "samples.png", columns=SHOWN, row_names=self.data.class_names)
 
     def _describe(self) -> RunDescription:
         data, state, keeper, networks = self.data, self.trainer.state, self._keeper, self.trainer.networks
@@ -390,10 +473,11 @@ class GeneratorTraining:
             recipe=self.config.recipe,
             class_names=data.class_names,
             steps=state.step,
+            total_steps=self.config.steps,
             images_seen=state.images_seen,
             seconds=round(self._watch.seconds, 1),
             kept=KeptStep(step=state.step)
-            if keeper is None
+            if keeper is None or not keeper.step
             else KeptStep(
                 step=keeper.step,
                 criterion=self.config.keep,
@@ -457,18 +541,37 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
 
     Raises:
         FileNotFoundError: If the folder holds none.
-        ValueError: If its class is not a generator of `condgan.networks`.
+        ValueError: If its class is not a generator of `condgan.networks`, or its arguments do not fit its weights.
     """
     folder = Path(folder) / "generator"
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
-            f"{str(folder)!r} must hold a trained generator, got no config.json. Finish its training."
+            f"{str(folder)!r} must hold a trained generator, got no config.json. Train one with condgan train."
         )
-    name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["class"]
+    content = read_json(folder / "config.json")
+    name = content.get("class")
     found = getattr(networks, name, None) if name in networks.__all__ else None
     if not (isinstance(found, type) and issubclass(found, Generator)):
         raise ValueError(f"{str(folder)!r} must hold a generator of condgan.networks, got a {name}.")
+    _check_size(found, content.get("arguments"), folder)
     return found.from_pretrained(folder, device=device)
+
+
+def _check_size(cls: type[Generator], arguments: Any, folder: Path) -> None:
+    """Check that arguments describe a network about as large as the weights beside them, before it takes memory."""
+    path, weights = folder / "config.json", folder / "model.safetensors"
+    try:
+        with torch.device("meta"):
+            size = sum(tensor.nbytes for tensor in cls(**arguments).state_dict().values())
+    except (TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{str(path)!r} must hold the arguments of a {cls.__name__}, got {arguments}: {error}"
+        ) from error
+    if weights.is_file() and size > 8 * weights.stat().st_size:  # weights may be in half precision
+        raise ValueError(
+            f"{str(path)!r} must describe the weights beside it, {weights.stat().st_size:,} bytes, got arguments of a "
+            f"{cls.__name__} of {size:,} bytes."
+        )
 
 
 class Pool:
@@ -617,6 +720,31 @@ class _Judge(Callback):
         done = trainer.state.step - first
         if done > 0 and (done % every == 0 or trainer.state.step == last):
             self.keeper.consider(trainer, self.criterion(trainer))
+
+
+class _WriteUnfinished(Callback):
+    """Writes what can be used of a training that may be killed, after checkpoints, but not more often than needed."""
+
+    runs_last = True
+
+    def __init__(self, write: Callable[[], object], *, every: int) -> None:
+        super().__init__(every)
+        self.write = write
+
+    @override
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self._written = time.perf_counter()
+
+    @override
+    def on_step_end(self, trainer: Trainer) -> None:
+        if time.perf_counter() - self._written > _SECONDS_BETWEEN_GENERATORS:
+            self.write()
+            self._written = time.perf_counter()
+
+    @override
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt) and trainer.between_steps:
+            self.write()
 
 
 class _Watch(Callback):

@@ -46,7 +46,7 @@ def test_seeds_count_up_from_the_first():
     cells = make_cells(config(first_seed=7))
     assert {cell.seed for cell in cells} == {None, 7, 8}
     assert {cell.classifier_seed for cell in cells} == {None, 7, 8, 9}
-    with pytest.raises(ValueError, match="first_seed must be at least 0"):
+    with pytest.raises(ValueError, match=r"first_seed must lie in \[0, "):
         config(first_seed=-1)
 
 
@@ -89,7 +89,9 @@ def test_names_are_fit_for_files():
         ({"percents": (0.0,)}, "percents must lie in"),
         ({"percents": (50.0,)}, "need reduced_class"),
         ({"extractor": "inceptoin"}, "Did you mean 'inception'"),
-        ({"classifier_steps": 2}, "steps at least epochs"),
+        ({"classifier_steps": 2}, r"classifier_epochs must lie between 1 and classifier_steps \(2\), got 5"),
+        ({"seeds": 10**7}, "seeds must be at most 1000, got 10000000"),
+        ({"classifier_seeds": 1001}, "classifier_seeds must be at most 1000"),
         ({"level": 95}, "level must lie between"),
         ({"primary_metric": "auc"}, "primary_metric must be among"),
     ],

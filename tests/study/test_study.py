@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 import condgan
 from condgan.data import ArrayDataset
 from condgan.recipes import CONDITIONAL
-from condgan.runs import RecipeConfig
+from condgan.runs import RecipeConfig, locked
 from condgan.study.folder import StudyFolder
 from condgan.study.results import ClassifierOutcome, FailedOutcome
 from condgan.study.study import Study, merge
@@ -355,3 +356,205 @@ def test_the_kept_step_is_chosen_on_validation_images(study):
     assert [found.step for found in kept.evaluations] == [2, 4, 6]
     assert kept.step == min(kept.evaluations, key=lambda found: found.value).step
     assert chosen.folder.test_evaluations() == {"acgan/synthetic_1x": 1, "real": 1}
+
+
+class Failing(Study):
+    """Cells whose names contain `part` fail in some way, as long as there is an error to raise."""
+
+    part, error = "-synthetic_1x-c0-", None
+
+    def classify(self, cell):
+        if self.error is not None and self.part in cell.name:
+            raise self.error
+        return super().classify(cell)
+
+
+@pytest.fixture
+def failing(small_config, phantoms, tmp_path):
+    def make(error, *, part=Failing.part, **changes):
+        study = Failing(small_config(**changes), *phantoms, tmp_path / "study", device="cpu")
+        study.error, study.part = error, part
+        return study
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FloatingPointError("the mean loss of epoch 1 must be finite"),
+        torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB"),
+        MemoryError(),
+    ],
+)
+def test_a_failed_cell_is_recorded_and_the_rest_goes_on_until_it_is_retried(failing, whole, error):
+    study = failing(error)
+    assert study.run()
+    found = outcomes(study.folder.path)
+    (failed,) = (cell for cell in found.values() if isinstance(cell, FailedOutcome))
+    assert (failed.name, failed.of) == ("classifier-acgan-s0-synthetic_1x-c0-p100", "classifier")
+    assert failed.error == (" ".join(str(error).split()) or "MemoryError")
+    assert len(found) == len(outcomes(whole[0]))
+    study.error = None
+    assert study.run()
+    assert outcomes(study.folder.path) == found
+    assert study.run(retry_failed=True)
+    assert outcomes(study.folder.path) == outcomes(whole[0])
+
+
+def test_what_needs_a_failed_cell_is_skipped_and_so_is_what_needs_that(failing):
+    study = failing(
+        MemoryError(),
+        part="classifier-real-c0-",
+        recipes={"acgan": replace(TINY, keep="best_kid"), "good": TINY},
+        arms=("real", "synthetic_1x"),
+        classifier_seeds=1,
+    )
+    assert study.run()
+    assert sorted(outcomes(study.folder.path)) == [
+        "classifier-good-s0-synthetic_1x-c0-p100",
+        "classifier-real-c0-p100",
+        "gan-good-s0-p100",
+    ]
+    study.error = None
+    assert study.run(retry_failed=True)
+    assert len(outcomes(study.folder.path)) == 5
+
+
+def test_damaged_outcomes_are_set_aside_and_run_again(study, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "study")
+    cells = tmp_path / "study" / "cells"
+    damaged = ["classifier-acgan-s0-synthetic_1x-c0-p100", "classifier-real-c0-p100", "classifier-real-c1-p100"]
+    (cells / f"{damaged[0]}.json").write_text("")
+    (cells / f"{damaged[1]}.json").write_bytes((cells / f"{damaged[1]}.json").read_bytes()[:-100])
+    (cells / f"{damaged[2]}.npz").write_bytes((cells / f"{damaged[2]}.npz").read_bytes()[:50])
+    (tmp_path / "study" / "test.npz").write_text("")
+    lines = []
+    again = study(progress=lines.append)
+    with pytest.raises(ValueError, match=rf"{damaged[0]}\.json' must hold JSON, got a damaged file"):
+        again.folder.read(damaged[0])
+    with pytest.raises(ValueError, match=rf"{damaged[2]}\.npz' must be an archive with probabilities"):
+        again.folder.probabilities(damaged[2])
+    assert again.run()
+    for name in damaged:
+        assert (cells / f"{name}.json.damaged").is_file()
+        assert any(f"{name}.json.damaged; its cell is run again" in line for line in lines)
+    assert outcomes(tmp_path / "study") == outcomes(whole[0])
+    assert again.results().verdicts == Study.results(study()).verdicts
+
+
+def test_a_damaged_outcome_is_not_merged(study, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "other")
+    (tmp_path / "other" / "cells" / "classifier-real-c0-p100.json").write_text("{")
+    with pytest.warns(UserWarning, match="classifier-real-c0-p100 .* is damaged and left out"):
+        merge([tmp_path / "other"], tmp_path / "merged")
+    assert {*outcomes(whole[0])} - {*outcomes(tmp_path / "merged")} == {"classifier-real-c0-p100"}
+
+
+def test_half_a_line_in_the_log_of_test_uses_is_one_use_that_is_not_counted(study):
+    folder = study().folder
+    cell = study().cells[0]
+    folder.count_test_use("real", cell)
+    log = folder.path / "test_evaluations.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"key": "re')
+    folder.count_test_use("real", cell)
+    with pytest.warns(UserWarning, match=r"line 2 of .*test_evaluations\.jsonl' is damaged and not counted"):
+        assert folder.test_evaluations() == {"real": 2}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("", "damaged file"), ("[]", "got list"), ('{"schema": 2}', "config is")]
+)
+def test_a_damaged_study_is_named(study, content, message):
+    path = study().folder.path / "config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"config\.json' must .*{message}"):
+        study()
+
+
+def test_a_cell_that_another_process_runs_is_left_to_it(study, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("condgan.study.study._SECONDS_BETWEEN_LOOKS", 0.0)
+    ours = study("shared")
+    name = "gan-acgan-s0-p100"
+    with ExitStack() as other:
+        other.enter_context(locked(ours.folder.path / "cells", f"{name}.lock"))
+        lines = []
+
+        def progress(line):
+            lines.append(line)
+            if line.startswith("waiting"):
+                other.close()  # the other process ends without having finished its cell
+
+        ours.progress = progress
+        assert ours.run()
+    order = [line for line in lines if line.startswith(("[", "waiting"))]
+    assert [name in line for line in order].index(True) == 5
+    assert order[4].startswith("waiting")
+    assert all("classifier-real" in line for line in order[:4])
+    assert outcomes(ours.folder.path) == outcomes(whole[0])
+    assert not list((ours.folder.path / "cells").glob("*.lock"))
+
+
+def test_a_time_limit_ends_waiting(study, monkeypatch):
+    monkeypatch.setattr("condgan.study.study._SECONDS_BETWEEN_LOOKS", 0.01)
+    ours = study("shared")
+    with locked(ours.folder.path / "cells", "gan-acgan-s0-p100.lock"):
+        assert not ours.run(["gan-*"], time_limit=0.05)
+
+
+@pytest.mark.slow  # two processes; their rules are tested above by default
+def test_two_processes_share_a_folder(study, whole, tmp_path):
+    study("shared")
+    environment = {**os.environ, "PYTHONPATH": str(Path(condgan.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT.replace('"gan-*"', '"gan-*", "classifier-real-*"'),
+        str(tmp_path / "shared"),
+    ]
+    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        assert process.communicate()[1] == ""
+        assert process.returncode == 0
+    assert {*outcomes(tmp_path / "shared")} < {*outcomes(whole[0])}
+    assert len(outcomes(tmp_path / "shared")) == 3
+
+
+def test_a_training_that_was_begun_here_is_replaced_by_the_finished_one(study, whole, tmp_path):
+    begun = study("begun")
+    (gan,) = (cell for cell in begun.cells if cell.kind == "gan")
+    assert begun.train(gan, deadline=0.0) is None
+    weights = begun.folder.gan(gan) / "generator" / "model.safetensors"
+    assert weights.is_file()
+    merge([whole[0]], tmp_path / "begun")
+    assert weights.read_bytes() == (StudyFolder(whole[0]).gan(gan) / "generator/model.safetensors").read_bytes()
+
+
+def test_a_network_that_is_not_finished_again_is_none(study, whole, tmp_path):
+    """Its outcome is there, its generator is that of a stopped training."""
+    shutil.copytree(whole[0], tmp_path / "again")
+    again = study("again")
+    (gan,) = (cell for cell in again.cells if cell.kind == "gan")
+    assert again.folder.has_network(gan)
+    shutil.rmtree(again.folder.gan(gan))
+    assert not again.folder.has_network(gan)
+    assert again.train(gan, deadline=0.0) is None
+    assert (again.folder.gan(gan) / "generator" / "model.safetensors").is_file()
+    assert not again.folder.has_network(gan)
+
+
+def test_a_network_that_cannot_be_made_again_is_tried_once(study, whole, tmp_path, monkeypatch):
+    shutil.copytree(whole[0], tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "gans")
+    (tmp_path / "again" / "cells" / "classifier-acgan-s0-synthetic_1x-c0-p100.json").unlink()
+    again, tried = study("again"), []
+
+    def train(cell, **options):
+        tried.append(cell.name)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(again, "train", train)
+    before = outcomes(tmp_path / "again")
+    assert again.run()
+    assert tried == ["gan-acgan-s0-p100"]
+    assert outcomes(tmp_path / "again") == before

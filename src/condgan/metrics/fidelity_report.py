@@ -40,7 +40,7 @@ FIDELITY_METRICS = ("kid", "fid", "neighborhoods", "inception_score")
 
 _NARROW, _WIDE = 3, 5  # neighborhoods of precision and recall, and of density and coverage
 _BLOCKS = 10  # of groups, for the jackknife
-_LEAST = 20  # images per class and side: neighborhoods of five must remain when a tenth is left out
+LEAST_IMAGES = 20  # images per class and side: neighborhoods of five must remain when a tenth is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ def _extract(
     images = _Images(side, features.double(), logits, *(names[index] for names in groups))
     parts = images.split([len(part) for part in chosen])
     for name, part in zip(data.class_names, parts, strict=True):
-        if len(part.features) - int(part.blocks.bincount().max()) < _LEAST // 2:
+        if len(part.features) - int(part.blocks.bincount().max()) < LEAST_IMAGES // 2:
             raise ValueError(
                 f"the {len(part.features)} images of class {name} on the side {side.split()[0]!r} must come from "
                 f"several groups, got {len(part.groups.unique())}, of which a tenth hold nearly all. An interval over "
@@ -272,11 +272,11 @@ def _check_arguments(
 
 def _check_counts(counts: Sequence[int], test: JudgedImages, folds: int) -> None:
     for name, count, size in zip(test.class_names, counts, test.class_counts, strict=True):
-        if min(count, size) < _LEAST:
+        if min(count, size) < LEAST_IMAGES:
             raise ValueError(
-                f"every class needs at least {_LEAST} generated, training and test images in each fold, got {count} "
-                f"generated and training images and {size} test images of {name} with {folds} folds. Generate more, "
-                "lower the number of folds, or merge rare classes."
+                f"every class needs at least {LEAST_IMAGES} generated, training and test images in each fold, got "
+                f"{count} generated and training images and {size} test images of {name} with {folds} folds. Generate "
+                "more, lower the number of folds, or merge rare classes."
             )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import fnmatch
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +56,19 @@ def make_cells(config: StudyConfig) -> list[Cell]:
     complete study with fewer seeds.
     """
     return [cell for percent in sorted(config.percents, reverse=True) for cell in _cells_at(config, percent)]
+
+
+def choose_cells(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
+    """Return the cells whose names match one of the patterns, such as `"gan-acgan-*"`.
+
+    Raises:
+        ValueError: If a pattern matches no cell.
+    """
+    names = [cell.name for cell in cells]
+    idle = [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]
+    if idle:
+        raise ValueError(f"every pattern must match a cell, got {', '.join(idle)}. Cells are {', '.join(names)}.")
+    return [cell for cell in cells if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)]
 
 
 def _cells_at(config: StudyConfig, percent: float) -> Iterator[Cell]:

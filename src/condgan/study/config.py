@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from condgan.classifier.network import Precision
 from condgan.classifier.training import check_settings
-from condgan.files import check_count, check_names, check_not_negative
+from condgan.files import check_count, check_names
 from condgan.metrics.evaluation import EXTRACTOR_NAMES, ExtractorName
 from condgan.runs import RecipeConfig
 from condgan.stats import OVERALL_METRICS
 from condgan.study.arms import ARMS, CONTROLS
 from condgan.types import ImageShape
+
+SEED_STRIDE = 1000
+"""Distance of the seeds that belong to one generator from those of the next, and the most seeds of a study."""
+_SEEDS_END = 2**32 // SEED_STRIDE - 2 * SEED_STRIDE  # what is made of them has 32 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +92,7 @@ class StudyConfig:
         check_names("arms", self.arms, ARMS)
         check_names("primary_metric", [self.primary_metric], OVERALL_METRICS)
         check_names("extractor", [] if self.extractor is None else [self.extractor], EXTRACTOR_NAMES)
-        for name in ("seeds", "classifier_seeds", "classifier_steps", "resamples"):
-            check_count(name, getattr(self, name))
-        check_not_negative("first_seed", self.first_seed)
-        check_settings(
-            epochs=self.classifier_epochs,
-            steps=self.classifier_steps,
-            batch_size=self.classifier_batch_size,
-            learning_rate=self.learning_rate,
-            precision=self.precision,
-            class_weights=None,
-        )
+        self._check_numbers()
         wrong = [name for name in self.recipes if not re.fullmatch(r"\w+", name)]
         if wrong:
             raise ValueError(
@@ -117,9 +111,33 @@ class StudyConfig:
                 f"keep={self.recipes[choosing[0]].keep!r} of {choosing[0]} needs an arm without generated images, "
                 f"whose first classifier chooses the step, got {list(self.arms)}. Add 'real', or keep the last step."
             )
-        self._check_percents()
+
+    def _check_numbers(self) -> None:
+        for name in ("seeds", "classifier_seeds", "classifier_steps", "resamples"):
+            check_count(name, getattr(self, name))
+        for name in ("seeds", "classifier_seeds"):
+            if getattr(self, name) > SEED_STRIDE:
+                raise ValueError(f"{name} must be at most {SEED_STRIDE}, got {getattr(self, name)}.")
+        if not 0 <= self.first_seed < _SEEDS_END:
+            raise ValueError(f"first_seed must lie in [0, {_SEEDS_END}), got {self.first_seed}.")
+        if not 1 <= self.classifier_epochs <= self.classifier_steps:
+            raise ValueError(
+                f"classifier_epochs must lie between 1 and classifier_steps ({self.classifier_steps}), got "
+                f"{self.classifier_epochs}."
+            )
+        if self.classifier_batch_size < 2:
+            raise ValueError(f"classifier_batch_size must be at least 2, got {self.classifier_batch_size}.")
+        check_settings(
+            epochs=self.classifier_epochs,
+            steps=self.classifier_steps,
+            batch_size=self.classifier_batch_size,
+            learning_rate=self.learning_rate,
+            precision=self.precision,
+            class_weights=None,
+        )
         if not 0 < self.level < 1:
             raise ValueError(f"level must lie between 0 and 1, got {self.level}. Give a coverage such as 0.95.")
+        self._check_percents()
 
     def _check_percents(self) -> None:
         if not self.percents or not all(0 < p <= 100 for p in self.percents):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from condgan.data.dataset import ArrayDataset, check_compatible, check_disjoint
 from condgan.files import check_names
+from condgan.metrics.fidelity_report import LEAST_IMAGES
 from condgan.metrics.neighbors import find_duplicates
 from condgan.study.config import StudyConfig
 from condgan.study.results import DataDescription, PartDescription
@@ -101,6 +102,16 @@ def prepare(
         notes=(*notes, *([] if known else [unknown])),
     )
     return Prepared(*distinct, groups, description)
+
+
+def too_few_to_judge(**sets: ArrayDataset) -> str:
+    """Return the classes with too few images to judge generated ones by, in words such as `"ill (12 in test)"`."""
+    return ", ".join(
+        f"{name} ({count} in {role.replace('_', '-')})"
+        for role, data in sets.items()
+        for name, count in zip(data.class_names, data.class_counts, strict=True)
+        if count < LEAST_IMAGES
+    )
 
 
 def _check_test_classes(test: ArrayDataset, groups: Tensor) -> None:

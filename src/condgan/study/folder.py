@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import warnings
+import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condgan.files import from_json, to_json, write_arrays, write_json
+from condgan.files import to_json, write_arrays, write_json, write_whole
+from condgan.runs import load_record, load_run, read_json
 from condgan.study.cells import Cell
 from condgan.study.config import StudyConfig
 from condgan.study.results import SCHEMA, DataDescription, FailedOutcome, Outcome, check_schema, read_outcome
@@ -44,7 +48,7 @@ class StudyFolder:
     | --- | --- |
     | `config.json` | schema, configuration, description of the data |
     | `test.npz` | labels and patients (as numbers) of the test images |
-    | `cells/NAME.json` | outcome of a finished cell |
+    | `cells/NAME.json` | outcome of a finished cell, or of one that failed |
     | `cells/NAME.npz` | class probabilities of a classifier on the test images |
     | `gans/NAME/` | a generator, see `train_generator`, and `neighbors.png`: the images most likely to be copies, each beside its nearest training images |
     | `classifiers/NAME.safetensors` | the reference classifier, trained on real images, for the GAN-test |
@@ -75,11 +79,13 @@ class StudyFolder:
         """
         if self.is_begun:
             _check_same(self.study(), study, f"{str(self.path)!r} holds another study")
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        labels, groups = (part.numpy() for part in test)
-        write_arrays(self.path / "test.npz", labels=labels, groups=groups)
-        write_json(self._description, to_json(study))
+        try:
+            self.test()
+        except (FileNotFoundError, ValueError):  # damaged
+            labels, groups = (part.numpy() for part in test)
+            write_arrays(self.path / "test.npz", labels=labels, groups=groups)
+        if not self.is_begun:
+            write_json(self._description, to_json(study))
 
     @property
     def is_begun(self) -> bool:
@@ -99,14 +105,13 @@ class StudyFolder:
         """
         if not self.is_begun:
             raise FileNotFoundError(f"{str(self.path)!r} must hold a study, got a folder without config.json.")
-        content = json.loads(self._description.read_text(encoding="utf-8"))
-        check_schema(content, self._description)
-        return from_json(StudyDescription, content)
+        check_schema(read_json(self._description), self._description)
+        return load_record(StudyDescription, self._description)
 
     def test(self) -> tuple[Tensor, Tensor]:
         """Return labels and groups of the test images, `(N,)` int64 each."""
-        with np.load(self.path / "test.npz", allow_pickle=False) as arrays:
-            return torch.from_numpy(arrays["labels"]), torch.from_numpy(arrays["groups"])
+        labels, groups = _read_arrays(self.path / "test.npz", "labels", "groups")
+        return labels, groups
 
     def is_finished(self, name: str) -> bool:
         """Return whether a cell has an outcome."""
@@ -117,7 +122,9 @@ class StudyFolder:
         if isinstance(self.read(cell.name), FailedOutcome):
             return True
         if cell.kind == "gan":
-            return (self.gan(cell) / "generator" / "model.safetensors").is_file()
+            folder = self.gan(cell)
+            unfinished = (folder / "run.json").is_file() and not load_run(folder).is_finished  # it was to be made again
+            return (folder / "generator" / "model.safetensors").is_file() and not unfinished
         return self.classifier(cell.name).is_file()
 
     def classifier(self, name: str) -> Path:
@@ -135,13 +142,49 @@ class StudyFolder:
         write_json(self.path / "cells" / f"{outcome.name}.json", to_json(outcome))
 
     def read(self, name: str) -> Outcome:
-        """Return the outcome of a finished cell."""
-        return read_outcome(json.loads((self.path / "cells" / f"{name}.json").read_text(encoding="utf-8")))
+        """Return the outcome of a finished cell.
+
+        Raises:
+            ValueError: If its file is damaged, or of another version; the message names it.
+        """
+        path = self.path / "cells" / f"{name}.json"
+        content = read_json(path)
+        try:
+            return read_outcome(content)
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r} must be the outcome of a cell: {error}") from error
 
     def probabilities(self, name: str) -> Tensor:
-        """Return the test probabilities of a classifier, `(N, K)` float64."""
-        with np.load(self.path / "cells" / f"{name}.npz", allow_pickle=False) as arrays:
-            return torch.from_numpy(arrays["probabilities"])
+        """Return the test probabilities of a classifier, `(N, K)` float64.
+
+        Raises:
+            ValueError: If its file is damaged; the message names it.
+        """
+        (probabilities,) = _read_arrays(self.path / "cells" / f"{name}.npz", "probabilities")
+        return probabilities
+
+    def set_damaged_aside(self) -> list[Path]:
+        """Rename files of damaged outcomes, so that their cells are run again, and return the new names."""
+        aside = []
+        for path in sorted((self.path / "cells").glob("*.json")):
+            if not self._is_whole(path.stem):
+                aside.append(path.replace(path.with_suffix(".json.damaged")))
+        return aside
+
+    def _is_whole(self, name: str) -> bool:
+        try:
+            content = read_json(self.path / "cells" / f"{name}.json")
+            if content.get("kind") == "classifier":
+                self.probabilities(name)
+        except (ValueError, FileNotFoundError):
+            return False
+        return True
+
+    def forget_failures(self, names: Iterable[str]) -> None:
+        """Delete the outcomes of those cells that failed, so that they are run again."""
+        for name in names:
+            if self.is_finished(name) and isinstance(self.read(name), FailedOutcome):
+                (self.path / "cells" / f"{name}.json").unlink()
 
     def gan(self, cell: Cell) -> Path:
         """Return the folder of the generator that a cell trains or judges."""
@@ -151,14 +194,21 @@ class StudyFolder:
     def count_test_use(self, key: str, cell: Cell) -> None:
         """Record a use of the test set, before it happens, so that an interrupted use counts too."""
         line = json.dumps({"key": key, "cell": cell.name, "time_ns": time.time_ns()})
-        with (self.path / "test_evaluations.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        path = self.path / "test_evaluations.jsonl"
+        torn = path.is_file() and not path.read_bytes().endswith(b"\n")  # by a process that was killed
+        with path.open("ab") as file:
+            file.write(b"\n" * torn + line.encode() + b"\n")
 
     def test_evaluations(self) -> dict[str, int]:
-        """Return the number of uses of the test set, by what was tested."""
+        """Return the number of uses of the test set, by what was tested; damaged lines are left out with a warning."""
         path = self.path / "test_evaluations.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return dict(sorted(Counter(json.loads(line)["key"] for line in lines).items()))
+        keys: list[str] = []
+        for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
+            try:
+                keys.append(json.loads(line)["key"])
+            except (ValueError, TypeError, KeyError):
+                warnings.warn(f"line {number} of {str(path)!r} is damaged and not counted", stacklevel=2)
+        return dict(sorted(Counter(keys).items()))
 
     def take(self, other: StudyFolder) -> None:
         """Copy what another folder of the same study has and this one lacks.
@@ -172,7 +222,11 @@ class StudyFolder:
         theirs = other.study()
         if self.is_begun:
             _check_same(self.study(), theirs, f"{str(self.path)!r} and {str(other.path)!r} are different studies")
+        self.set_damaged_aside()
         names = [path.stem for path in sorted((other.path / "cells").glob("*.json"))]
+        for name in (name for name in names if not other._is_whole(name)):
+            warnings.warn(f"the outcome of {name} in {str(other.path)!r} is damaged and left out", stacklevel=3)
+        names = list(filter(other._is_whole, names))
         for name in filter(self.is_finished, names):
             _check_same(
                 self.read(name),
@@ -181,6 +235,9 @@ class StudyFolder:
                 "machine run cells of its own",
             )
         absent = [name for name in names if not self.is_finished(name)]
+        for name in absent:  # a training that was begun here is finished there
+            if (other.path / "gans" / name).is_dir():
+                shutil.rmtree(self.path / "gans" / name, ignore_errors=True)
         _copy(other.path, self.path, [f"cells/{name}.npz" for name in absent])
         _copy(other.path, self.path, [f"gans/{name}" for name in absent])
         _copy(other.path, self.path, [f"classifiers/{name}.safetensors" for name in absent])
@@ -192,11 +249,27 @@ class StudyFolder:
         self._take_test_uses(other)
 
     def _take_test_uses(self, other: StudyFolder) -> None:
-        lines: dict[str, None] = {}
+        lines: dict[bytes, None] = {}
         for path in (self.path / "test_evaluations.jsonl", other.path / "test_evaluations.jsonl"):
             if path.is_file():
-                lines |= dict.fromkeys(path.read_text(encoding="utf-8").splitlines(keepends=True))
-        (self.path / "test_evaluations.jsonl").write_text("".join(lines), encoding="utf-8")
+                lines |= dict.fromkeys(path.read_bytes().splitlines())
+        with write_whole(self.path / "test_evaluations.jsonl") as file:
+            file.writelines(line + b"\n" for line in lines)
+
+
+def _read_arrays(path: Path, *names: str) -> list[Tensor]:
+    """Return arrays of an `.npz` archive.
+
+    Raises:
+        ValueError: If it is damaged; the message names it.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return [torch.from_numpy(arrays[name]) for name in names]
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{str(path)!r} must be an archive with {', '.join(names)}, got a damaged one: {error}"
+        ) from error
 
 
 _OF_THE_MACHINE = {"seconds", "origin", "device", "command"}

@@ -40,7 +40,7 @@ def provenance(device: torch.device | str) -> Provenance:
     return Provenance(
         device=_describe_device(device),
         commit=_commit(),
-        versions=_versions(),
+        versions=versions(),
         fp32_precision=_fp32_precision() if device.type == "cuda" else None,
     )
 
@@ -67,7 +67,8 @@ def _processor() -> str:
     return f"{model} {platform.machine()}".strip()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of the library, of Python, and of packages that results depend on."""
     # torch.__version__ names the CUDA build, the metadata of the package may not
     found = {"condgan": __version__, "python": platform.python_version(), "torch": torch.__version__}
     for name in _PACKAGES:

@@ -214,11 +214,11 @@ class ClassifierOutcome(Finished):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedOutcome(Finished):
-    """A cell whose training diverged.
+    """A cell that failed: a training diverged, memory was short, or the data did not suffice.
 
     Args:
         of: Kind of the cell.
-        error: Which loss or gradient was not finite, and at which step.
+        error: What happened.
     """
 
     kind: Literal["failed"] = "failed"
@@ -429,7 +429,7 @@ class CollapseEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailuresEvidence:
-    """The trainings that diverged, which no score includes."""
+    """The cells that failed, which no score includes."""
 
     failed: tuple[FailedOutcome, ...]
 
@@ -526,7 +526,7 @@ class Results:
 
     @property
     def failed(self) -> tuple[FailedOutcome, ...]:
-        """The cells whose training diverged."""
+        """The cells that failed."""
         return tuple(cell for cell in self.cells if isinstance(cell, FailedOutcome))
 
     @property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from condgan.devices import best_device
 from condgan.images import save_sheet
 from condgan.metrics.evaluation import PRETRAINED, evaluate, make_extractor
 from condgan.metrics.extractors import CrossFit, Extractor
+from condgan.metrics.fidelity_report import LEAST_IMAGES
 from condgan.runs import (
     SHOWN,
     Criterion,
@@ -27,13 +28,15 @@ from condgan.runs import (
     classifier_kid,
     in_words,
     load_generator,
+    locked,
+    make_trainer,
 )
 from condgan.sampling import class_grid
 from condgan.stats import classification_report
 from condgan.study.arms import ARMS, run_arm, synthetic_labels
-from condgan.study.cells import Cell, make_cells
-from condgan.study.config import StudyConfig
-from condgan.study.data import keep_patients, prepare
+from condgan.study.cells import Cell, choose_cells, make_cells
+from condgan.study.config import SEED_STRIDE, StudyConfig
+from condgan.study.data import keep_patients, prepare, too_few_to_judge
 from condgan.study.folder import StudyDescription, StudyFolder
 from condgan.study.provenance import provenance
 from condgan.study.results import (
@@ -46,7 +49,7 @@ from condgan.study.results import (
     Results,
 )
 from condgan.study.summaries import summarize
-from condgan.training import TrainingDivergedError
+from condgan.study.verdicts import LEAST_SEEDS
 from condgan.training.engines import EngineName
 
 
@@ -102,6 +105,7 @@ class Study:
         self._extractor: Extractor | CrossFit | None = None
         self._reduced: dict[float, ArrayDataset] = {}
         self._pool: tuple[str, Pool] | None = None
+        self._check_recipes()
         if config.extractor in PRETRAINED:
             self.prepare_extractor()  # now, so that missing weights do not end days of training
         description = StudyDescription(config=config, data=self.data.description, command=command)
@@ -109,8 +113,14 @@ class Study:
         if real_images:
             self._save_real(self.folder.path / "real.png")
 
-    def run(self, cells: Sequence[str] = ("*",), *, time_limit: float | None = None) -> bool:
+    def run(
+        self, cells: Sequence[str] = ("*",), *, time_limit: float | None = None, retry_failed: bool = False
+    ) -> bool:
         """Run what is missing, in the order of the plan.
+
+        A cell that fails, because a training diverges or memory is short, is recorded as failed; cells that need it are
+        skipped, and the others run. Damaged outcomes are set aside, and their cells run again. Several processes can
+        work in one folder: each takes a cell that no other one is running.
 
         Args:
             cells: Patterns of names, such as `"gan-acgan-*"`: several machines can share a study by different patterns
@@ -118,34 +128,45 @@ class Study:
                 folder lacks it.
             time_limit: Seconds after which to stop. A generator in training is kept in a checkpoint. Any other cell
                 but the first is started only if the mean time of its kind fits into the time that is left.
+            retry_failed: Whether to run cells again that failed earlier.
 
         Returns:
-            Whether all of these cells are finished.
+            Whether nothing is left to run: all of these cells are finished, have failed, or need one that has failed.
 
         Raises:
             ValueError: If a pattern matches no cell, or a cell needs one that is neither finished nor among these.
         """
+        for path in self.folder.set_damaged_aside():
+            self.progress(f"a damaged outcome was set aside as {path}; its cell is run again")
         chosen = self._choose(cells)
         deadline = math.inf if time_limit is None else time.monotonic() + time_limit
-        missing = self._missing(chosen)
-        for number, cell in enumerate(missing):
-            if cell not in self._missing(chosen):
-                continue  # another process was faster
-            failed = [name for name in cell.needs if isinstance(self.folder.read(name), FailedOutcome)]
-            if failed:
-                self.progress(f"{cell.name} is skipped: {failed[0]} failed")
-                continue
-            left = deadline - time.monotonic()
-            expected = self._expected_seconds(cell) if cell.kind != "gan" else 0.0
-            if left <= 0 or (number > 0 and expected is not None and expected > left):
-                self.progress(f"stopped by the time limit with {len(missing) - number} cells left")
-                return False
-            began = time.perf_counter()
-            line = f"[{len(chosen) - len(missing) + number + 1}/{len(chosen)}] {cell.name}"
-            if not self._run(cell, deadline, line):
-                self.progress(f"{line} was stopped by the time limit and will continue from there")
-                return False
-            self.progress(f"{line}: {in_words(time.perf_counter() - began)}; {self._time_left(missing[number + 1 :])}")
+        if retry_failed:
+            self.folder.forget_failures(cell.name for cell in chosen)
+        skipped: dict[str, str] = {}
+        ran = waited = False
+        while missing := self._to_run(chosen, skipped):
+            with self._claimed(missing) as cell:
+                left = deadline - time.monotonic()
+                expected = self._expected_seconds(cell) if cell is not None and cell.kind != "gan" else 0.0
+                if left <= 0 or (ran and expected is not None and expected > left):
+                    self.progress(f"stopped by the time limit with {len(missing)} cells left")
+                    return False
+                if cell is None:
+                    if not waited:
+                        self.progress("waiting for cells that other processes are running")
+                    waited = True
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                    continue
+                began = time.perf_counter()
+                line = f"[{len(chosen) - len(missing) + 1}/{len(chosen)}] {cell.name}"
+                if not self._run(cell, deadline, line):
+                    self.progress(f"{line} was stopped by the time limit and will continue from there")
+                    return False
+                if cell in self._missing(missing):  # it was finished, and its network could not be made again
+                    skipped[cell.name] = cell.name
+            ran = True
+            rest = [other for other in missing if other is not cell]
+            self.progress(f"{line}: {in_words(time.perf_counter() - began)}; {self._time_left(rest)}")
         return True
 
     def results(self) -> Results:
@@ -207,7 +228,7 @@ class Study:
         train = self.real(cell.percent)
         y = torch.arange(train.num_classes).repeat_interleave(torch.tensor(train.class_counts))
         # another seed than that of the images that classifiers are trained on
-        generated = self.images_of(cell, y, seed=_SEED_STRIDE + seed).first(len(y))
+        generated = self.images_of(cell, y, seed=SEED_STRIDE + seed).first(len(y))
         self._count_test_use(cell, "fidelity")
         found = evaluate(
             generated,
@@ -252,7 +273,7 @@ class Study:
         if arm.needs_synthetic:
             synthetic = self._synthetic(cell).first(round(arm.synthetic_multiple * len(real)))
         # classifiers of different generators share no seed, whose effect on all of them would not count as variance
-        seed = number if cell.seed is None else (cell.seed + 1) * _SEED_STRIDE + number
+        seed = number if cell.seed is None else (cell.seed + 1) * SEED_STRIDE + number
         classifier = run_arm(
             arm,
             real,
@@ -334,6 +355,33 @@ class Study:
             source=f"images of {cell.recipe}, seed {cell.seed}",
         )
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What cannot be answered with these data and this configuration, whatever the results."""
+        config = self.config
+        found = [
+            f"comparisons need at least {LEAST_SEEDS} {kind} seeds, got {count}: their answers will be 'cannot tell'."
+            for count, kind, arms in (
+                (config.seeds, "generator", config.synthetic_arms),
+                (config.classifier_seeds, "classifier", config.controls),
+            )
+            if arms and count < LEAST_SEEDS
+        ]
+        few = too_few_to_judge(training=self.data.train, test=self.data.test)
+        if few and config.extractor is not None:
+            found.append(f"fidelity needs at least {LEAST_IMAGES} images of each class, got {few}.")
+        return tuple(found)
+
+    def _check_recipes(self) -> None:
+        """Make what every cell begins with, so that a cell that must fail does so before anything is written."""
+        for percent in self.config.percents:
+            self.real(percent)
+        for name, recipe in self.config.recipes.items():
+            try:
+                make_trainer(recipe, self.real(self.config.full_percent), device="cpu")
+            except ValueError as error:
+                raise ValueError(f"recipe {name!r} cannot be trained on these data: {error}") from error
+
     def _synthetic(self, cell: Cell) -> Pool:
         """Return the images that all arms of a generator share; those of the last generator stay in memory."""
         name = self.folder.gan(cell).name
@@ -377,29 +425,27 @@ class Study:
                 outcome = self.judge(cell)
             else:
                 outcome, probabilities = self.classify(cell)
-        except TrainingDivergedError as error:
+        except _FAILURES as error:
             outcome = FailedOutcome(
                 name=cell.name,
                 percent=cell.percent,
                 seconds=_since(began),
                 origin=provenance(self.device),
                 of=cell.kind,
-                error=str(error),
+                error=" ".join(str(error).split()) or type(error).__name__,
             )
+            self.progress(f"{line} failed: {outcome.error}")
         if outcome is None:
             return False
         if not self.folder.is_finished(cell.name):  # otherwise only its network was missing
             self.folder.write(outcome, probabilities)
-        if cell.kind == "gan":
+        if isinstance(outcome, GeneratorOutcome):
             shutil.rmtree(self.folder.gan(cell) / "checkpoints", ignore_errors=True)
         return True
 
     def _choose(self, patterns: Sequence[str]) -> list[Cell]:
         names = [cell.name for cell in self.cells]
-        idle = [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]
-        if idle:
-            raise ValueError(f"every pattern must match a cell, got {', '.join(idle)}. Cells are {', '.join(names)}.")
-        chosen = [cell for cell in self.cells if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)]
+        chosen = choose_cells(self.cells, patterns)
         there = {cell.name for cell in chosen} | {name for name in names if self.folder.is_finished(name)}
         for cell in chosen:
             absent = [name for name in cell.needs if name not in there]
@@ -409,6 +455,36 @@ class Study:
                     "merge the folder of the machine that runs it."
                 )
         return chosen
+
+    def _to_run(self, chosen: Sequence[Cell], skipped: dict[str, str]) -> list[Cell]:
+        """Return the missing cells; those that need a failed one go into `skipped`, by name, with the failed one."""
+        missing = self._missing(chosen)
+        for cell in missing:
+            failed = [skipped.get(name, name) for name in cell.needs if name in skipped or self._has_failed(name)]
+            if failed and cell.name not in skipped:
+                skipped[cell.name] = failed[0]
+                self.progress(f"{cell.name} is skipped: {failed[0]} failed")
+        return [cell for cell in missing if cell.name not in skipped]
+
+    def _has_failed(self, name: str) -> bool:
+        return self.folder.is_finished(name) and isinstance(self.folder.read(name), FailedOutcome)
+
+    @contextmanager
+    def _claimed(self, missing: Sequence[Cell]) -> Iterator[Cell | None]:
+        """Lock the first cell that can be run now and that no other process is running; None if there is none."""
+        absent = {cell.name for cell in missing}
+        with ExitStack() as stack:
+            for cell in missing:
+                if not absent.isdisjoint(cell.needs):
+                    continue
+                try:
+                    stack.enter_context(locked(self.folder.path / "cells", f"{cell.name}.lock"))
+                except BlockingIOError:
+                    continue
+                if cell in self._missing(missing):  # no other process finished it in the meantime
+                    yield cell
+                    return
+            yield None
 
     def _missing(self, chosen: Sequence[Cell]) -> list[Cell]:
         """Return the unfinished cells, and finished ones whose network is missing and needed by one of these.
@@ -459,7 +535,9 @@ def merge(folders: Sequence[str | Path], into: str | Path) -> Path:
     return target.path
 
 
-_SEED_STRIDE = 1000
+_SECONDS_BETWEEN_LOOKS = 2.0
+# what data, settings or the machine can cause: TrainingDivergedError and torch.OutOfMemoryError are RuntimeErrors
+_FAILURES = (ValueError, ArithmeticError, MemoryError, RuntimeError)
 
 
 def _generator_of(cell: Cell) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 import sys
@@ -479,11 +480,7 @@ class Trainer:
         here = {"step": self.state.step, "data": data.fingerprint, **sizes}
         check_same({**self.settings, **here}, self.device)
         check_data(self.networks, data, steps=steps, batch_size=batch_size, generator_batch_size=generator_batch_size)
-        if self._data_fingerprint not in (None, data.fingerprint):
-            raise ValueError(
-                f"training began on other data (fingerprint {self._data_fingerprint}, got {data.fingerprint}). "
-                "Resume with the same data, or make a new Trainer from the networks to train on other data."
-            )
+        self.check_same_data(data)
         warn_of_two_distributions(
             self.networks, data, label_distribution=self.label_distribution, sampling=self.sampling
         )
@@ -511,6 +508,18 @@ class Trainer:
         for part in self._modules().values():
             broadcast([*part.parameters(), *part.buffers()])
         return self._inputs
+
+    def check_same_data(self, data: LabelledData) -> None:
+        """Check that training began on these data, or has not begun.
+
+        Raises:
+            ValueError: If it began on others.
+        """
+        if self._data_fingerprint not in (None, data.fingerprint):
+            raise ValueError(
+                f"training began on other data (fingerprint {self._data_fingerprint}, got {data.fingerprint}). "
+                "Resume with the same data, or make a new Trainer from the networks to train on other data."
+            )
 
     def _make_sampler(self, data: LabelledData, max_resident_bytes: int, *, store: ImageStore | None = None) -> Sampler:
         """Return a sampler of the inputs of steps."""
@@ -824,6 +833,7 @@ def interrupt_between_steps(request_stop: Callable[[str], None]) -> Iterator[Cal
             raise KeyboardInterrupt
         caught.set()
         request_stop("interrupted")
+        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")  # print must not be entered again
 
     signal.signal(signal.SIGINT, handle)
     try:

@@ -33,7 +33,7 @@ COPIED, NO_SIGN = MemorizationVerdict.COPIES, MemorizationVerdict.NO_SIGN
         (copies(Answer.NO_SIGN, None, NO_SIGN), "no sign of it"),
         (collapse(Answer.YES, True, True, True, False), "yes: seed 0 (class 0, class 1); seed 1 (class 0)"),
         (collapse(Answer.NO, False), "no"),
-        (FAILED, "no: 1 diverged"),
+        (FAILED, "no: 1 failed"),
         (PROGRESS, "no"),
     ],
 )

@@ -290,7 +290,7 @@ def answer_words(verdict: Verdict) -> str:
     if isinstance(evidence, CollapseEvidence) and verdict.answer is Answer.YES:
         why = _by_seed((one.seed, one.class_name) for one in evidence.classes if one.collapsed)
     if isinstance(evidence, FailuresEvidence):
-        why = f"{len(evidence.failed)} diverged"
+        why = f"{len(evidence.failed)} failed"
     return f"{said}: {why}" if why else said
 
 
