@@ -4,17 +4,26 @@ import json
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from condgan.files import (
     NOT_IN_JSON,
+    as_json,
     check_count,
     check_names,
     check_not_negative,
     from_json,
+    plain_numbers,
+    read_record,
     to_json,
     write_json,
+    write_record,
     write_whole,
 )
 
@@ -127,3 +136,56 @@ def test_numbers_out_of_range_are_refused():
             check_not_negative("weight", value)
     check_count("steps", 1)
     check_not_negative("weight", 0.0)
+
+
+CONTENT = {"format": 1, "steps": 20, "rate": 0.5, "names": ["a", "bä"], "nested": {"none": None, "flag": True}}
+
+
+def test_records_come_back_without_their_digest(tmp_path):
+    path = tmp_path / "new" / "record.json"
+    write_record(path, {**CONTENT, "sides": (3, 4)})
+    assert read_record(path) == {**CONTENT, "sides": [3, 4]}
+
+
+@pytest.mark.parametrize("content", [CONTENT, {}])
+def test_records_without_a_digest_are_read_as_they_are(tmp_path, content):
+    write_json(tmp_path / "record.json", content)
+    assert read_record(tmp_path / "record.json") == content
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_no_damaged_record_is_read_as_another(data):
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "record.json"
+        write_record(path, CONTENT)
+        whole = bytearray(path.read_bytes())
+        place = data.draw(st.integers(0, len(whole) - 1))
+        kind = data.draw(st.sampled_from(["byte", "zeros", "cut"]))
+        if kind == "byte":
+            whole[place] = data.draw(st.integers(0, 255))
+        elif kind == "zeros":
+            whole[place : place + 16] = bytes(len(whole[place : place + 16]))
+        else:
+            del whole[place:]
+        path.write_bytes(whole)
+        try:
+            content = read_record(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+        else:  # white space, or the name of the digest itself, which makes an unknown key
+            assert content == CONTENT or set(content) > set(CONTENT)
+
+
+@pytest.mark.parametrize(("text", "message"), [("[1]", "must hold a JSON object, got a list"), ("{", "must hold JSON")])
+def test_other_files_are_no_records(tmp_path, text, message):
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_record(tmp_path / "record.json")
+
+
+def test_numbers_of_numpy_become_pythons_own():
+    content = {np.int64(1): (np.float32(0.5), [np.True_, "x"]), "none": None}
+    plain = plain_numbers(content)
+    assert repr(plain) == "{1: (0.5, [True, 'x']), 'none': None}"
+    assert as_json({"value": np.float64("nan"), "count": np.int64(3)}) == {"value": None, "count": 3}

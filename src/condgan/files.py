@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import hashlib
 import json
 import math
 import os
@@ -63,6 +65,72 @@ def write_json(path: Path, content: Any) -> None:
         file.write(text.encode())
 
 
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain values as JSON together with their SHA-256, for `read_record`; whole or not at all.
+
+    Raises:
+        ValueError: If a number is not finite; `as_json` makes such numbers None.
+    """
+    write_json(path, with_digest(content))
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Return what `write_record` wrote.
+
+    A record without a SHA-256 is returned as it is: earlier versions wrote none, and whoever edits a record by hand
+    deletes it. What takes the values should refuse unknown keys, as `from_json` does.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no JSON object, or its content does not have the SHA-256 that it states.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "record.json"
+        ...     write_record(path, {"steps": 100})
+        ...     intact = read_record(path)
+        ...     _ = path.write_text(path.read_text().replace("100", "900"))
+        ...     read_record(path)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: .../record.json is damaged, or was edited: its content does not have the SHA-256 that it states...
+        >>> intact
+        {'steps': 100}
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must hold JSON, got a file that cannot be read ({error}). Restore it.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got a {type(content).__name__}.")
+    return without_digest(content, path)
+
+
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values with the SHA-256 of their JSON as the entry `sha256`."""
+    return {**content, "sha256": _digest(content)}
+
+
+def without_digest(content: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Return the values without the entry `sha256`, if there is one.
+
+    Raises:
+        ValueError: If it is not the SHA-256 of the others; the message names the source.
+    """
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    if "sha256" in content and content["sha256"] != _digest(rest):
+        raise ValueError(
+            f"{source} is damaged, or was edited: its content does not have the SHA-256 that it states. Restore it, or "
+            "delete its entry 'sha256' if the edit was meant."
+        )
+    return rest
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
 def write_arrays(path: Path, **arrays: Any) -> None:
     """Write a compressed `.npz` archive, whole or not at all."""
     with write_whole(path) as file:
@@ -70,13 +138,37 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
 
 def as_json(content: Any) -> Any:
-    """Return plain values as JSON holds them: keys as text, tuples as lists, numbers that are not finite as None."""
+    """Return plain values as JSON holds them: keys as text, tuples as lists, numbers that are not finite as None.
+
+    Numbers of NumPy become Python's own.
+    """
     if isinstance(content, Mapping):
         return {str(name): as_json(value) for name, value in content.items()}
     if isinstance(content, (list, tuple)):
         return [as_json(value) for value in content]
+    if isinstance(content, np.generic):
+        return as_json(content.item())
     if isinstance(content, float) and not np.isfinite(content):
         return None
+    return content
+
+
+def plain_numbers(content: Any) -> Any:
+    """Return a value with the numbers of NumPy as Python's own, also within dictionaries, lists and tuples.
+
+    Examples:
+        >>> plain_numbers({"lr": np.float64(0.5), "sides": (np.int64(64), 48)})
+        {'lr': 0.5, 'sides': (64, 48)}
+    """
+    if isinstance(content, np.generic):
+        return content.item()
+    if isinstance(content, dict):
+        same = copy.copy(content)  # keeps the class and attributes, as those of the state of a module
+        same.clear()
+        same.update((plain_numbers(name), plain_numbers(value)) for name, value in content.items())
+        return same
+    if type(content) in (list, tuple):
+        return type(content)(plain_numbers(value) for value in content)
     return content
 
 
