@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 
+from condgan._version import __version__
+
 if TYPE_CHECKING:
     from cattrs import Converter
 
@@ -98,37 +100,51 @@ def read_record(path: str | Path) -> dict[str, Any]:
         >>> intact
         {'steps': 100}
     """
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} must hold JSON, got a file that cannot be read ({error}). Restore it.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got a {type(content).__name__}.")
-    return without_digest(content, path)
+    return parse_record(Path(path).read_bytes(), path)
 
 
-def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain values with the SHA-256 of their JSON as the entry `sha256`."""
-    return {**content, "sha256": _digest(content)}
-
-
-def without_digest(content: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """Return the values without the entry `sha256`, if there is one.
+def parse_record(text: str | bytes, source: str | Path) -> dict[str, Any]:
+    """Return the values of a record that stands in another file; as `read_record` otherwise.
 
     Raises:
-        ValueError: If it is not the SHA-256 of the others; the message names the source.
+        ValueError: If it is no JSON object, or does not have the SHA-256 that it states; the message names the source.
     """
-    rest = {name: value for name, value in content.items() if name != "sha256"}
-    if "sha256" in content and content["sha256"] != _digest(rest):
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{source} must hold JSON, got text that cannot be read ({error}). Restore it.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{source} must hold a JSON object, got a {type(content).__name__}.")
+    digest = content.pop("sha256", None)
+    if digest is not None and digest != _digest(content):
         raise ValueError(
             f"{source} is damaged, or was edited: its content does not have the SHA-256 that it states. Restore it, or "
             "delete its entry 'sha256' if the edit was meant."
         )
-    return rest
+    return content
+
+
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values with the SHA-256 of their JSON as the entry `sha256`, which readers of records compare."""
+    return {**content, "sha256": _digest(content)}
 
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def check_format(content: Mapping[str, Any], newest: int, source: str | Path) -> None:
+    """Check that this version reads the format of a file, its entry `format`; files of format 0 have none.
+
+    Raises:
+        ValueError: If a later version wrote it.
+    """
+    found = content.get("format", 0)
+    if found not in range(newest + 1):
+        raise ValueError(
+            f"{source} has format {found!r}, written by condgan {content.get('version')}; this is condgan "
+            f"{__version__}, which reads formats up to {newest}. Update condgan."
+        )
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
