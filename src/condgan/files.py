@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import json
 import math
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -299,6 +300,18 @@ def check_count(name: str, value: int) -> None:
     """
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed as a Python integer, which NumPy's are not.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is out of range.
+    """
+    if not 0 <= (whole := operator.index(seed)) < 2**62:
+        raise ValueError(f"seed must lie in [0, 2**62), got {whole}.")
+    return whole
 
 
 def check_not_negative(name: str, value: float) -> None:

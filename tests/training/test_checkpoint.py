@@ -50,16 +50,16 @@ def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="no space"):
             write_checkpoint(tmp_path, step, {"step": step})
     monkeypatch.undo()
-    assert read_newest_checkpoint(tmp_path) == {"step": 1}
+    assert read_newest_checkpoint(tmp_path)["step"] == 1
 
 
 def test_files_that_cannot_be_read(tmp_path):
     write_checkpoint(tmp_path, 1, {"step": 1})
     (tmp_path / "checkpoint-000000002.pt").write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"000000002\.pt, which cannot be read"):
-        assert read_newest_checkpoint(tmp_path) == {"step": 1}
+    with pytest.warns(UserWarning, match=r"skipping .*000000002\.pt, which cannot be read .*; .*000000001\.pt is used"):
+        assert read_newest_checkpoint(tmp_path)["step"] == 1
     (tmp_path / "checkpoint-000000001.pt").write_bytes(b"torn")
-    with pytest.raises(ValueError, match="none of the 2 checkpoints"), pytest.warns(UserWarning, match="skipping"):
+    with pytest.raises(ValueError, match=r"none of the 2 checkpoints .*000000002\.pt, which.*000000001\.pt, which"):
         read_newest_checkpoint(tmp_path)
 
 
@@ -70,7 +70,7 @@ class Dangerous:
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     torch.save({"step": Dangerous()}, tmp_path / "checkpoint-000000001.pt")
-    with pytest.raises(ValueError, match="can be read"), pytest.warns(UserWarning, match="skipping"):
+    with pytest.raises(ValueError, match=r"cannot be read \(Unsupported global"):
         read_newest_checkpoint(tmp_path)
 
 

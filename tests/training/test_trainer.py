@@ -2,7 +2,6 @@ import json
 import math
 import re
 import sys
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -317,7 +316,7 @@ def test_resume_without_checkpoints_is_false(make_trainer, tmp_path):
         ({"loss": cg.HingeLoss()}, f"loss was '{cg.MinimaxLoss()!r}' and is '{cg.HingeLoss()!r}'."),
         (
             {"critic_optimizer": cg.OptimizerConfig(lr=1e-3)},
-            f"critic_optimizer was {asdict(cg.OptimizerConfig())} and is {asdict(cg.OptimizerConfig(lr=1e-3))}.",
+            "critic_optimizer.lr was 0.0002 and is 0.001.",
         ),
         (
             {"label_distribution": cg.Tempered(0.5), "precision": "bf16"},
@@ -589,9 +588,9 @@ def test_an_optimizer_is_described_by_class_and_hyperparameters(make_trainer, ti
     trainer.save(tmp_path)
     assert make_trainer(critic_optimizer=OPTIMIZERS["RMSprop"]).resume(tmp_path)
     other = make_trainer(critic_optimizer=lambda parameters: torch.optim.RMSprop(parameters, lr=1e-3))
-    with pytest.raises(ValueError, match=r"critic_optimizer was .*'lr': 0.0005.* and is .*'lr': 0.001"):
+    with pytest.raises(ValueError, match=r"critic_optimizer.groups was .*'lr': 0.0005.* and is .*'lr': 0.001"):
         other.resume(tmp_path)
-    with pytest.raises(ValueError, match=r"critic_optimizer was .*'RMSprop'.* and is \{'lr': 0.0002"):
+    with pytest.raises(ValueError, match=r"critic_optimizer.class was 'RMSprop' and is None"):
         make_trainer().resume(tmp_path)
 
 

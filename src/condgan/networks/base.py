@@ -19,6 +19,7 @@ from condgan.files import (
     check_count,
     check_format,
     check_names,
+    check_seed,
     plain_numbers,
     read_record,
     write_record,
@@ -236,7 +237,7 @@ def seeded_weights(seed: int = 0) -> Iterator[None]:
         True
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(check_seed(seed))
         yield
 
 
