@@ -1,7 +1,7 @@
 """Files of every format that was ever released are read, as those of today are.
 
-`python tests/test_formats.py FOLDER` writes `FOLDER` in the format of the installed version: `fixtures/format-0` in that
-of the versions before formats had numbers.
+`python tests/test_formats.py FOLDER` writes a folder in the format of the installed version; `fixtures/format-0` is of
+the versions before formats had numbers.
 """
 
 import json
