@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -104,6 +105,17 @@ def test_a_file_that_was_not_finished_leaves_the_one_before(tmp_path):
         file.writelines([b"half", None])
     assert json.loads(path.read_text()) == {"first": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_folder_is_synced_where_it_can_be(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino) or fsync(descriptor))
+    write_json(tmp_path / "one.json", {})
+    assert synced == [(tmp_path / "one.json").stat().st_ino, tmp_path.stat().st_ino]
+    monkeypatch.delattr(os, "O_DIRECTORY")  # as on Windows
+    write_json(tmp_path / "other.json", {})
+    assert synced[2:] == [(tmp_path / "other.json").stat().st_ino]
 
 
 def test_json_has_no_nan(tmp_path):
