@@ -192,6 +192,12 @@ class ProgressBar(Callback):
             self._bar = None
 
 
+_ENTRIES = (
+    *("settings", "state", "critic_updates", "ema_updates", "data_fingerprint"),
+    *("rng", "sample_rng", "default_rngs", "callbacks"),
+)
+"""Entries of every checkpoint, beside the states of modules and optimizers."""
+
 _SINCE_FORMAT_1 = {"generator_arguments", "critic_arguments", "term_attributes", "schedules"}
 """Settings that checkpoints of format 0 do not have."""
 
@@ -465,10 +471,10 @@ class Trainer:
             The state at the end.
 
         Raises:
+            TypeError: If the data are not a map-style data set, or a callback's state cannot be saved.
             ValueError: If the data do not fit the networks, or differ from those before `resume`; with several
                 processes, if they were not given the same data and settings.
             TrainingDivergedError: If a loss, gradient, weight or buffer was not finite.
-            TypeError: If the data are not a map-style data set, or a callback's state cannot be saved.
             KeyboardInterrupt: After the step in which Ctrl-C was pressed.
         """
         inputs = self._begin_fit(
@@ -500,8 +506,8 @@ class Trainer:
     ) -> Prefetcher:
         """Check the arguments of `fit` and return the inputs of its steps; `store` may already have the images."""
         generator_batch_size = batch_size if generator_batch_size is None else generator_batch_size
+        steps, batch_size, generator_batch_size = plain_numbers((steps, batch_size, generator_batch_size))
         sizes = {"steps": steps, "batch_size": batch_size, "generator_batch_size": generator_batch_size}
-        sizes = plain_numbers(sizes)
         here = {"step": self.state.step, "data": data.fingerprint, **sizes}
         check_same({**self.settings, **here}, self.device)
         check_data(self.networks, data, steps=steps, batch_size=batch_size, generator_batch_size=generator_batch_size)
@@ -513,9 +519,6 @@ class Trainer:
         warn_of_two_distributions(
             self.networks, data, label_distribution=self.label_distribution, sampling=self.sampling
         )
-        for callback in self.callbacks:
-            check_storable(callback.state_dict(), f"the state of {type(callback).__name__}")
-        self._check_finite()
         self._data_fingerprint = data.fingerprint
         self.state.total_steps = steps
         self.state.fit_arguments = {
@@ -552,11 +555,13 @@ class Trainer:
 
     def _warn_of_changes(self) -> None:
         """Warn if `fit` continues a training that was saved, but not as it was."""
+        if self.state.step >= self.state.total_steps:
+            return
         then, self._resumed_with = self._resumed_with, {}
         now = {"steps": self.state.total_steps, **self.state.fit_arguments}
         names = [name for name in then if name != "steps" or self._follows_progress]
         changed = list(changes({name: then[name] for name in names}, {name: now[name] for name in names}))
-        if changed and self.state.step < self.state.total_steps:
+        if changed:
             warnings.warn(
                 f"training continues in another way than it was saved: {'; '.join(changed)}. The result is that of "
                 "neither; call fit as before to get the result of an uninterrupted training.",
@@ -595,6 +600,9 @@ class Trainer:
         try:
             for callback in self._observers():
                 callback.on_fit_start(self)
+            self._check_finite()
+            for callback in self.callbacks:
+                check_storable(callback.state_dict(), f"the state of {type(callback).__name__}")
             while self.state.step < total and not any_process(self._stop_reason is not None, self.device):
                 self._step(inputs)
                 yield
@@ -819,23 +827,22 @@ class Trainer:
             ValueError: If there are checkpoints but all are damaged, or the trainer or its networks were others; the
                 message names all differences.
         """
-        content = read_newest_checkpoint(folder, parts=list(self._state_dict()))
+        content = read_newest_checkpoint(folder, parts=[*_ENTRIES, *self._parts()])
         if content is None:
             return False
-        then, now = content["settings"], self.settings
+        then = content["settings"] | {"device": self.device.type}  # one of another device is loaded too
+        now = self.settings
         if "format" not in content:
             now = {name: value for name, value in now.items() if name not in _SINCE_FORMAT_1}
-        devices = {"device": then["device"]}, {"device": now["device"]}
-        changed = list(changes(then | devices[1], now)) or list(misfits(content, self._parts()))
-        if changed:
+        if changed := [*changes(then, now)] or [*misfits(content, self._parts())]:
             raise ValueError(
                 f"the checkpoint in {folder} was made with other settings: {'; '.join(changed)}. "
                 "Make the Trainer as it was, or choose another folder."
             )
-        if devices[0] != devices[1]:
+        if content["settings"]["device"] != self.device.type:
             warnings.warn(
-                f"the checkpoint in {folder} is of another device: {next(changes(*devices))}. Training continues with "
-                "draws of its own, not bit for bit as it would have there.",
+                f"the checkpoint in {folder} was written on {content['settings']['device']}, got a trainer on "
+                f"{self.device.type}. Training continues with draws of its own, not bit for bit as it would there.",
                 stacklevel=2,
             )
         self._load_state_dict(content)
@@ -875,10 +882,6 @@ class Trainer:
 
     def _load_state_dict(self, content: dict[str, Any]) -> None:
         self._restore_callbacks(content["callbacks"])  # first, because those of the user's own may raise
-        for name, module in self._modules().items():
-            module.load_state_dict(content[name])
-        for role, updater in self._updaters.items():
-            updater.load_state_dict(content[f"{role}_optimizer"])
         self.state = TrainerState(**content["state"])
         self._critic_updates = content["critic_updates"]
         self._ema.updates = content["ema_updates"]
@@ -891,6 +894,10 @@ class Trainer:
         else:
             for rng in (self._rng, self._sample_rng, self._default_rngs):
                 rng.manual_seed(self.seed + (self.state.step << 32))  # not what was drawn before
+        for name, module in self._modules().items():
+            module.load_state_dict(content[name])
+        for role, updater in self._updaters.items():
+            updater.load_state_dict(content[f"{role}_optimizer"])
         self._ema_ready_at = self.state.step
         self._guard = FiniteGuard()
         self.engine.forget()
