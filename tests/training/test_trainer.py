@@ -462,7 +462,7 @@ def test_nothing_that_is_not_finite_is_saved(make_trainer, tiny_images, tmp_path
 def test_networks_that_are_not_finite_are_refused_before_training(make_trainer, tiny_images):
     trainer = make_trainer()
     poison(trainer, "critic")
-    with pytest.raises(cg.TrainingDivergedError, match=r"critic\.\S+ was not finite in step 0"):
+    with pytest.raises(ValueError, match=r"must be finite, got NaN or infinity in critic\.\S+ before the first step"):
         trainer.fit(tiny_images, steps=1, batch_size=6)
 
 

@@ -472,8 +472,8 @@ class Trainer:
 
         Raises:
             TypeError: If the data are not a map-style data set, or a callback's state cannot be saved.
-            ValueError: If the data do not fit the networks, or differ from those before `resume`; with several
-                processes, if they were not given the same data and settings.
+            ValueError: If the data do not fit the networks, or differ from those before `resume`; if a weight is not
+                finite at the start; with several processes, if they were not given the same data and settings.
             TrainingDivergedError: If a loss, gradient, weight or buffer was not finite.
             KeyboardInterrupt: After the step in which Ctrl-C was pressed.
         """
@@ -600,7 +600,11 @@ class Trainer:
         try:
             for callback in self._observers():
                 callback.on_fit_start(self)
-            self._check_finite()
+            if bad := self._not_finite():
+                raise ValueError(
+                    f"what is trained must be finite, got NaN or infinity in {', '.join(bad)} before the first step. A "
+                    "constant that is infinite on purpose, such as a mask, belongs in a buffer with persistent=False."
+                )
             for callback in self.callbacks:
                 check_storable(callback.state_dict(), f"the state of {type(callback).__name__}")
             while self.state.step < total and not any_process(self._stop_reason is not None, self.device):
@@ -800,6 +804,11 @@ class Trainer:
         Raises:
             TrainingDivergedError: If something is not.
         """
+        if bad := self._not_finite():
+            raise TrainingDivergedError(max(0, self.state.step - 1), bad[0])
+
+    def _not_finite(self) -> list[str]:
+        """Return the names of weights, buffers and states of optimizers that hold NaN or infinity."""
         tensors = {
             f"{part}.{name}": value
             for part, module in self._modules().items()
@@ -808,8 +817,7 @@ class Trainer:
         for role, updater in self._updaters.items():
             for i, state in enumerate(updater.optimizer.state.values()):
                 tensors |= {f"{role}_optimizer.{i}.{name}": value for name, value in state.items()}
-        if bad := not_finite((name, value) for name, value in tensors.items() if isinstance(value, Tensor)):
-            raise TrainingDivergedError(max(0, self.state.step - 1), bad[0])
+        return not_finite((name, value) for name, value in tensors.items() if isinstance(value, Tensor))
 
     def resume(self, folder: str | Path) -> bool:
         """Load the newest undamaged checkpoint in `folder`: all of it, or with an error nothing.
