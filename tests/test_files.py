@@ -2,19 +2,28 @@
 
 import json
 import math
+import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from condgan.files import (
     NOT_IN_JSON,
+    as_json,
     check_count,
     check_names,
     check_not_negative,
     from_json,
+    plain_numbers,
+    read_record,
     to_json,
     write_json,
+    write_record,
     write_whole,
 )
 
@@ -98,6 +107,17 @@ def test_a_file_that_was_not_finished_leaves_the_one_before(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_folder_is_synced_where_it_can_be(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino) or fsync(descriptor))
+    write_json(tmp_path / "one.json", {})
+    assert synced == [(tmp_path / "one.json").stat().st_ino, tmp_path.stat().st_ino]
+    monkeypatch.delattr(os, "O_DIRECTORY")  # as on Windows
+    write_json(tmp_path / "other.json", {})
+    assert synced[2:] == [(tmp_path / "other.json").stat().st_ino]
+
+
 def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "file.json", {"value": math.nan})
@@ -127,3 +147,49 @@ def test_numbers_out_of_range_are_refused():
             check_not_negative("weight", value)
     check_count("steps", 1)
     check_not_negative("weight", 0.0)
+
+
+CONTENT = {"format": 1, "steps": 20, "rate": 0.5, "names": ["a", "bä"], "nested": {"none": None, "flag": True}}
+
+
+def test_records_come_back_without_their_digest(tmp_path):
+    path = tmp_path / "new" / "record.json"
+    write_record(path, {**CONTENT, "sides": (3, 4)})
+    assert read_record(path) == {**CONTENT, "sides": [3, 4]}
+
+
+@pytest.mark.parametrize("content", [CONTENT, {}])
+def test_records_without_a_digest_are_read_as_they_are(tmp_path, content):
+    write_json(tmp_path / "record.json", content)
+    assert read_record(tmp_path / "record.json") == content
+
+
+def test_no_damaged_record_is_read_as_another(tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, CONTENT)
+    whole = path.read_bytes()
+
+    @settings(max_examples=150, deadline=None)
+    @given(place=st.integers(0, len(whole) - 1), new=st.sampled_from([b"", b"1", b"\0", b"\0" * 16, b"z"]))
+    def check(place, new):
+        path.write_bytes(whole[:place] + new + whole[place + len(new) :])
+        with suppress(ValueError):
+            content = read_record(path)
+            # else white space has changed, or the name of the digest itself, which makes an unknown key
+            assert content == CONTENT or set(content) > set(CONTENT)
+
+    check()
+
+
+@pytest.mark.parametrize(("text", "message"), [("[1]", "must hold a JSON object, got a list"), ("{", "must hold JSON")])
+def test_other_files_are_no_records(tmp_path, text, message):
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_record(tmp_path / "record.json")
+
+
+def test_numbers_of_numpy_become_pythons_own():
+    content = {np.int64(1): (np.float32(0.5), [np.True_, "x"]), "none": None}
+    plain = plain_numbers(content)
+    assert repr(plain) == "{1: (0.5, [True, 'x']), 'none': None}"
+    assert as_json({"value": np.float64("nan"), "count": np.int64(3)}) == {"value": None, "count": 3}

@@ -14,9 +14,10 @@ import condgan
 
 ROOT = Path(condgan.__file__).parent
 
-GROUND = {"_version", "types", "files", "samples", "devices", "distributed", "schedules"}
+GROUND = {"_version", "types", "files", "weights", "samples", "devices", "distributed", "schedules"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set() for part in sorted(GROUND)},
+    "files": {"_version"},
     "images": GROUND,
     "functional": GROUND,
     "nn": {*GROUND, "functional"},

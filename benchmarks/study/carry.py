@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from safetensors.torch import load_file, save
 
+from condgan.files import read_record, with_digest
 from condgan.study.cells import make_cells
 from condgan.study.folder import StudyFolder
+from condgan.weights import weights_digest
 
 PART = 16 * 2**20
 WEIGHTS = "model.safetensors"
@@ -36,7 +39,7 @@ def pack(folder: Path, out: Path, *, part: int = PART, without: Collection[str] 
     # Half-precision weights hardly get smaller by more work.
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
         for path in _to_carry(folder, without):
-            content = _half(path) if path.name == WEIGHTS else path.read_bytes()
+            content = _carried(path)
             entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
@@ -93,7 +96,12 @@ def _to_carry(folder: Path, without: Collection[str]) -> Iterator[Path]:
             yield path
 
 
-def _half(path: Path) -> bytes:
-    tensors = load_file(path)
-    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    return save(halved, metadata={"format": "pt"})
+def _carried(path: Path) -> bytes:
+    """Return a file's content, or for a generator weights in half precision and a description with their digest."""
+    weights = path.with_name(WEIGHTS)
+    if path.name not in (WEIGHTS, "config.json") or not weights.is_file():
+        return path.read_bytes()
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in load_file(weights).items()}
+    if path.name == WEIGHTS:
+        return save(halved, metadata={"format": "pt"})
+    return json.dumps(with_digest({**read_record(path), "weights_sha256": weights_digest(halved)})).encode()

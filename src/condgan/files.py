@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import hashlib
 import json
 import math
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +18,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
+
+from condgan._version import __version__
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -48,8 +53,19 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the name of a new file survive a power failure, where folders can be synced: not on Windows."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -63,6 +79,86 @@ def write_json(path: Path, content: Any) -> None:
         file.write(text.encode())
 
 
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain values as JSON together with their SHA-256, for `read_record`; whole or not at all.
+
+    Raises:
+        ValueError: If a number is not finite; `as_json` makes such numbers None.
+    """
+    write_json(path, with_digest(content))
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Return what `write_record` wrote.
+
+    A record without a SHA-256 is returned as it is: earlier versions wrote none, and whoever edits a record by hand
+    deletes it. What takes the values should refuse unknown keys, as `from_json` does.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no JSON object, or its content does not have the SHA-256 that it states.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "record.json"
+        ...     write_record(path, {"steps": 100})
+        ...     intact = read_record(path)
+        ...     _ = path.write_text(path.read_text().replace("100", "900"))
+        ...     read_record(path)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: .../record.json is damaged, or was edited: its content does not have the SHA-256 that it states...
+        >>> intact
+        {'steps': 100}
+    """
+    return parse_record(Path(path).read_bytes(), path)
+
+
+def parse_record(text: str | bytes, source: str | Path) -> dict[str, Any]:
+    """Return the values of a record that stands in another file; as `read_record` otherwise.
+
+    Raises:
+        ValueError: If it is no JSON object, or does not have the SHA-256 that it states; the message names the source.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{source} must hold JSON, got text that cannot be read ({error}). Restore it.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{source} must hold a JSON object, got a {type(content).__name__}.")
+    digest = content.pop("sha256", None)
+    if digest is not None and digest != _digest(content):
+        raise ValueError(
+            f"{source} is damaged, or was edited: its content does not have the SHA-256 that it states. Restore it, or "
+            "delete its entry 'sha256' if the edit was meant."
+        )
+    return content
+
+
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values with the SHA-256 of their JSON as the entry `sha256`, which readers of records compare."""
+    return {**content, "sha256": _digest(content)}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def check_format(content: Mapping[str, Any], newest: int, source: str | Path) -> None:
+    """Check that this version reads the format of a file, its entry `format`; files of format 0 have none.
+
+    Raises:
+        ValueError: If a later version wrote it.
+    """
+    found = content.get("format", 0)
+    if found not in range(newest + 1):
+        raise ValueError(
+            f"{source} has format {found!r}, written by condgan {content.get('version')}; this is condgan "
+            f"{__version__}, which reads formats up to {newest}. Update condgan."
+        )
+
+
 def write_arrays(path: Path, **arrays: Any) -> None:
     """Write a compressed `.npz` archive, whole or not at all."""
     with write_whole(path) as file:
@@ -70,13 +166,37 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
 
 def as_json(content: Any) -> Any:
-    """Return plain values as JSON holds them: keys as text, tuples as lists, numbers that are not finite as None."""
+    """Return plain values as JSON holds them: keys as text, tuples as lists, numbers that are not finite as None.
+
+    Numbers of NumPy become Python's own.
+    """
     if isinstance(content, Mapping):
         return {str(name): as_json(value) for name, value in content.items()}
     if isinstance(content, (list, tuple)):
         return [as_json(value) for value in content]
+    if isinstance(content, np.generic):
+        return as_json(content.item())
     if isinstance(content, float) and not np.isfinite(content):
         return None
+    return content
+
+
+def plain_numbers(content: Any) -> Any:
+    """Return a value with the numbers of NumPy as Python's own, also within dictionaries, lists and tuples.
+
+    Examples:
+        >>> plain_numbers({"lr": np.float64(0.5), "sides": (np.int64(64), 48)})
+        {'lr': 0.5, 'sides': (64, 48)}
+    """
+    if isinstance(content, np.generic):
+        return content.item()
+    if isinstance(content, dict):
+        same = copy.copy(content)  # keeps the class and attributes, as those of the state of a module
+        same.clear()
+        same.update((plain_numbers(name), plain_numbers(value)) for name, value in content.items())
+        return same
+    if type(content) in (list, tuple):
+        return type(content)(plain_numbers(value) for value in content)
     return content
 
 
@@ -196,6 +316,18 @@ def check_count(name: str, value: int) -> None:
     """
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed as a Python integer, which NumPy's are not.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is out of range.
+    """
+    if not 0 <= (whole := operator.index(seed)) < 2**62:
+        raise ValueError(f"seed must lie in [0, 2**62), got {whole}.")
+    return whole
 
 
 def check_not_negative(name: str, value: float) -> None:

@@ -2,12 +2,14 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from condgan.classifier import train_classifier
+from condgan.classifier import Classifier, train_classifier
 from condgan.classifier.augmentation import ClassicalAugment
 from condgan.classifier.network import build_network
 from condgan.data.dataset import ArrayDataset
+from condgan.weights import weights_of
 
 
 def bright_or_dark(n, seed=0, *, classes=2, size=8, **options):
@@ -247,3 +249,33 @@ def test_data_are_checked(classifier):
 def test_divergence_is_reported():
     with pytest.raises(FloatingPointError, match="Lower learning_rate"):
         train_classifier(bright_or_dark(32), bright_or_dark(12, 1), **TINY, learning_rate=1e30)
+
+
+def test_a_saved_classifier_comes_back(classifier, tmp_path):
+    path = tmp_path / "new" / "classifier.safetensors"
+    classifier.save(path)
+    images = bright_or_dark(12, 2).images
+    loaded = Classifier.load(path)
+    assert torch.equal(loaded.predict_proba(images), classifier.predict_proba(images))
+    assert (loaded.settings, loaded.history, loaded.threshold) == (
+        json.loads(json.dumps(classifier.settings)),
+        classifier.history,
+        classifier.threshold,
+    )
+
+
+@pytest.mark.parametrize("place", [3, 40, 200, -1, -30], ids=str)
+def test_a_damaged_classifier_is_refused(classifier, tmp_path, place):
+    path = tmp_path / "classifier.safetensors"
+    classifier.save(path)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"classifier\.safetensors"):
+        Classifier.load(path)
+
+
+def test_weights_alone_are_no_classifier(classifier, tmp_path):
+    save_file(weights_of(classifier.model), tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="must hold a classifier"):
+        Classifier.load(tmp_path / "weights.safetensors")

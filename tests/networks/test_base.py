@@ -5,14 +5,20 @@ import io
 import json
 import pickle
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from condgan.files import read_record, write_record
 from condgan.networks import Critic, DCGANCritic, DCGANGenerator, Generator, ResNetCritic, ResNetGenerator
+from condgan.networks.base import seeded_weights
 from condgan.types import ImageShape
 
 
@@ -187,3 +193,98 @@ def test_float64_weights_load_in_the_default_dtype(tmp_path: Path) -> None:
     loaded = DCGANGenerator.from_pretrained(generator.save_pretrained(tmp_path))
     assert loaded.project.weight.dtype == torch.float32
     torch.testing.assert_close(loaded.project.weight, generator.project.weight.float())
+
+
+class Small(Generator):
+    def __init__(self, scale: float = 1.0, image_shape: tuple[int, ...] = (2,)) -> None:
+        super().__init__(latent_dim=2, num_classes=None, image_shape=image_shape)
+        self.scale = scale
+        self.body = nn.Linear(2, 2)
+        self.register_buffer("count", torch.tensor(3))
+
+
+def test_no_damaged_file_loads_as_another_network(tmp_path: Path) -> None:
+    network = Small(0.5)
+    network.save_pretrained(tmp_path)
+    whole = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    @settings(max_examples=200, deadline=None)
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        path = data.draw(st.sampled_from(sorted(whole)))
+        content = bytearray(whole[path])
+        place = data.draw(st.integers(0, len(content) - 1))
+        size = data.draw(st.sampled_from([1, 8, 64]))
+        content[place : place + size] = data.draw(st.sampled_from([b"", bytes(size), b"1" * size, b"\xff" * size]))
+        path.write_bytes(content)
+        with suppress(ValueError):
+            loaded = Small.from_pretrained(tmp_path)
+            assert loaded.config == {"scale": 0.5, "image_shape": [2]}
+            assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.state_dict().items())
+        path.write_bytes(whole[path])
+
+    check()
+
+
+def test_weights_of_another_saving_are_refused(tmp_path: Path) -> None:
+    Small().save_pretrained(tmp_path / "one")
+    Small().save_pretrained(tmp_path / "other")
+    (tmp_path / "one" / "model.safetensors").replace(tmp_path / "other" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"weights in .*model\.safetensors do not have the SHA-256"):
+        Small.from_pretrained(tmp_path / "other")
+
+
+def test_an_edited_description_is_refused_unless_it_is_meant(tmp_path: Path) -> None:
+    path = Small(0.5).save_pretrained(tmp_path) / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["arguments"]["scale"] = 0.25
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.json is damaged, or was edited.*delete its entry 'sha256'"):
+        Small.from_pretrained(tmp_path)
+    del config["sha256"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    assert Small.from_pretrained(tmp_path).scale == 0.25
+    path.write_text(json.dumps({**config, "extra": 1}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"must have the entries .* got .*'extra'"):
+        Small.from_pretrained(tmp_path)
+
+
+def test_a_later_format_is_refused(tmp_path: Path) -> None:
+    folder = Small().save_pretrained(tmp_path)
+    write_record(folder / "config.json", {**read_record(folder / "config.json"), "format": 2, "version": "9.0"})
+    with pytest.raises(ValueError, match=r"has format 2, written by condgan 9\.0.*Update condgan"):
+        Small.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["body.weight", "running"])
+def test_weights_that_are_not_finite_are_not_saved(value: float, name: str, tmp_path: Path) -> None:
+    network = Small()
+    network.register_buffer("running", torch.zeros(3))
+    network.state_dict()[name].view(-1)[1] = value
+    with pytest.raises(ValueError, match=f"weights of Small must be finite .* in {name}"):
+        network.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_infinite_constant_need_not_be_saved(tmp_path: Path) -> None:
+    network = Small()
+    network.register_buffer("mask", torch.tensor([0.0, -torch.inf]), persistent=False)
+    Small.from_pretrained(network.save_pretrained(tmp_path))
+
+
+def test_numbers_of_numpy_are_recorded_as_pythons_own(tmp_path: Path) -> None:
+    network = Small(scale=np.float64(0.5), image_shape=tuple(np.array([2])))
+    assert repr(network.config) == "{'scale': 0.5, 'image_shape': (2,)}"
+    assert Small.from_pretrained(network.save_pretrained(tmp_path)).scale == 0.5
+
+
+def test_seeded_weights_are_the_same_under_any_default_device() -> None:
+    with seeded_weights(3):
+        expected = nn.Linear(2, 2)
+    torch.set_default_device("meta")
+    try:
+        with seeded_weights(3):
+            assert torch.equal(nn.Linear(2, 2).weight, expected.weight)
+    finally:
+        torch.set_default_device(None)

@@ -1,7 +1,14 @@
+from contextlib import suppress
+from decimal import Decimal
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from condgan.training.checkpoint import newest_step, read_newest_checkpoint, write_checkpoint
+from saved import assert_same
 
 
 def steps(folder):
@@ -50,16 +57,16 @@ def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="no space"):
             write_checkpoint(tmp_path, step, {"step": step})
     monkeypatch.undo()
-    assert read_newest_checkpoint(tmp_path) == {"step": 1}
+    assert read_newest_checkpoint(tmp_path)["step"] == 1
 
 
 def test_files_that_cannot_be_read(tmp_path):
     write_checkpoint(tmp_path, 1, {"step": 1})
     (tmp_path / "checkpoint-000000002.pt").write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"000000002\.pt, which cannot be read"):
-        assert read_newest_checkpoint(tmp_path) == {"step": 1}
+    with pytest.warns(UserWarning, match=r"skipping .*000000002\.pt, which cannot be read .*; .*000000001\.pt is used"):
+        assert read_newest_checkpoint(tmp_path)["step"] == 1
     (tmp_path / "checkpoint-000000001.pt").write_bytes(b"torn")
-    with pytest.raises(ValueError, match="none of the 2 checkpoints"), pytest.warns(UserWarning, match="skipping"):
+    with pytest.raises(ValueError, match=r"none of the 2 checkpoints .*000000002\.pt, which.*000000001\.pt, which"):
         read_newest_checkpoint(tmp_path)
 
 
@@ -70,7 +77,7 @@ class Dangerous:
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     torch.save({"step": Dangerous()}, tmp_path / "checkpoint-000000001.pt")
-    with pytest.raises(ValueError, match="can be read"), pytest.warns(UserWarning, match="skipping"):
+    with pytest.raises(ValueError, match=r"cannot be read \(Unsupported global"):
         read_newest_checkpoint(tmp_path)
 
 
@@ -78,3 +85,61 @@ def test_keep_must_be_positive(tmp_path):
     with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
         write_checkpoint(tmp_path, 1, {}, keep=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_damaged_checkpoint_is_read_as_another(tmp_path):
+    content = {"weights": torch.arange(40.0), "state": {"step": 3, "name": "x"}, "rng": torch.arange(9)}
+    path = write_checkpoint(tmp_path, 3, content)
+    expected, whole = read_newest_checkpoint(tmp_path), path.read_bytes()
+
+    @settings(max_examples=300, deadline=None)
+    @given(place=st.integers(0, len(whole) - 1), new=st.sampled_from([b"\0", b"1", b"\xff", bytes(64), b"\x08\0"]))
+    def check(place, new):
+        path.write_bytes(whole[:place] + new + whole[place + len(new) :])
+        with suppress(ValueError):
+            assert_same(read_newest_checkpoint(tmp_path), expected)
+
+    check()
+
+
+def test_checksums_are_written_whatever_the_default(tmp_path):
+    default = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = write_checkpoint(tmp_path, 1, {"weights": torch.arange(100.0)})
+        assert torch.serialization.get_crc32_options() is False
+    finally:
+        torch.serialization.set_crc32_options(default)
+    content = path.read_bytes()
+    place = content.index(torch.arange(100.0).numpy().tobytes())
+    path.write_bytes(content[:place] + bytes(400) + content[place + 400 :])
+    with pytest.raises(ValueError, match="differs from its checksum"):
+        read_newest_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_without_a_part_is_damaged(tmp_path):
+    write_checkpoint(tmp_path, 1, {"step": 1, "rng": 0})
+    write_checkpoint(tmp_path, 2, {"step": 2})
+    with pytest.warns(UserWarning, match=r"skipping .*000000002\.pt, which lacks rng; .*000000001\.pt is used instead"):
+        assert read_newest_checkpoint(tmp_path, parts=["step", "rng"])["step"] == 1
+
+
+def test_a_later_format_is_refused_even_if_an_earlier_one_is_there(tmp_path):
+    write_checkpoint(tmp_path, 1, {"step": 1})
+    write_checkpoint(tmp_path, 2, {"format": 2, "version": "9.0"})
+    with pytest.raises(ValueError, match=r"000000002\.pt has format 2, written by condgan 9\.0"):
+        read_newest_checkpoint(tmp_path, parts=["step"])
+
+
+def test_numbers_of_numpy_come_back_as_pythons_own(tmp_path):
+    write_checkpoint(tmp_path, 1, {"best": np.float64(0.5), "steps": [np.int64(3)], "by": {np.int64(1): np.True_}})
+    content = read_newest_checkpoint(tmp_path)
+    assert repr((content["best"], content["steps"], content["by"])) == "(0.5, [3], {1: True})"
+
+
+@pytest.mark.parametrize("value", [Decimal(1), np.zeros(2), lambda x: x], ids=["Decimal", "array", "function"])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, value):
+    write_checkpoint(tmp_path, 1, {"step": 1})
+    with pytest.raises(TypeError, match="a checkpoint must consist of tensors and plain values"):
+        write_checkpoint(tmp_path, 2, {"value": value}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000001.pt"]

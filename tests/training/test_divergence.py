@@ -31,9 +31,17 @@ def test_the_first_bad_step_and_term_are_remembered(bad):
 
 def test_within_a_step_the_critic_is_named_before_the_generator():
     guard = FiniteGuard()
-    guard.observe(metrics(critic__loss=1.0, critic__lazy=1.0), 0)
-    guard.observe(metrics(generator__loss=1.0), 0)
-    guard.observe(metrics(critic__loss=math.nan), 1)
-    guard.observe(metrics(generator__loss=math.nan), 1)
+    guard.observe(metrics(critic__loss=1.0, critic__lazy=1.0), 0, 0)
+    guard.observe(metrics(generator__loss=1.0), 0, 1)
+    guard.observe(metrics(critic__loss=math.nan), 1, 0)
+    guard.observe(metrics(generator__loss=math.nan), 1, 1)
     with pytest.raises(TrainingDivergedError, match="critic/loss"):
+        guard.check()
+
+
+def test_the_first_of_several_updates_names_the_term():
+    guard = FiniteGuard()
+    guard.observe(metrics(critic__loss=1.0, critic__penalty=math.inf), torch.tensor(7), 1)
+    guard.observe(metrics(critic__loss=math.nan, critic__penalty=math.nan), torch.tensor(7), 2)
+    with pytest.raises(TrainingDivergedError, match="critic/penalty was not finite in step 7"):
         guard.check()

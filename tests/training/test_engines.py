@@ -231,6 +231,7 @@ def test_metrics_survive_the_replay_of_other_graphs(lazy, tiny_images, fake_cuda
 
 
 @old_and_new
+@pytest.mark.filterwarnings("ignore:training continues in another way:UserWarning")
 @pytest.mark.parametrize("critic_steps", [2, 5])
 def test_recording_goes_on_after_a_resume(critic_steps, tmp_path, tiny_images, fake_cuda):
     """Gradients of the forgotten graphs still lie in their pool, which then takes no other graph."""

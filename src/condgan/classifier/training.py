@@ -12,20 +12,24 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from condgan._version import __version__
 from condgan.classifier.augmentation import Augment
 from condgan.classifier.network import Precision, ResNet18, autocast_logits, build_network, predict
 from condgan.data.dataset import ArrayDataset, check_compatible
 from condgan.devices import best_device, plain_defaults
-from condgan.files import as_path, write_whole
+from condgan.files import as_path, check_format, parse_record, with_digest, write_whole
 from condgan.stats import ClassificationReport, auroc, best_threshold, classification_report, confusion_matrix
 from condgan.training.engines import make_engine
 from condgan.training.optimizer import OptimizerConfig, set_learning_rate
 from condgan.training.step import gradients_as_laid_out
+from condgan.weights import check_weights, read_weights, weights_digest, weights_of
+
+FORMAT = 1
+"""Format of saved classifiers, in which 0 had neither version nor digests."""
 
 _WARMUP = 0.25
 
@@ -100,9 +104,16 @@ class Classifier:
         )
 
     def save(self, path: str | Path) -> None:
-        """Save weights and description in one safetensors file; folders are made if missing."""
-        weights = {name: value.cpu().contiguous() for name, value in self.model.state_dict().items()}
+        """Save weights and description in one safetensors file; folders are made if missing.
+
+        Raises:
+            ValueError: If a weight is not finite.
+        """
+        weights = weights_of(self.model)
         described = {
+            "format": FORMAT,
+            "version": __version__,
+            "weights_sha256": weights_digest(weights),
             "class_names": self.class_names,
             "image_shape": self.image_shape,
             "threshold": self.threshold,
@@ -111,7 +122,7 @@ class Classifier:
             "seconds": self.seconds,
         }
         with write_whole(as_path(path)) as file:
-            file.write(save(weights, metadata={"classifier": json.dumps(described)}))
+            file.write(save(weights, metadata={"classifier": json.dumps(with_digest(described))}))
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> Classifier:
@@ -119,16 +130,14 @@ class Classifier:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it holds anything else.
+            ValueError: If it is damaged, a later version wrote it, or it holds anything else.
         """
-        with safe_open(as_path(path), framework="pt") as file:
-            described = (file.metadata() or {}).get("classifier")
-            if described is None:
-                raise ValueError(
-                    f"{str(path)!r} must hold a classifier, saved by Classifier.save; it holds other tensors."
-                )
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        content = json.loads(described)
+        weights, metadata = read_weights(path)
+        if "classifier" not in metadata:
+            raise ValueError(f"{str(path)!r} must hold a classifier, saved by Classifier.save; it holds other tensors.")
+        content = parse_record(metadata["classifier"], path)
+        check_format(content, FORMAT, path)
+        check_weights(weights, content.get("weights_sha256"), path)
         shape, names = tuple(content["image_shape"]), tuple(content["class_names"])
         model = build_network(shape, len(names), seed=0)
         model.load_state_dict(weights)

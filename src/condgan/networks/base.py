@@ -10,12 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from typing_extensions import override
 
-from condgan.files import as_path, check_count, check_names
+from condgan._version import __version__
+from condgan.files import (
+    as_path,
+    check_count,
+    check_format,
+    check_names,
+    check_seed,
+    plain_numbers,
+    read_record,
+    write_record,
+    write_whole,
+)
 from condgan.types import CriticOutput, ImageShape
+from condgan.weights import check_weights, read_weights, weights_digest, weights_of
+
+FORMAT = 1
+"""Format of `config.json`, in which 0 had neither version nor digests."""
 
 Conditioning = Literal["concatenation", "batch_norm"]
 """How a generator uses its labels: by a class embedding concatenated with the latents, or by class-conditional batch
@@ -42,6 +57,7 @@ class Network(nn.Module):
 
         Raises:
             TypeError: If a constructor argument has no name or cannot be written as JSON.
+            ValueError: If a weight is not finite.
         """
         folder = as_path(folder)
         unnamed = [name for name in _unnamed_parameters(type(self)) if name in self.config]
@@ -51,19 +67,23 @@ class Network(nn.Module):
                 f"got positional ones in {', '.join(unnamed)}. Give them names, or save state_dict() instead."
             )
         try:
-            config = json.dumps({"class": type(self).__name__, "arguments": self.config}, indent=2)
-        except TypeError as error:
+            json.dumps(self.config, allow_nan=False)
+        except (TypeError, ValueError) as error:
             raise TypeError(
-                f"the constructor arguments of {type(self).__name__} must be plain JSON values (numbers, strings, "
-                f"lists), got {self.config}. Save state_dict() instead, or pass plain values."
+                f"the constructor arguments of {type(self).__name__} must be plain JSON values (finite numbers, "
+                f"strings, lists), got {self.config}. Save state_dict() instead, or pass plain values."
             ) from error
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(config + "\n", encoding="utf-8")
-        # Copies, because safetensors refuses tensors that share memory, as tied weights do.
-        tensors = {
-            name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in self.state_dict().items()
+        weights = weights_of(self)
+        with write_whole(folder / "model.safetensors") as file:
+            file.write(save(weights, metadata={"format": "pt"}))
+        config = {
+            "format": FORMAT,
+            "version": __version__,
+            "class": type(self).__name__,
+            "arguments": self.config,
+            "weights_sha256": weights_digest(weights),
         }
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        write_record(folder / "config.json", config)  # last, because it vouches for the weights
         return folder
 
     @classmethod
@@ -74,7 +94,7 @@ class Network(nn.Module):
 
         Raises:
             FileNotFoundError: If the folder lacks `config.json` or `model.safetensors`.
-            ValueError: If the folder holds a network of another class.
+            ValueError: If a file is damaged, a later version wrote it, or the folder holds a network of another class.
         """
         folder = as_path(folder)
         missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
@@ -83,15 +103,21 @@ class Network(nn.Module):
                 f"{folder} must hold config.json and model.safetensors as save_pretrained writes them, "
                 f"missing {' and '.join(missing)}."
             )
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_record(folder / "config.json")
+        check_format(config, FORMAT, folder / "config.json")
+        entries = {"class", "arguments", *(("format", "version", "weights_sha256") if "format" in config else ())}
+        if set(config) != entries:
+            raise ValueError(f"{folder / 'config.json'} must have the entries {sorted(entries)}, got {sorted(config)}.")
         if config["class"] != cls.__name__:
             raise ValueError(
                 f"{folder} holds a {config['class']}, got a call on {cls.__name__}. "
                 f"Call {config['class']}.from_pretrained instead."
             )
+        weights, _ = read_weights(folder / "model.safetensors")
+        check_weights(weights, config.get("weights_sha256"), folder / "model.safetensors")
         with seeded_weights():  # they are overwritten
             network = cls(**config["arguments"])
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        network.load_state_dict(weights)
         return network.to(device).eval()
 
 
@@ -198,6 +224,8 @@ class Critic(Network):
 def seeded_weights(seed: int = 0) -> Iterator[None]:
     """Draw the initial weights of networks made inside from a seed, without advancing the default generator.
 
+    They are made on the CPU, whatever the default device, so that the seed gives the same weights everywhere.
+
     Args:
         seed: Seed of the CPU's default generator; accelerators are not touched, unlike by `torch.manual_seed`.
 
@@ -209,8 +237,8 @@ def seeded_weights(seed: int = 0) -> Iterator[None]:
         >>> torch.equal(first.weight, second.weight)
         True
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(check_seed(seed))
         yield
 
 
@@ -241,7 +269,7 @@ def _bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     except TypeError:
         return {}  # copy.copy passes no arguments, and sets the state later; otherwise __init__ raises a better error
     bound.apply_defaults()
-    arguments = dict(bound.arguments)
+    arguments: dict[str, Any] = plain_numbers(dict(bound.arguments))
     for name, parameter in bound.signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments |= arguments.pop(name)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_MOST_UPDATES = 2**20
+"""Updates that a step has at most; a time is `step * _MOST_UPDATES + update`."""
+
 
 class TrainingDivergedError(RuntimeError):
-    """A loss, penalty or gradient became infinite or NaN.
+    """A loss, penalty, gradient, weight or buffer became infinite or NaN.
 
     Attributes:
         step: The generator update in which it happened first.
-        term: Name of the metric.
+        term: Name of the metric, or of the weight or buffer.
     """
 
     def __init__(self, step: int, term: str) -> None:
@@ -24,7 +27,7 @@ class TrainingDivergedError(RuntimeError):
 
 
 class FiniteGuard:
-    """Keeps on the device the newest value of each metric and the first step in which it was not finite.
+    """Keeps on the device the newest value of each metric and the first update in which it was not finite.
 
     Its tensors are updated in place, so that `observe` can be part of a CUDA graph.
     """
@@ -34,8 +37,14 @@ class FiniteGuard:
         self._first: dict[tuple[str, ...], Tensor] = {}
 
     @torch.no_grad()
-    def observe(self, metrics: dict[str, Tensor], step: int | Tensor) -> None:
-        """Record the metrics of one step. In a CUDA graph the step must be a tensor, whose value can change."""
+    def observe(self, metrics: dict[str, Tensor], step: int | Tensor, update: int = 0) -> None:
+        """Record the metrics of one update of a step.
+
+        Args:
+            metrics: The metrics, by name.
+            step: Number of the step. In a CUDA graph it must be a tensor, whose value can change.
+            update: Number of the update within the step.
+        """
         names = tuple(metrics)
         values = torch.stack([value.to(torch.float32) for value in metrics.values()])
         for name in names:
@@ -46,7 +55,7 @@ class FiniteGuard:
             self._first[names] = torch.full_like(values, -1, dtype=torch.int64)
         first = self._first[names]
         bad = (values - values) != 0  # infinite or NaN, in fewer kernels than isfinite takes
-        first.copy_(torch.where((first < 0) & bad, step, first))
+        first.copy_(torch.where((first < 0) & bad, step * _MOST_UPDATES + update, first))
 
     def read(self) -> dict[str, float]:
         """Return the newest values.
@@ -64,14 +73,14 @@ class FiniteGuard:
         """Check that all metrics were finite so far.
 
         Raises:
-            TrainingDivergedError: If one was not; the message names the first step and metric.
+            TrainingDivergedError: If one was not; the message names the first metric, and its step.
         """
         bad = [
-            (step, name)
+            (time, name)
             for names, first in self._first.items()
-            for name, step in zip(names, first.tolist(), strict=True)
-            if step >= 0
+            for name, time in zip(names, first.tolist(), strict=True)
+            if time >= 0
         ]
         if bad:
-            # Within a step the critic comes first, whichever metrics were recorded first.
-            raise TrainingDivergedError(*min(bad, key=lambda entry: (entry[0], entry[1].startswith("generator/"))))
+            time, name = min(bad, key=lambda entry: entry[0])
+            raise TrainingDivergedError(time // _MOST_UPDATES, name)

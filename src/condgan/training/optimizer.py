@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from condgan.distributed import average
+from condgan.files import plain_numbers
 from condgan.schedules import Scheduled, ends, value_at
 from condgan.training.adam import ScheduledAdam, set_number
 from condgan.training.step import StepResult, trainable
@@ -62,6 +63,8 @@ class OptimizerConfig:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, plain_numbers(getattr(self, entry.name)))
         if (not callable(self.lr) and self.lr <= 0) or self.eps <= 0 or self.weight_decay < 0:
             raise ValueError(f"lr and eps must be positive and weight_decay at least 0, got {self}.")
         if any(value < 0 for value in ends(self.lr)):
@@ -197,6 +200,21 @@ class Updater:
         if all("capturable" in group for group in self.optimizer.param_groups):
             return None
         return f"steps of {type(self.optimizer).__name__} cannot be captured: it has no option capturable"
+
+    @property
+    def scheduled(self) -> list[Scheduled]:
+        """The numbers that may follow the progress of training."""
+        betas = self.optimizer.betas if isinstance(self.optimizer, ScheduledAdam) else ()
+        return [*self._rates, *betas]
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the state of the optimizer, perhaps from another device: its rates and implementation stay."""
+        own = [
+            {name: value for name, value in group.items() if name in {*_IMPLEMENTATION, "lr"} - {"params"}}
+            for group in self.optimizer.param_groups
+        ]
+        groups = [{**saved, **kept} for saved, kept in zip(state["param_groups"], own, strict=True)]
+        self.optimizer.load_state_dict({**state, "param_groups": groups})
 
     def set_progress(self, progress: float, factor: float) -> None:
         """Set scheduled numbers to their values at `progress`, and multiply learning rates by `factor`."""

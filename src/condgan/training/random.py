@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from condgan.files import check_seed
+
 
 def seed_everything(seed: int) -> None:
     """Seed the default generators of Python, NumPy and PyTorch (all devices).
@@ -18,8 +20,12 @@ def seed_everything(seed: int) -> None:
     make, and what your own code draws.
 
     Args:
-        seed: At least 0.
+        seed: In [0, 2**62).
+
+    Raises:
+        ValueError: If it is out of range.
     """
+    seed = check_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the legacy generator is the one that other code draws from
     torch.manual_seed(seed)
@@ -35,7 +41,8 @@ class DefaultRngs:
 
     def __init__(self, device: torch.device, seed: int) -> None:
         places = {"cpu": torch.device("cpu"), device.type: device}
-        self._own = {kind: torch.Generator(place).manual_seed(seed) for kind, place in places.items()}
+        self._own = {kind: torch.Generator(place) for kind, place in places.items()}
+        self.manual_seed(seed)
 
     @property
     def states(self) -> dict[str, Tensor]:
@@ -46,6 +53,11 @@ class DefaultRngs:
     def states(self, states: dict[str, Tensor]) -> None:
         for kind, rng in self._own.items():
             rng.set_state(states[kind])
+
+    def manual_seed(self, seed: int) -> None:
+        """Seed all of them."""
+        for rng in self._own.values():
+            rng.manual_seed(seed)
 
     @contextmanager
     def active(self) -> Iterator[None]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from collections.abc import Generator as StepByStep
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,11 +26,12 @@ from typing_extensions import override
 
 from condgan.devices import best_device
 from condgan.distributed import any_process, broadcast, check_same, rank_and_world
-from condgan.files import as_path, check_count
+from condgan.files import as_path, check_count, check_seed, plain_numbers
 from condgan.networks.base import Critic, Generator
 from condgan.regularizers import CriticRegularizer, GeneratorObjective, GeneratorRegularizer
-from condgan.sampling import ClassDistribution, LabelDistribution, sample
-from condgan.training.checkpoint import read_newest_checkpoint, write_checkpoint
+from condgan.sampling import ClassDistribution, LabelDistribution, class_probabilities, sample
+from condgan.schedules import Scheduled
+from condgan.training.checkpoint import check_storable, misfits, read_newest_checkpoint, write_checkpoint
 from condgan.training.checks import (
     check_data,
     check_kinds,
@@ -39,12 +41,13 @@ from condgan.training.checks import (
     warn_of_two_distributions,
 )
 from condgan.training.datasets import ImageRange, as_labelled
-from condgan.training.divergence import FiniteGuard
+from condgan.training.divergence import FiniteGuard, TrainingDivergedError
 from condgan.training.ema import ExponentialMovingAverage, reestimate_statistics
 from condgan.training.engines import EngineName, NoInputs, Update, fastest_convolutions, make_engine
 from condgan.training.inputs import ImageStore, Prefetcher, Request, ResidentStore, Sampler
 from condgan.training.optimizer import OptimizerConfig, OptimizerFactory, Role, Schedule, Updater, schedule_factor
 from condgan.training.random import DefaultRngs
+from condgan.training.settings import as_plain, attributes, changes, over_progress, stable_repr
 from condgan.training.step import (
     Networks,
     Precision,
@@ -56,6 +59,7 @@ from condgan.training.step import (
 )
 from condgan.training.transition import Transition
 from condgan.types import AdversarialLoss, Augmentation, AuxiliaryLoss, LabelledData, StepInputs
+from condgan.weights import not_finite
 
 Phase = Literal["pretraining", "critic", "generator"]
 """What an update of a step does."""
@@ -76,12 +80,14 @@ class TrainerState:
         images_seen: Real images shown to the critic, and in pretraining to the generator.
         total_steps: Generator updates at which the current `fit` ends.
         metrics: The newest values that were read, by name.
+        fit_arguments: The other arguments of the current `fit` on which the result depends.
     """
 
     step: int = 0
     images_seen: int = 0
     total_steps: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    fit_arguments: dict[str, Any] = field(default_factory=dict)
 
 
 class Callback:
@@ -188,6 +194,16 @@ class ProgressBar(Callback):
             self._bar = None
 
 
+_ENTRIES = (
+    *("settings", "state", "critic_updates", "ema_updates", "data_fingerprint"),
+    *("rng", "sample_rng", "default_rngs", "callbacks"),
+)
+"""Entries of every checkpoint, beside the states of modules and optimizers."""
+
+_SINCE_FORMAT_1 = {"generator_arguments", "critic_arguments", "term_attributes", "schedules"}
+"""Settings that checkpoints of format 0 do not have."""
+
+
 class Trainer:
     r"""Trains a generator against a critic.
 
@@ -230,7 +246,7 @@ class Trainer:
             draws and the average, which takes the least host time. `"auto"`: `"cuda_graph"` on CUDA. What cannot be
             captured runs in the next simpler way, with a warning. `trainer.engine.name` is the one in use.
         device: Where to train; by default CUDA, then MPS, then the CPU.
-        seed: Seed of all draws in training.
+        seed: Seed of all draws in training, in [0, 2**62).
         callbacks: Observers, called in this order; those that run last, such as checkpoints, after the others.
 
     Attributes:
@@ -302,7 +318,8 @@ class Trainer:
             transition=transition,
         )
         self.device = torch.device(device) if device is not None else best_device()
-        self._rng = torch.Generator(self.device).manual_seed(seed)
+        self.seed = check_seed(seed)
+        self._rng = torch.Generator(self.device).manual_seed(self.seed)
         self.terms = Terms(
             loss=loss,
             auxiliary=(auxiliary,) if isinstance(auxiliary, AuxiliaryLoss) else tuple(auxiliary),
@@ -318,26 +335,24 @@ class Trainer:
         check_pretraining(pretraining, self.terms)
         check_terms(self.networks, self.terms, label_distribution=label_distribution, critic_steps=critic_steps)
         schedule_factor(schedule, 0.0)
-        self.critic_steps = critic_steps
+        self.critic_steps = plain_numbers(critic_steps)
         self.pretraining = pretraining
         self.schedule = schedule
         self.label_distribution = label_distribution
         self.sampling = sampling
         self.dequantize = dequantize
-        self.seed = seed
         self.callbacks = _in_order(callbacks)
         self.state = TrainerState()
         self.last_evaluation: dict[str, float] = {}
         self.between_steps = True
         self._sampler: Sampler | None = None
         self._inputs: Prefetcher | None = None
-        self._sample_rng = torch.Generator(self.device).manual_seed(seed + 1)
+        self._sample_rng = torch.Generator(self.device).manual_seed(self.seed + 1)
         self._updaters: dict[Role, Updater] = {
             "generator": Updater("generator", generator, generator_optimizer),
             "critic": Updater("critic", critic, critic_optimizer),
         }
-        obstacles = [updater.obstacle_to_graphs for updater in self._updaters.values()]
-        obstacle = next(filter(None, obstacles), None)
+        obstacle = next(filter(None, (updater.obstacle_to_graphs for updater in self._updaters.values())), None)
         self.engine = make_engine(engine, self.device, rngs=(self._rng,), obstacle=obstacle)
         self.ema_decay = ema_decay
         self._ema = ExponentialMovingAverage(generator, ema_decay)
@@ -348,9 +363,10 @@ class Trainer:
         self._guard = FiniteGuard()
         self._critic_updates = 0
         self._data_fingerprint: str | None = None
-        self._default_rngs = DefaultRngs(self.device, seed)
+        self._default_rngs = DefaultRngs(self.device, self.seed)
         self._stop_reason: str | None = None
         self._bar: ProgressBar | None = None
+        self._resumed_with: dict[str, Any] = {}
 
     @property
     def is_main_process(self) -> bool:
@@ -379,33 +395,56 @@ class Trainer:
             reestimate_statistics(self._ema.generator, batches)  # drawn only if there are statistics
             self._ema_ready_at = self.state.step
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
-        """The arguments of this trainer as plain values, for logs and results."""
+        """The arguments of this trainer as plain values, for logs and results: as they were before training."""
         terms = self.terms
-        return {
+        regularizers = (*terms.critic_regularizers, *terms.generator_regularizers)
+        own = {"loss": terms.loss, "auxiliary": terms.auxiliary, "regularizers": regularizers, "augment": terms.augment}
+        settings = {
             "generator": type(self.networks.generator).__name__,
             "critic": type(self.networks.critic).__name__,
-            "loss": _stable_repr(terms.loss),
-            "auxiliary": [_stable_repr(term) for term in terms.auxiliary],
-            "regularizers": [
-                _stable_repr(term) for term in (*terms.critic_regularizers, *terms.generator_regularizers)
-            ],
-            "augment": None if terms.augment is None else _stable_repr(terms.augment),
+            "loss": stable_repr(terms.loss),
+            "auxiliary": [stable_repr(term) for term in terms.auxiliary],
+            "regularizers": [stable_repr(term) for term in regularizers],
+            "augment": None if terms.augment is None else stable_repr(terms.augment),
             "critic_steps": self.critic_steps,
             "generator_optimizer": self._updaters["generator"].settings,
             "critic_optimizer": self._updaters["critic"].settings,
-            "schedule": _stable_repr(self.schedule),
+            "schedule": stable_repr(self.schedule),
             "ema_decay": self.ema_decay,
-            "label_distribution": _stable_repr(self.label_distribution),
-            "sampling": _stable_repr(self.sampling),
+            "label_distribution": stable_repr(self.label_distribution),
+            "sampling": stable_repr(self.sampling),
             "dequantize": self.dequantize,
             "precision": terms.precision,
             "device": self.device.type,
             "seed": self.seed,
             **({} if self.transition is None else {"transition": (self.transition.start, self.transition.end)}),
             **({"pretraining": self.pretraining} if self.pretraining else {}),
+            "generator_arguments": as_plain(self.networks.generator.config),
+            "critic_arguments": as_plain(self.networks.critic.config),
+            "term_attributes": {
+                role: [attributes(term) for term in (part if isinstance(part, tuple) else (part,))]
+                for role, part in own.items()
+            },
+            "schedules": {
+                name: over_progress(number)
+                for name, number in self._scheduled()
+                if callable(number) and stable_repr(number) != repr(number)  # which does not tell its values
+            },
         }
+        plain: dict[str, Any] = plain_numbers(settings)
+        return plain
+
+    def _scheduled(self) -> Iterator[tuple[str, Scheduled]]:
+        """Yield the numbers that may follow the progress of training, by name."""
+        if callable(self.schedule):
+            yield "schedule", self.schedule
+        for role, updater in self._updaters.items():
+            for i, number in enumerate(updater.scheduled):
+                yield f"{role}_optimizer, {i}", number
+        for i, term in enumerate((*self.terms.critic_regularizers, *self.terms.generator_regularizers)):
+            yield f"weight of regularizer {i}", term.weight
 
     def fit(
         self,
@@ -421,8 +460,9 @@ class Trainer:
         """Train until `steps` generator updates have been done in total.
 
         After `resume` training continues: with the same arguments the result equals that of an uninterrupted run, on
-        CUDA up to the rounding of kernels that sum in no fixed order. Ctrl-C ends training after the current step, with
-        checkpoints written, and then raises KeyboardInterrupt.
+        CUDA up to the rounding of kernels that sum in no fixed order; of other arguments a warning names both values,
+        and of other `steps` where something follows the progress of training. Ctrl-C ends training after the current
+        step, with checkpoints written, and then raises KeyboardInterrupt.
 
         Args:
             data: Labelled samples of the networks' shape and classes: an `ArrayDataset`, any map-style data set of
@@ -441,10 +481,10 @@ class Trainer:
             The state at the end.
 
         Raises:
-            TypeError: If the data are not a map-style data set.
-            ValueError: If the data do not fit the networks, or differ from those before `resume`; with several
-                processes, if they were not given the same data and settings.
-            TrainingDivergedError: If a loss or gradient was not finite.
+            TypeError: If the data are not a map-style data set, or a callback's state cannot be saved.
+            ValueError: If the data do not fit the networks, or differ from those before `resume`; if a weight is not
+                finite at the start; with several processes, if they were not given the same data and settings.
+            TrainingDivergedError: If a loss, gradient, weight or buffer was not finite.
             KeyboardInterrupt: After the step in which Ctrl-C was pressed.
         """
         inputs = self._begin_fit(
@@ -476,6 +516,7 @@ class Trainer:
     ) -> Prefetcher:
         """Check the arguments of `fit` and return the inputs of its steps; `store` may already have the images."""
         generator_batch_size = batch_size if generator_batch_size is None else generator_batch_size
+        steps, batch_size, generator_batch_size = plain_numbers((steps, batch_size, generator_batch_size))
         sizes = {"steps": steps, "batch_size": batch_size, "generator_batch_size": generator_batch_size}
         here = {"step": self.state.step, "data": data.fingerprint, **sizes}
         check_same({**self.settings, **here}, self.device)
@@ -486,6 +527,15 @@ class Trainer:
         )
         self._data_fingerprint = data.fingerprint
         self.state.total_steps = steps
+        self.state.fit_arguments = {
+            "batch_size": batch_size,
+            "generator_batch_size": generator_batch_size,
+            "sampling": class_probabilities(self.sampling, data.class_counts).tolist(),
+            "label_distribution": self.label_distribution
+            if self.label_distribution == "paired"
+            else class_probabilities(self.label_distribution, data.class_counts).tolist(),
+        }
+        self._warn_of_changes()
         self._stop_reason = None
         shown = any(callback.shows_progress for callback in self.callbacks)
         self._bar = ProgressBar() if progress and not shown and sys.stderr.isatty() else None
@@ -521,6 +571,27 @@ class Trainer:
                 "Resume with the same data, or make a new Trainer from the networks to train on other data."
             )
 
+    def _warn_of_changes(self) -> None:
+        """Warn if `fit` continues a training that was saved, but not as it was."""
+        if self.state.step >= self.state.total_steps:
+            return
+        then, self._resumed_with = self._resumed_with, {}
+        now = {"steps": self.state.total_steps, **self.state.fit_arguments}
+        names = [name for name in then if name != "steps" or self._follows_progress]
+        changed = list(changes({name: then[name] for name in names}, {name: now[name] for name in names}))
+        if changed:
+            warnings.warn(
+                f"training continues in another way than it was saved: {'; '.join(changed)}. The result is that of "
+                "neither; call fit as before to get the result of an uninterrupted training.",
+                stacklevel=4,  # the caller of Trainer.fit
+            )
+
+    @property
+    def _follows_progress(self) -> bool:
+        """Whether training depends on the total of its steps."""
+        varies = any(callable(number) and len(set(over_progress(number))) > 1 for _, number in self._scheduled())
+        return varies or self.schedule == "linear" or self.transition is not None or self.pretraining > 0
+
     def _make_sampler(self, data: LabelledData, max_resident_bytes: int, *, store: ImageStore | None = None) -> Sampler:
         """Return a sampler of the inputs of steps."""
         generator, terms = self.networks.generator, self.terms
@@ -547,10 +618,18 @@ class Trainer:
         try:
             for callback in self._observers():
                 callback.on_fit_start(self)
+            if bad := self._not_finite():
+                raise ValueError(
+                    f"what is trained must be finite, got NaN or infinity in {', '.join(bad)} before the first step. A "
+                    "constant that is infinite on purpose, such as a mask, belongs in a buffer with persistent=False."
+                )
+            for callback in self.callbacks:
+                check_storable(callback.state_dict(), f"the state of {type(callback).__name__}")
             while self.state.step < total and not any_process(self._stop_reason is not None, self.device):
                 self._step(inputs)
                 yield
             self.read_metrics()
+            self._check_finite()
             if any_process(interrupted(), self.device):
                 raise KeyboardInterrupt
             for callback in self._observers():
@@ -598,11 +677,11 @@ class Trainer:
 
     def _iterate(self, inputs: Prefetcher) -> None:
         """Run the updates of a step one by one."""
-        for phase in self._phases(self.state.step):
+        for number, phase in enumerate(self._phases(self.state.step)):
             kind, update = self._update(phase, self._critic_updates if phase == "critic" else self.state.step)
             with self._as_in_training():
                 metrics = self.engine.run(kind, update, next(inputs))
-            self._guard.observe(metrics, self.state.step)
+            self._guard.observe(metrics, self.state.step, number)
             self._count(phase)
             if phase == "critic":
                 for callback in self._observers():
@@ -624,8 +703,8 @@ class Trainer:
         ]
 
         def iterate(nothing: NoInputs) -> dict[str, Tensor]:
-            for (_, update), phase in zip(updates, phases, strict=True):
-                self._guard.observe(update(inputs.sampler.draw(self._requests[phase])), self._step_number)
+            for number, ((_, update), phase) in enumerate(zip(updates, phases, strict=True)):
+                self._guard.observe(update(inputs.sampler.draw(self._requests[phase])), self._step_number, number)
             self._ema.move(self.networks.generator, self._ema_weight)
             return {}
 
@@ -693,9 +772,11 @@ class Trainer:
             - `y`: `(N,)`, integers in `[0, K)`. Output: `(N, C, H, W)`, float in [-1, 1].
 
         Raises:
+            TrainingDivergedError: If a loss, gradient or weight was not finite.
             ValueError: If the labels do not fit the generator.
         """
         self._guard.check()
+        self._check_finite()
         rng = self._sample_rng if seed is None else torch.Generator(self.device).manual_seed(seed)
         return sample(self.ema, y, rng=rng)
 
@@ -704,13 +785,16 @@ class Trainer:
 
         Raises:
             RuntimeError: If called within a step, which could not be resumed.
-            TrainingDivergedError: If a loss or gradient was not finite: a diverged state is never saved.
+            TrainingDivergedError: If a loss, gradient, weight or buffer was not finite: a diverged state is never
+                saved.
+            TypeError: If a callback's state has other values than tensors and plain ones.
         """
         if not self.between_steps:
             raise RuntimeError("a checkpoint cannot be written within a step. Call save from on_step_end or after fit.")
         self.read_metrics()
+        self._refresh_ema()  # the batch statistics are saved too
+        self._check_finite()
         if self.is_main_process:
-            self._refresh_ema()  # the batch statistics are saved too
             write_checkpoint(folder, self.state.step, self._state_dict(), keep=keep)
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -723,36 +807,69 @@ class Trainer:
             The folder.
 
         Raises:
-            TrainingDivergedError: If a loss or gradient was not finite.
+            TrainingDivergedError: If a loss, gradient, weight or buffer was not finite.
         """
         self.read_metrics()
+        self._check_finite()
         if self.is_main_process:
             self.ema.save_pretrained(as_path(folder) / "generator")
             self.networks.critic.save_pretrained(as_path(folder) / "critic")
         return as_path(folder)
 
+    def _check_finite(self) -> None:
+        """Check that everything that is saved is finite, also what the last update changed.
+
+        Raises:
+            TrainingDivergedError: If something is not.
+        """
+        if bad := self._not_finite():
+            raise TrainingDivergedError(max(0, self.state.step - 1), bad[0])
+
+    def _not_finite(self) -> list[str]:
+        """Return the names of weights, buffers and states of optimizers that hold NaN or infinity."""
+        tensors = {
+            f"{part}.{name}": value
+            for part, module in self._modules().items()
+            for name, value in module.state_dict().items()
+        }
+        for role, updater in self._updaters.items():
+            for i, state in enumerate(updater.optimizer.state.values()):
+                tensors |= {f"{role}_optimizer.{i}.{name}": value for name, value in state.items()}
+        return not_finite((name, value) for name, value in tensors.items() if isinstance(value, Tensor))
+
     def resume(self, folder: str | Path) -> bool:
-        """Load the newest readable checkpoint in `folder`.
+        """Load the newest undamaged checkpoint in `folder`: all of it, or with an error nothing.
+
+        A checkpoint of another type of device gives its networks, optimizers and progress; the draws begin anew there,
+        so that the result is not that of an uninterrupted training, which a warning says. Functions of the progress of
+        training are compared by their values at 0, 1/8, ..., 7/8; terms of your own by their `repr`, or their public
+        attributes when the trainer was made, so that numbers that change in training belong in buffers or private
+        attributes. `fit` warns if it is then called with other arguments than before.
 
         Returns:
             Whether there was one.
 
         Raises:
-            ValueError: If there are checkpoints but none can be read, or the trainer had other settings.
+            ValueError: If there are checkpoints but all are damaged, or the trainer or its networks were others; the
+                message names all differences.
         """
-        content = read_newest_checkpoint(folder)
+        content = read_newest_checkpoint(folder, parts=[*_ENTRIES, *self._parts()])
         if content is None:
             return False
-        if content["settings"] != self.settings:
-            then, now = content["settings"], self.settings
-            changed = [
-                f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
-                for name in {**now, **then}
-                if then.get(name) != now.get(name)
-            ]
+        then = content["settings"] | {"device": self.device.type}  # one of another device is loaded too
+        now = self.settings
+        if "format" not in content:
+            now = {name: value for name, value in now.items() if name not in _SINCE_FORMAT_1}
+        if changed := [*changes(then, now)] or [*misfits(content, self._parts())]:
             raise ValueError(
                 f"the checkpoint in {folder} was made with other settings: {'; '.join(changed)}. "
                 "Make the Trainer as it was, or choose another folder."
+            )
+        if content["settings"]["device"] != self.device.type:
+            warnings.warn(
+                f"the checkpoint in {folder} was written on {content['settings']['device']}, got a trainer on "
+                f"{self.device.type}. Training continues with draws of its own, not bit for bit as it would there.",
+                stacklevel=2,
             )
         self._load_state_dict(content)
         return True
@@ -790,20 +907,27 @@ class Trainer:
         }
 
     def _load_state_dict(self, content: dict[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(content[name])
+        self._restore_callbacks(content["callbacks"])  # first, because those of the user's own may raise
         self.state = TrainerState(**content["state"])
         self._critic_updates = content["critic_updates"]
         self._ema.updates = content["ema_updates"]
         self._data_fingerprint = content["data_fingerprint"]
-        self._rng.set_state(content["rng"])
-        self._sample_rng.set_state(content["sample_rng"])
-        self._default_rngs.states = content["default_rngs"]
+        self._resumed_with = {"steps": self.state.total_steps, **self.state.fit_arguments}
+        if content["settings"]["device"] == self.device.type:
+            self._rng.set_state(content["rng"])
+            self._sample_rng.set_state(content["sample_rng"])
+            self._default_rngs.states = content["default_rngs"]
+        else:
+            for rng in (self._rng, self._sample_rng, self._default_rngs):
+                rng.manual_seed(self.seed + (self.state.step << 32))  # not what was drawn before
+        for name, module in self._modules().items():
+            module.load_state_dict(content[name])
+        for role, updater in self._updaters.items():
+            updater.load_state_dict(content[f"{role}_optimizer"])
         self._ema_ready_at = self.state.step
         self._guard = FiniteGuard()
         self.engine.forget()
         self.between_steps = True
-        self._restore_callbacks(content["callbacks"])
 
     def _restore_callbacks(self, states: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Give each callback the saved state of the next one of its class; additional callbacks keep their state."""
@@ -845,8 +969,3 @@ def interrupt_between_steps(request_stop: Callable[[str], None]) -> Iterator[Cal
 def _in_order(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
     check_kinds("callbacks", callbacks, Callback, "callbacks, such as ProgressBar()")
     return tuple(sorted(callbacks, key=lambda callback: callback.runs_last))
-
-
-def _stable_repr(part: object) -> str:
-    """Return the `repr` of a part without memory addresses, so that it is the same in every process."""
-    return part if isinstance(part, str) else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(part))
