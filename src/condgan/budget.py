@@ -16,8 +16,8 @@ from typing_extensions import override
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset
 from condgan.devices import best_device
-from condgan.files import check_count, to_json, write_json
-from condgan.runs import RecipeConfig, in_words, load_record, make_trainer
+from condgan.files import check_count, load_record, to_json, write_record
+from condgan.runs import RecipeConfig, in_words, make_trainer
 from condgan.training import Callback, Trainer
 from condgan.training.checkpoint import newest_step
 
@@ -67,7 +67,7 @@ class TrainingPlan:
 
     def save(self, folder: str | Path) -> None:
         """Write the plan into the folder of a run, for `plan_in`."""
-        write_json(Path(folder) / _FILE, to_json(self))
+        write_record(Path(folder) / _FILE, to_json(self))
 
     def in_words(self) -> str:
         """Return the plan as one line for readers."""

@@ -35,7 +35,7 @@ from condgan._version import __version__
 from condgan.budget import check_length, plan_in
 from condgan.data import ArrayDataset, ImageFolder, check_disjoint
 from condgan.devices import best_device, check_device, device_names
-from condgan.files import check_names, check_not_negative, to_json, write_json
+from condgan.files import check_names, check_not_negative, load_record, to_json, write_record
 from condgan.images import save_picture, save_sheet, to_uint8
 from condgan.metrics import Evaluation, LabelVerdict, evaluate
 from condgan.metrics.fidelity_report import LEAST_IMAGES
@@ -47,7 +47,6 @@ from condgan.runs import (
     RunDescription,
     held_out_kid,
     load_generator,
-    load_record,
     load_run,
     locked,
     train_generator,
@@ -333,7 +332,7 @@ class TrainCommand:
             **running,
         )
         plan.save(self.out)  # now that nothing speaks against the training
-        write_json(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
+        write_record(self.out / "data.json", to_json(TrainedOn(folders=self.folders, held_out=self.held_out)))
         done = training.run()
         say(f"done: {self.out}" if done else "stopped by the time limit: run the same command again to continue")
 
@@ -481,7 +480,7 @@ class EvaluateCommand:
             neighbors=None if self.no_real_images else self.folder / "neighbors.png",
             **given,
         )
-        write_json(self.folder / "evaluation.json", to_json(found))
+        write_record(self.folder / "evaluation.json", to_json(found))
         for line in _evaluation_words(found):
             say(line)
         say(f"all results are in {self.folder / 'evaluation.json'}")

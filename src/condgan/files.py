@@ -263,6 +263,20 @@ def _reasons(error: BaseException, place: str = "") -> Iterator[str]:
         yield f"{at}{error}"
 
 
+def load_record(cls: type[Record], path: str | Path) -> Record:
+    """Return the record of class `cls` whose plain values `write_record` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or holds something else; the message names it.
+    """
+    content = read_record(path)
+    try:
+        return from_json(cls, content)
+    except ValueError as error:
+        raise ValueError(f"{path} must be as condgan wrote it: {error}") from error
+
+
 @cache
 def _converter() -> Converter:
     from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,17 @@ from condgan.classifier import Classifier, train_classifier
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset
 from condgan.devices import best_device
-from condgan.files import Record, as_json, check_count, check_names, check_not_negative, from_json, to_json, write_json
+from condgan.files import (
+    as_json,
+    check_count,
+    check_names,
+    check_not_negative,
+    load_record,
+    read_record,
+    to_json,
+    write_json,
+    write_record,
+)
 from condgan.images import save_sheet, to_uint8
 from condgan.metrics.crossfit import classifier_extractor
 from condgan.metrics.extractors import Extractor
@@ -263,36 +272,6 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             folder.rmdir()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object from a JSON file.
-
-    Raises:
-        ValueError: If the file is damaged or holds something else; the message names it.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # not JSON, or not even text
-        raise ValueError(f"{str(path)!r} must hold JSON, got a damaged file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{str(path)!r} must hold a JSON object, got {type(content).__name__}: it is not from condgan."
-        )
-    return content
-
-
-def load_record(cls: type[Record], path: Path) -> Record:
-    """Read a record that was written with `to_json`.
-
-    Raises:
-        ValueError: If the file is damaged or holds something else; the message names it.
-    """
-    content = read_json(path)
-    try:
-        return from_json(cls, content)
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} must be as condgan wrote it: {error}") from error
-
-
 def load_run(folder: str | Path) -> RunDescription:
     """Read the description that `train_generator` wrote into a folder.
 
@@ -447,7 +426,7 @@ class GeneratorTraining:
         if self._rows.path.is_file():
             write_json(self.folder / "curve.json", as_json(self._rows.read_rows()))
         description = self._describe()
-        write_json(self.folder / "run.json", to_json(description))
+        write_record(self.folder / "run.json", to_json(description))
         return description
 
     def _make_judge(self, keeper: KeepBest, criterion: Criterion | None) -> _Judge:
@@ -548,7 +527,7 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
         raise FileNotFoundError(
             f"{str(folder)!r} must hold a trained generator, got no config.json. Train one with condgan train."
         )
-    content = read_json(folder / "config.json")
+    content = read_record(folder / "config.json")
     name = content.get("class")
     found = getattr(networks, name, None) if name in networks.__all__ else None
     if not (isinstance(found, type) and issubclass(found, Generator)):

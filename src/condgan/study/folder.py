@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condgan.files import to_json, write_arrays, write_json, write_whole
-from condgan.runs import load_record, load_run, read_json
+from condgan.files import load_record, read_record, to_json, write_arrays, write_record, write_whole
+from condgan.runs import load_run
 from condgan.study.cells import Cell
 from condgan.study.config import StudyConfig
 from condgan.study.results import SCHEMA, DataDescription, FailedOutcome, Outcome, check_schema, read_outcome
@@ -85,7 +85,7 @@ class StudyFolder:
             labels, groups = (part.numpy() for part in test)
             write_arrays(self.path / "test.npz", labels=labels, groups=groups)
         if not self.is_begun:
-            write_json(self._description, to_json(study))
+            write_record(self._description, to_json(study))
 
     @property
     def is_begun(self) -> bool:
@@ -105,7 +105,7 @@ class StudyFolder:
         """
         if not self.is_begun:
             raise FileNotFoundError(f"{str(self.path)!r} must hold a study, got a folder without config.json.")
-        check_schema(read_json(self._description), self._description)
+        check_schema(read_record(self._description), self._description)
         return load_record(StudyDescription, self._description)
 
     def test(self) -> tuple[Tensor, Tensor]:
@@ -139,7 +139,7 @@ class StudyFolder:
         """
         if probabilities is not None:
             write_arrays(self.path / "cells" / f"{outcome.name}.npz", probabilities=probabilities.numpy())
-        write_json(self.path / "cells" / f"{outcome.name}.json", to_json(outcome))
+        write_record(self.path / "cells" / f"{outcome.name}.json", to_json(outcome))
 
     def read(self, name: str) -> Outcome:
         """Return the outcome of a finished cell.
@@ -148,7 +148,7 @@ class StudyFolder:
             ValueError: If its file is damaged, or of another version; the message names it.
         """
         path = self.path / "cells" / f"{name}.json"
-        content = read_json(path)
+        content = read_record(path)
         try:
             return read_outcome(content)
         except ValueError as error:
@@ -173,7 +173,7 @@ class StudyFolder:
 
     def _is_whole(self, name: str) -> bool:
         try:
-            content = read_json(self.path / "cells" / f"{name}.json")
+            content = read_record(self.path / "cells" / f"{name}.json")
             if content.get("kind") == "classifier":
                 self.probabilities(name)
         except (ValueError, FileNotFoundError):

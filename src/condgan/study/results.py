@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from condgan.files import from_json, to_json, write_json
+from condgan.files import from_json, read_record, to_json, write_record
 from condgan.metrics.diversity import DiversityReport
 from condgan.metrics.fidelity_report import FidelityReport
 from condgan.metrics.memorization import MemorizationReport, MemorizationVerdict
@@ -557,7 +557,7 @@ class Results:
 
     def write(self, path: str | Path) -> None:
         """Write a `results.json`, completely or not at all."""
-        write_json(Path(path), to_json(self))
+        write_record(Path(path), to_json(self))
 
     @classmethod
     def read(cls, path: str | Path) -> Results:
@@ -567,18 +567,18 @@ class Results:
             FileNotFoundError: If the file does not exist.
             ValueError: If it has another schema, or a key or value is wrong; the message says which.
         """
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_record(path)
         check_schema(content, path)
         return from_json(cls, content)
 
 
-def check_schema(content: object, path: str | Path) -> None:
+def check_schema(content: Mapping[str, Any], path: str | Path) -> None:
     """Check that the content of a file has the schema of this version.
 
     Raises:
         ValueError: If it has not.
     """
-    found = content.get("schema") if isinstance(content, dict) else None
+    found = content.get("schema")
     if found != SCHEMA:
         raise ValueError(
             f"{str(path)!r} must have schema {SCHEMA}, got {found!r}: it was written by another version. Run the study "
