@@ -10,8 +10,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from condgan.files import as_path
-
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """Return copies of the parameters and buffers of a module, on the CPU, as safetensors takes them.
@@ -56,7 +54,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ValueError: If it is no such file, or a damaged one.
     """
     try:
-        with safe_open(as_path(path), framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             return weights, file.metadata() or {}
     except SafetensorError as error:

@@ -132,7 +132,7 @@ class Classifier:
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged, a later version wrote it, or it holds anything else.
         """
-        weights, metadata = read_weights(path)
+        weights, metadata = read_weights(as_path(path))
         if "classifier" not in metadata:
             raise ValueError(f"{str(path)!r} must hold a classifier, saved by Classifier.save; it holds other tensors.")
         content = parse_record(metadata["classifier"], path)

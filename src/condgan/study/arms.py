@@ -107,7 +107,7 @@ class Arm:
         (True, 3)
         >>> real = ArrayDataset(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), [0, 0, 1, 1, 1, 1, 1, 1])
         >>> y = synthetic_labels(real.class_counts, 24, distribution="empirical")
-        >>> synthetic = ArrayDataset(torch.ones(24, 1, 8, 8, dtype=torch.uint8), y)
+        >>> synthetic = ArrayDataset(torch.full((24, 1, 8, 8), 255, dtype=torch.uint8), y)
         >>> arm.phases[0].training_set(real, synthetic).class_counts
         (6, 18)
     """
