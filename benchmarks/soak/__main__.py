@@ -1,103 +1,98 @@
-"""A long training that is killed again and again: does it end as if nothing had happened, in the same memory?
+"""Is anything lost or silently wrong when processes are killed and files are damaged? Run as `python benchmarks/soak`.
 
-`python benchmarks/soak --minutes 10` trains the same generator twice in processes of its own, once undisturbed and once
-under SIGKILL at random moments, resuming each time. It fails if the weights differ in a single bit, or if a process
-has more memory at its end than after its first fifth, by more than a tenth.
+- `kills`: a training is ended by SIGKILL again and again, at random times and, every second time, while a checkpoint is
+  written, and resumed each time. The last checkpoint must equal that of an undisturbed training bit for bit: networks,
+  averages, optimizers, draws. Nor may the undisturbed process grow in memory.
+- `checkpoint`, `weights`, `config`, `study`: files of a training, a generator, a run and a study are damaged in their
+  bytes, or edited as JSON, and read by the library. What is read must equal the intact file, or be refused with a
+  ValueError, or be replaced by an older checkpoint with a warning; a record that was edited and lost its digest on
+  purpose may be read as it stands. A trainer that refuses must be as it was.
+- `pickles`: files that would run code if they were unpickled, in the place of each kind of file.
+
+Each part writes a file; parts whose file is there are left out: an interrupted run goes on where it stopped. The exit
+status is 1 if a part found anything wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
-import subprocess
-import sys
-import tempfile
+import json
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors.torch import load_file
+import kills
+import worker
+from subjects import SUBJECTS
 
-import condgan as cg
+from condgan.files import to_json, write_json
+from condgan.study.provenance import provenance
 
-GROWTH = 1.1
-
-
-class Memory(cg.Callback):
-    """Writes the resident memory of the process, in KiB, once every `every` steps."""
-
-    def __init__(self, path: Path, *, every: int) -> None:
-        super().__init__(every)
-        self.path = path
-
-    def on_step_end(self, trainer: cg.Trainer) -> None:
-        """Append the memory now."""
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        resident = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{trainer.state.step} {resident}\n")
+PARTS = ("kills", *SUBJECTS, "pickles")
 
 
-def train(folder: Path, steps: int) -> None:
-    """Train, or go on with training, and leave the generator in the folder."""
-    torch.set_num_threads(1)
-    data = cg.data.ChestPhantom((60, 120), classes=2, image_shape=(1, 32, 32))
-    callbacks = [Memory(folder / "memory.txt", every=20), cg.Checkpoint(folder, every=50)]
-    trainer = cg.recipes.small_data(data, base_channels=16, device="cpu", callbacks=callbacks)
-    trainer.resume(folder)
-    (folder / "memory.txt").write_text("", encoding="utf-8")
-    trainer.fit(data, steps=steps, batch_size=16, progress=False)
-    trainer.ema.save_pretrained(folder / "generator")
+def damage(kind: str, seed: int, count: int) -> dict[str, Any]:
+    """Return what came of reading damaged files of a kind."""
+    intact, *damaged = worker.findings(kind, seed, count)
+    outcomes = Counter(found.outcome for found in damaged)
+    names = [*sorted({*outcomes} - {*worker.WRONG}), *worker.WRONG]
+    return {
+        "files": len(damaged),
+        "outcomes": {name: outcomes[name] for name in names},
+        "peak_mib": round(max(found.peak for found in damaged) / 2**20),
+        "peak_mib_with_intact_files": round(intact.peak / 2**20),
+        "by_file": _table(damaged, "file"),
+        "by_change": _table(damaged, "change"),
+        "wrong": [to_json(found) for found in damaged if found.outcome in worker.WRONG],
+    }
 
 
-def run(folder: Path, steps: int, *, kill_after: tuple[float, float] | None, seed: int = 0) -> int:
-    """Train in processes of their own until it is done, and return how many were killed."""
-    folder.mkdir(parents=True)
-    draw, kills = random.Random(seed), 0
-    while True:
-        process = subprocess.Popen([sys.executable, __file__, "--train", str(folder), "--steps", str(steps)])
-        try:
-            timeout = None if kill_after is None else draw.uniform(*kill_after)
-            if process.wait(timeout):
-                raise SystemExit(f"training in {folder} failed with exit code {process.returncode}")
-            return kills
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
+def _table(findings: list[worker.Finding], by: str) -> dict[str, dict[str, int]]:
+    """Return how many files had each outcome, by file or by change."""
+    table: dict[str, Counter[str]] = {}
+    for found in findings:
+        table.setdefault(getattr(found, by), Counter())[found.outcome] += 1
+    return {name: dict(sorted(row.items())) for name, row in sorted(table.items())}
 
 
-def growth(folder: Path) -> float:
-    """Return the memory at the end over that after a fifth of the steps of the last process."""
-    resident = [int(line.split()[1]) for line in (folder / "memory.txt").read_text(encoding="utf-8").splitlines()]
-    return resident[-1] / resident[len(resident) // 5]
+def is_right(part: str, result: dict[str, Any], given: argparse.Namespace) -> bool:
+    """Return whether a part found nothing wrong, and took less than 1 GiB of memory."""
+    if part == "kills":
+        return kills.is_right(result, given.kills)
+    return not result["wrong"] and result["peak_mib"] < 1024
 
 
 def main() -> None:
-    """Run both trainings and compare them."""
-    parser = argparse.ArgumentParser(prog="python benchmarks/soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="about how long both trainings take together")
-    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--steps", type=int, help="steps in the place of minutes")
+    """Run the parts and write their results."""
+    parser = argparse.ArgumentParser(
+        prog="python benchmarks/soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", default=",".join(PARTS), help="those to run, with commas")
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=800, help="steps of the training that is killed")
+    parser.add_argument("--mutations", type=int, default=2500, help="damaged files of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    if given.train is not None:
-        train(given.train, given.steps)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        undisturbed, killed = Path(scratch) / "undisturbed", Path(scratch) / "killed"
-        began = time.perf_counter()
-        run(Path(scratch) / "probe", 200, kill_after=None)
-        steps = given.steps or max(400, round(200 * 20 * given.minutes / (time.perf_counter() - began)))
-        began = time.perf_counter()
-        run(undisturbed, steps, kill_after=None)
-        seconds = time.perf_counter() - began
-        kills = run(killed, steps, kill_after=(0.05 * seconds, 0.25 * seconds))
-        one, other = (load_file(folder / "generator" / "model.safetensors") for folder in (undisturbed, killed))
-        differing = [name for name in one if not torch.equal(one[name], other[name])]
-        grown = growth(undisturbed)
-    print(f"{steps} steps, {seconds:.0f} s undisturbed, {kills} kills, memory x {grown:.3f}, differing: {differing}")
-    if differing or grown > GROWTH or not kills:
-        raise SystemExit(1)
+
+    wrong = []
+    for part in given.parts.split(","):
+        path = given.out / f"{part}.json"
+        if not path.is_file():
+            began, origin = time.perf_counter(), to_json(provenance("cpu"))
+            if part == "kills":
+                result = kills.examine(given.kills, given.steps, given.seed)
+            else:
+                result = damage(part, given.seed, given.mutations)
+            seconds = round(time.perf_counter() - began, 1)
+            write_json(path, {"part": part, **origin, "seed": given.seed, "seconds": seconds, **result})
+        result = json.loads(path.read_text(encoding="utf-8"))
+        print(part, result.get("outcomes") or {name: result[name] for name in ("kills", "differing", "memory_growth")})
+        if not is_right(part, result, given):
+            wrong.append(part)
+    if wrong:
+        raise SystemExit(f"wrong: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":

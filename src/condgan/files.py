@@ -9,6 +9,7 @@ import json
 import math
 import operator
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -123,12 +124,13 @@ def parse_record(text: str | bytes, source: str | Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(text)
+        stated = content.pop("sha256", None) if isinstance(content, dict) else None
+        found = _digest(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{source} must hold JSON, got text that cannot be read ({error}). Restore it.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{source} must hold a JSON object, got a {type(content).__name__}.")
-    digest = content.pop("sha256", None)
-    if digest is not None and digest != _digest(content):
+    if stated not in (None, found):
         raise ValueError(
             f"{source} is damaged, or was edited: its content does not have the SHA-256 that it states. Restore it, or "
             "delete its entry 'sha256' if the edit was meant."
@@ -163,6 +165,18 @@ def write_arrays(path: Path, **arrays: Any) -> None:
     """Write a compressed `.npz` archive, whole or not at all."""
     with write_whole(path) as file:
         np.savez_compressed(file, **arrays)
+
+
+def check_archive(file: BinaryIO) -> None:
+    """Check the checksum of every entry of a zip archive, which readers of `.npz` and `.pt` files do not.
+
+    Raises:
+        ValueError: If one differs. What is no archive, or a torn one, can raise anything.
+    """
+    with zipfile.ZipFile(file) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} differs from its checksum")
+    file.seek(0)
 
 
 def as_json(content: Any) -> Any:
@@ -218,7 +232,7 @@ def from_json(cls: type[Record], content: Any) -> Record:
 
     Raises:
         ValueError: If a key is unknown or missing, or a value has the wrong type or is out of range; the message says
-            which.
+            which. No value is read as another, such as 3.7 as 3 or `"no"` as true.
 
     Examples:
         >>> from condgan.runs import RecipeConfig
@@ -229,10 +243,29 @@ def from_json(cls: type[Record], content: Any) -> Record:
     """
     from cattrs import BaseValidationError
 
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{cls.__name__} cannot be read: it must be an object, got a {type(content).__name__}")
     try:
-        return _converter().structure(content, cls)
-    except BaseValidationError as error:
+        plain = as_json(content)
+        record = _converter().structure(plain, cls)
+        reasons = list(_misread("", plain, to_json(record)))
+    except (BaseValidationError, RecursionError) as error:
         raise ValueError(f"{cls.__name__} cannot be read: {'; '.join(_reasons(error))}") from error
+    if reasons:
+        raise ValueError(f"{cls.__name__} cannot be read: {'; '.join(reasons)}")
+    return record
+
+
+def _misread(place: str, given: object, read: object) -> Iterator[str]:
+    """Yield where a value became another, because cattrs converts what has a wrong type."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        for name in given:
+            yield from _misread(f"{place}.{name}".lstrip("."), given[name], read.get(name))
+    elif isinstance(given, list) and isinstance(read, list) and len(given) == len(read):
+        for index, pair in enumerate(zip(given, read, strict=True)):
+            yield from _misread(f"{place}[{index}]", *pair)
+    elif given != read or isinstance(given, bool) != isinstance(read, bool):
+        yield f"{place}: {given!r} has the wrong type, it would be read as {read!r}"
 
 
 def _reasons(error: BaseException, place: str = "") -> Iterator[str]:

@@ -138,18 +138,16 @@ class Classifier:
         content = parse_record(metadata["classifier"], path)
         check_format(content, FORMAT, path)
         check_weights(weights, content.get("weights_sha256"), path)
-        shape, names = tuple(content["image_shape"]), tuple(content["class_names"])
-        model = build_network(shape, len(names), seed=0)
-        model.load_state_dict(weights)
-        return cls(
-            model=model.to(device).eval(),
-            class_names=names,
-            image_shape=shape,
-            threshold=content["threshold"],
-            history=tuple(content["history"]),
-            settings=content["settings"],
-            seconds=content["seconds"],
-        )
+        try:
+            shape, names = tuple(content["image_shape"]), tuple(content["class_names"])
+            model = build_network(shape, len(names), seed=0)
+            model.load_state_dict(weights)
+            described = {name: content[name] for name in ("threshold", "settings", "seconds")}
+            history = tuple(content["history"])
+        except Exception as error:  # a wrong description can fail in any way
+            raise ValueError(f"{str(path)!r} must describe the classifier whose weights it has: {error!r}.") from error
+        model = model.to(device).eval()
+        return cls(model=model, class_names=names, image_shape=shape, history=history, **described)
 
 
 @plain_defaults()

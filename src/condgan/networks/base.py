@@ -94,7 +94,8 @@ class Network(nn.Module):
 
         Raises:
             FileNotFoundError: If the folder lacks `config.json` or `model.safetensors`.
-            ValueError: If a file is damaged, a later version wrote it, or the folder holds a network of another class.
+            ValueError: If a file is damaged, a later version wrote it, the folder holds a network of another class, or
+                its arguments do not fit its weights.
         """
         folder = as_path(folder)
         missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
@@ -115,9 +116,15 @@ class Network(nn.Module):
             )
         weights, _ = read_weights(folder / "model.safetensors")
         check_weights(weights, config.get("weights_sha256"), folder / "model.safetensors")
-        with seeded_weights():  # they are overwritten
-            network = cls(**config["arguments"])
-        network.load_state_dict(weights)
+        try:
+            with seeded_weights():  # they are overwritten
+                network = cls(**config["arguments"])
+            network.load_state_dict(weights)
+        except Exception as error:  # wrong arguments can fail in any way
+            raise ValueError(
+                f"{folder / 'config.json'} must hold the arguments of the {cls.__name__} whose weights are beside it, "
+                f"got {config['arguments']}: {error}"
+            ) from error
         return network.to(device).eval()
 
 

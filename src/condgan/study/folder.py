@@ -6,8 +6,6 @@ import json
 import shutil
 import time
 import warnings
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condgan.files import load_record, read_record, to_json, write_arrays, write_record, write_whole
+from condgan.files import (
+    check_archive,
+    load_record,
+    parse_record,
+    read_record,
+    to_json,
+    with_digest,
+    write_arrays,
+    write_record,
+    write_whole,
+)
 from condgan.runs import load_run
 from condgan.study.cells import Cell
 from condgan.study.config import StudyConfig
@@ -193,22 +201,25 @@ class StudyFolder:
 
     def count_test_use(self, key: str, cell: Cell) -> None:
         """Record a use of the test set, before it happens, so that an interrupted use counts too."""
-        line = json.dumps({"key": key, "cell": cell.name, "time_ns": time.time_ns()})
+        line = json.dumps(with_digest({"key": key, "cell": cell.name, "time_ns": time.time_ns()}))
         path = self.path / "test_evaluations.jsonl"
         torn = path.is_file() and not path.read_bytes().endswith(b"\n")  # by a process that was killed
         with path.open("ab") as file:
             file.write(b"\n" * torn + line.encode() + b"\n")
 
     def test_evaluations(self) -> dict[str, int]:
-        """Return the number of uses of the test set, by what was tested; damaged lines are left out with a warning."""
+        """Return the number of uses of the test set, by what was tested; damaged lines are left out with a warning.
+
+        A line that stands there twice is one use: each has a time of its own.
+        """
         path = self.path / "test_evaluations.jsonl"
-        keys: list[str] = []
+        uses: dict[bytes, str] = {}
         for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
             try:
-                keys.append(json.loads(line)["key"])
-            except (ValueError, TypeError, KeyError):
+                uses[line] = str(parse_record(line, path)["key"])
+            except (ValueError, KeyError):
                 warnings.warn(f"line {number} of {str(path)!r} is damaged and not counted", stacklevel=2)
-        return dict(sorted(Counter(keys).items()))
+        return dict(sorted(Counter(uses.values()).items()))
 
     def take(self, other: StudyFolder) -> None:
         """Copy what another folder of the same study has and this one lacks.
@@ -261,15 +272,18 @@ def _read_arrays(path: Path, *names: str) -> list[Tensor]:
     """Return arrays of an `.npz` archive.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If it is damaged; the message names it.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return [torch.from_numpy(arrays[name]) for name in names]
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{str(path)!r} must be an archive with {', '.join(names)}, got a damaged one: {error}"
-        ) from error
+    with path.open("rb") as file:
+        try:
+            check_archive(file)
+            with np.load(file, allow_pickle=False) as arrays:
+                return [torch.from_numpy(arrays[name]) for name in names]
+        except Exception as error:  # a torn file can fail in any way
+            raise ValueError(
+                f"{str(path)!r} must be an archive with {', '.join(names)}, got a damaged one: {error}"
+            ) from error
 
 
 _OF_THE_MACHINE = {"seconds", "origin", "device", "command"}

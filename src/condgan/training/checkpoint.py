@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
-import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.serialization import get_crc32_options, set_crc32_options
 
 from condgan._version import __version__
-from condgan.files import as_path, check_count, check_format, plain_numbers, write_whole
+from condgan.files import as_path, check_archive, check_count, check_format, plain_numbers, write_whole
 
 FORMAT = 1
 """Format of checkpoints, in which 0 had neither version nor the arguments of networks and of `fit`."""
@@ -129,10 +128,7 @@ def _write(file: BinaryIO, content: object) -> None:
 
 
 def _read(file: BinaryIO, device: str = "cpu") -> dict[str, Any]:
-    with zipfile.ZipFile(file) as archive:
-        if damaged := archive.testzip():
-            raise ValueError(f"{damaged} differs from its checksum")
-    file.seek(0)
+    check_archive(file)
     content: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
     return content
 
