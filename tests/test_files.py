@@ -84,12 +84,31 @@ def test_numbers_that_are_not_finite_are_none_in_json():
         ({"inner": [{"value": 1.0}, {"value": 1.0, "size": 0}]}, "inner[1]: size must be at least 1, got 0."),
         ({"by_name": {"b": {"size": 1}}}, "by_name['b'].value is missing"),
         ({"by_name": {"b": {"value": "much"}}}, "by_name['b'].value: could not convert string to float: 'much'"),
+        ({"inner": [{"value": "0.5"}]}, "inner[0].value: '0.5' has the wrong type, it would be read as 0.5"),
+        ({"inner": [{"value": 1.0, "size": 3.7}]}, "inner[0].size: 3.7 has the wrong type, it would be read as 3"),
+        ({"inner": [{"value": 1.0, "size": True}]}, "inner[0].size: True has the wrong type, it would be read as 1"),
+        ({"label": 5}, "label: 5 has the wrong type, it would be read as '5'"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(changes, message):
     with pytest.raises(ValueError, match="Outer cannot be read: ") as raised:
         from_json(Outer, {**to_json(RECORD), **changes})
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [None, 3, "text", [RECORD]])
+def test_a_record_is_an_object(content):
+    with pytest.raises(ValueError, match=f"Outer cannot be read: it must be an object, got a {type(content).__name__}"):
+        from_json(Outer, content)
+
+
+def test_what_is_nested_too_deeply_is_refused(tmp_path):
+    nested = json.loads("[" * 900 + "]" * 900)
+    with pytest.raises(ValueError, match="Outer cannot be read: maximum recursion depth exceeded"):
+        from_json(Outer, {**to_json(RECORD), "settings": {"nested": nested}})
+    (tmp_path / "record.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"record\.json must hold JSON, got text that cannot be read"):
+        read_record(tmp_path / "record.json")
 
 
 def test_everything_that_is_wrong_is_said():

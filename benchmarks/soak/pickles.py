@@ -32,11 +32,11 @@ class Call:
 
 def calls(canary: str) -> dict[str, Call]:
     """Return calls that make the canary, by what they call."""
-    write = f"open({canary!r}, 'w')"
+    write = f"open({canary!r}, 'w').close()"
     return {
         "os.system": Call(os.system, f"touch {canary}"),
         "subprocess": Call(subprocess.check_output, ["touch", canary]),
-        "open": Call(open, canary, "w"),
+        "os.mknod": Call(os.mknod, canary),
         "eval": Call(builtins.eval, write),
         "exec": Call(builtins.exec, write),
         "os.mkdir": Call(os.mkdir, canary),

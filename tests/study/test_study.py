@@ -462,6 +462,26 @@ def test_half_a_line_in_the_log_of_test_uses_is_one_use_that_is_not_counted(stud
         assert folder.test_evaluations() == {"real": 2}
 
 
+def test_a_use_of_the_test_set_is_counted_once_and_as_what_it_was(study):
+    folder = study().folder
+    for key in ("real", "rare"):
+        folder.count_test_use(key, study().cells[0])
+    log = folder.path / "test_evaluations.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole * 2)
+    assert folder.test_evaluations() == {"rare": 1, "real": 1}
+    log.write_bytes(whole.replace(b'"rare"', b'"real"'))
+    with pytest.warns(UserWarning, match=r"line 2 of .*test_evaluations\.jsonl' is damaged and not counted"):
+        assert folder.test_evaluations() == {"real": 1}
+
+
+def test_uses_of_the_test_set_without_a_digest_are_counted(study):
+    folder = study().folder
+    folder.path.mkdir(parents=True, exist_ok=True)
+    (folder.path / "test_evaluations.jsonl").write_text('{"key": "real", "cell": "x", "time_ns": 1}\n')
+    assert folder.test_evaluations() == {"real": 1}
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [("", "damaged file"), ("[]", "got list"), ('{"schema": 2}', "config is")]
 )
