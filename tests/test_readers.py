@@ -5,7 +5,6 @@ The files, the ways to damage them and the judgement are those of `benchmarks/so
 
 import json
 import pickle
-import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,21 +35,21 @@ JSON = st.recursive(
 
 @pytest.mark.parametrize(("kind", "examples"), [("checkpoint", 4), ("weights", 20), ("config", 30), ("study", 50)])
 def test_damaged_files_are_read_as_they_were_or_refused(load, tmp_path, kind, examples):
-    worker = load("worker")
-    examination = worker.Examination(kind, 1, tmp_path)
+    module = load("examination")
+    examination = module.Examination(kind, 1, tmp_path)
 
     @settings(max_examples=examples, deadline=None)
     @given(number=st.integers(0, 2**32))
     def check(number):
         found = examination.examine(number)
-        assert found.outcome not in worker.WRONG, found
+        assert found.outcome not in module.WRONG, found
 
     check()
 
 
 @pytest.mark.parametrize("kind", ["weights", "config", "study"])
 def test_other_files_are_refused(load, tmp_path, kind):
-    examination = load("worker").Examination(kind, 1, tmp_path)
+    examination = load("examination").Examination(kind, 1, tmp_path)
     subjects = [(root, subject) for root, subject in examination.subjects if not subject.is_log]
 
     @settings(max_examples=8, deadline=None)
@@ -60,7 +59,7 @@ def test_other_files_are_refused(load, tmp_path, kind):
             path = root / subject.path
             whole = path.read_bytes()
             path.write_bytes(content)
-            with pytest.raises(ValueError, match=re.escape(str(root))):
+            with pytest.raises(ValueError, match=kind):
                 subject.read(root)
             path.write_bytes(whole)
 

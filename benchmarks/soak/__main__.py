@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import kills
-import worker
+from examination import WRONG, Finding
 from subjects import SUBJECTS
+from worker import findings
 
 from condgan.files import to_json, write_json
 from condgan.study.provenance import provenance
@@ -34,9 +35,9 @@ PARTS = ("kills", *SUBJECTS, "pickles")
 
 def damage(kind: str, seed: int, count: int) -> dict[str, Any]:
     """Return what came of reading damaged files of a kind."""
-    intact, *damaged = worker.findings(kind, seed, count)
+    intact, *damaged = findings(kind, seed, count)
     outcomes = Counter(found.outcome for found in damaged)
-    names = [*sorted({*outcomes} - {*worker.WRONG}), *worker.WRONG]
+    names = [*sorted({*outcomes} - {*WRONG}), *WRONG]
     return {
         "files": len(damaged),
         "outcomes": {name: outcomes[name] for name in names},
@@ -44,14 +45,14 @@ def damage(kind: str, seed: int, count: int) -> dict[str, Any]:
         "peak_mib_with_intact_files": round(intact.peak / 2**20),
         "by_file": _table(damaged, "file"),
         "by_change": _table(damaged, "change"),
-        "wrong": [to_json(found) for found in damaged if found.outcome in worker.WRONG],
+        "wrong": [to_json(found) for found in damaged if found.outcome in WRONG],
     }
 
 
-def _table(findings: list[worker.Finding], by: str) -> dict[str, dict[str, int]]:
+def _table(found_in: list[Finding], by: str) -> dict[str, dict[str, int]]:
     """Return how many files had each outcome, by file or by change."""
     table: dict[str, Counter[str]] = {}
-    for found in findings:
+    for found in found_in:
         table.setdefault(getattr(found, by), Counter())[found.outcome] += 1
     return {name: dict(sorted(row.items())) for name, row in sorted(table.items())}
 

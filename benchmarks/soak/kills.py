@@ -96,7 +96,7 @@ def examine(kills: int, steps: int, seed: int) -> dict[str, Any]:
         ):
             done += 1
             writing = len(list(killed.glob("*.partial")))
-            print(f"\r{done} kills, {writing} of them while a file was written", end="", flush=True)
+            print(f"\r{done} kills, {writing} of them while a checkpoint was written", end="", flush=True)
         print()
         one, other = read_newest_checkpoint(undisturbed), read_newest_checkpoint(killed)
         return {

@@ -9,7 +9,7 @@ from typing import Any
 
 Change = Callable[[bytes, random.Random], bytes]
 
-OTHER_VALUES = (None, True, "text", -1, 0, 3.7, 10**12, [], {}, ["a"], {"a": 1})
+OTHER_VALUES: tuple[Any, ...] = (None, True, "text", -1, 0, 3.7, 10**12, [], {}, ["a"], {"a": 1})
 
 
 def _block(whole: bytes, draw: random.Random, most: int = 4096) -> tuple[int, int]:

@@ -10,7 +10,9 @@ import pathlib
 import pickle
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,9 +36,8 @@ def calls(canary: str) -> dict[str, Call]:
     """Return calls that make the canary, by what they call."""
     write = f"open({canary!r}, 'w').close()"
     return {
-        "os.system": Call(os.system, f"touch {canary}"),
-        "subprocess": Call(subprocess.check_output, ["touch", canary]),
-        "os.mknod": Call(os.mknod, canary),
+        "os.system": Call(os.system, f'"{sys.executable}" -c "{write}"'),
+        "subprocess": Call(subprocess.check_output, [sys.executable, "-c", write]),
         "eval": Call(builtins.eval, write),
         "exec": Call(builtins.exec, write),
         "os.mkdir": Call(os.mkdir, canary),
@@ -77,9 +78,6 @@ CONTAINERS: tuple[Container, ...] = (plain, archive, arrays)
 def pickles(canary: str) -> list[tuple[str, Callable[[bytes], bytes]]]:
     """Return descriptions of pickles, and functions that make them of the intact content of a file."""
     return [
-        (
-            f"{container.__name__} {name}, protocol {protocol}",
-            lambda whole, c=container, f=call, p=protocol: c(f, p, whole),
-        )
+        (f"{container.__name__} {name}, protocol {protocol}", partial(container, call, protocol))
         for container, (name, call), protocol in itertools.product(CONTAINERS, calls(canary).items(), (2, 4))
     ]
