@@ -25,7 +25,7 @@ class Finding:
     Args:
         outcome: `"equal"`: what the intact file holds was read; `"refused"`; `"older used"`: that of an older file was
             read, with a warning; `"part left out"`: likewise some of a log; `"as edited"`: a record without a digest
-            was read as it stands there; `"earlier state"`: whole lines at the end of a log were missing. Wrong are
+            was read as it stands there; `"lines missing"`: a log has fewer lines, all whole. Wrong are
             `"silent"`: other values without a word, `"crash"`: another error than documented, or a dead process,
             `"hang"` and `"executed"`.
         file: The file.
@@ -66,8 +66,8 @@ class Examination:
         if self.canary.exists():
             outcome = "executed"
             shutil.rmtree(self.canary) if self.canary.is_dir() else self.canary.unlink()
-        if outcome == "silent" and subject.is_log and _is_earlier(damaged, whole):
-            outcome = "earlier state"
+        if outcome == "silent" and subject.is_log and _lacks_lines(damaged, whole):
+            outcome = "lines missing"
         return Finding(outcome, subject.path, change, error)
 
     def _damage(self, index: int, path: str, whole: bytes) -> tuple[str, bytes]:
@@ -98,5 +98,5 @@ class Examination:
         return "silent", f"read otherwise: {', '.join([*differences(found, intact)][:5])}"
 
 
-def _is_earlier(damaged: bytes, whole: bytes) -> bool:
-    return whole.startswith(damaged) and damaged[-1:] in (b"", b"\n", b"}")
+def _lacks_lines(damaged: bytes, whole: bytes) -> bool:
+    return {*damaged.splitlines()} < {*whole.splitlines()}

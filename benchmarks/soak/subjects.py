@@ -34,7 +34,7 @@ class Subject:
         read: Returns all that is read; called with the folder.
         older: What is read, with a warning, in the place of a damaged file; None if there is nothing else.
         agrees: Whether what was read is what the JSON of an edited file states.
-        is_log: Whether lines are added over time, so that whole lines less are an earlier state of the file.
+        is_log: Whether lines are added over time, so that fewer lines are what it was, or might have been.
     """
 
     path: str

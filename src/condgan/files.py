@@ -30,6 +30,8 @@ Record = TypeVar("Record")
 NOT_IN_JSON: Mapping[str, bool] = MappingProxyType({"json": False})
 """Metadata of a dataclass field that `to_json` leaves out; `from_json` uses its default, which it must have."""
 
+_FOLDER = 0x10  # among the attributes of an entry of a zip archive
+
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[BinaryIO]:
@@ -174,8 +176,10 @@ def check_archive(file: BinaryIO) -> None:
         ValueError: If one differs. What is no archive, or a torn one, can raise anything.
     """
     with zipfile.ZipFile(file) as archive:
-        if damaged := archive.testzip():
-            raise ValueError(f"{damaged} differs from its checksum")
+        # PyTorch reads nothing from an entry with the attribute of a folder, and returns memory as it was
+        folders = (entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER)
+        if damaged := archive.testzip() or next(folders, None):
+            raise ValueError(f"{damaged} differs from its checksum, or is marked as a folder")
     file.seek(0)
 
 

@@ -470,9 +470,10 @@ def test_a_use_of_the_test_set_is_counted_once_and_as_what_it_was(study):
     whole = log.read_bytes()
     log.write_bytes(whole * 2)
     assert folder.test_evaluations() == {"rare": 1, "real": 1}
-    log.write_bytes(whole.replace(b'"rare"', b'"real"'))
-    with pytest.warns(UserWarning, match=r"line 2 of .*test_evaluations\.jsonl' is damaged and not counted"):
-        assert folder.test_evaluations() == {"real": 1}
+    for changed in (whole.replace(b'"rare"', b'"real"'), whole.partition(b"\n")[0] + b'\n{"key": "real"}\n'):
+        log.write_bytes(changed)
+        with pytest.warns(UserWarning, match=r"line 2 of .*test_evaluations\.jsonl' is damaged and not counted"):
+            assert folder.test_evaluations() == {"real": 1}
 
 
 def test_uses_of_the_test_set_without_a_digest_are_counted(study):

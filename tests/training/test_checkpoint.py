@@ -102,6 +102,17 @@ def test_no_damaged_checkpoint_is_read_as_another(tmp_path):
     check()
 
 
+def test_an_entry_that_is_marked_as_a_folder_is_damaged(tmp_path):
+    """PyTorch returns uninitialized memory for such an entry."""
+    path = write_checkpoint(tmp_path, 1, {"weights": torch.arange(100.0)})
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"PK\x01\x02", 0, content.rindex(b"archive/data/0"))
+    content[place + 38] |= 0x10
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="data/0 differs from its checksum, or is marked as a folder"):
+        read_newest_checkpoint(tmp_path)
+
+
 def test_checksums_are_written_whatever_the_default(tmp_path):
     default = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)

@@ -216,8 +216,12 @@ class StudyFolder:
         uses: dict[bytes, str] = {}
         for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
             try:
-                uses[line] = str(parse_record(line, path)["key"])
-            except (ValueError, KeyError):
+                use = parse_record(line, path)
+            except ValueError:
+                use = {}
+            if set(use) == {"key", "cell", "time_ns"}:
+                uses[line] = str(use["key"])
+            else:
                 warnings.warn(f"line {number} of {str(path)!r} is damaged and not counted", stacklevel=2)
         return dict(sorted(Counter(uses.values()).items()))
 
