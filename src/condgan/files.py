@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from condgan._version import __version__
 
@@ -31,10 +32,11 @@ NOT_IN_JSON: Mapping[str, bool] = MappingProxyType({"json": False})
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[BinaryIO]:
+def write_whole(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is complete and on disk.
 
-    If the process is killed or an exception is raised, the earlier file stays. Missing folders are made.
+    If the process is killed or an exception is raised, the earlier file stays. Missing folders are made. Without `sync`
+    a failure of power may still take the file: for many small files that can be made again.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -50,10 +52,12 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -112,7 +116,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         >>> intact
         {'steps': 100}
     """
-    return parse_record(Path(path).read_bytes(), path)
+    return parse_record(as_path(path).read_bytes(), path)
 
 
 def parse_record(text: str | bytes, source: str | Path) -> dict[str, Any]:
@@ -320,6 +324,18 @@ def check_names(role: str, names: Iterable[str], known: Iterable[str]) -> None:
             raise ValueError(f"{role} must be among {', '.join(choices)}, got {name!r}.{hint}")
     if len(set(given)) < len(given):
         raise ValueError(f"{role} must differ from each other, got {', '.join(given)}.")
+
+
+def check_tensors(**values: object) -> None:
+    """Check that arguments are tensors.
+
+    Raises:
+        TypeError: If one is not; the message names it.
+    """
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            hint = f" Pass torch.from_numpy({name})." if isinstance(value, np.ndarray) else ""
+            raise TypeError(f"{name} must be a torch.Tensor, got a {type(value).__name__}.{hint}")
 
 
 def check_count(name: str, value: int) -> None:
