@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condgan.files import load_record, read_record, to_json, write_arrays, write_record, write_whole
+from condgan.files import as_path, load_record, read_record, to_json, write_arrays, write_record, write_whole
 from condgan.runs import load_run
 from condgan.study.cells import Cell
 from condgan.study.config import StudyConfig
@@ -62,7 +62,7 @@ class StudyFolder:
     """  # noqa: E501 - a table
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
 
     def begin(self, study: StudyDescription, test: tuple[Tensor, Tensor]) -> None:
         """Write configuration and data into a new folder, or verify that an existing one holds the same study.
