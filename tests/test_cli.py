@@ -1,5 +1,4 @@
 import csv
-import json
 import re
 import shlex
 import shutil
@@ -16,7 +15,7 @@ import condgan
 from condgan import cli
 from condgan.cli import folder_name, main, parse
 from condgan.data import ChestPhantom
-from condgan.files import from_json
+from condgan.files import load_record, read_record, write_record
 from condgan.metrics import Evaluation
 from condgan.recipes import CONDITIONAL
 from condgan.runs import RecipeConfig, load_run, locked
@@ -57,7 +56,7 @@ def folders(tmp_path_factory):
 
 
 def read_results(folder):
-    return from_json(Results, json.loads((folder / "results.json").read_text()))
+    return load_record(Results, folder / "results.json")
 
 
 def study(folders, out, *more):
@@ -294,7 +293,7 @@ def test_train_sample_and_evaluate(folders, tmp_path, capsys):
 
     judge = ["evaluate", str(run), data, "--precision", "fp32", "--device", "cpu", "--test"]
     assert main([*judge, str(folders / "test")]) == 0
-    found = from_json(Evaluation, json.loads((run / "evaluation.json").read_text()))
+    found = load_record(Evaluation, run / "evaluation.json")
     assert found.fidelity.per_class["normal"]["kid"].generated.samples > 20
     assert found.memorization is not None
     assert "KID" in capsys.readouterr().err
@@ -472,8 +471,8 @@ def test_a_generator_without_checkpoints_is_not_trained_over(folders, finished, 
 def with_classes(run, folder, *names):
     """Copy a run to a folder, with other names of its classes."""
     shutil.copytree(run, folder)
-    content = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**content, "class_names": names}))
+    content = read_record(folder / "run.json")
+    write_record(folder / "run.json", {**content, "class_names": names})
     return str(folder)
 
 
@@ -687,9 +686,9 @@ def test_damaged_and_foreign_files_are_named(folders, finished, tmp_path, capsys
 def test_a_description_of_a_larger_network_takes_no_memory(finished, tmp_path, capsys, name, value):
     shutil.copytree(finished, tmp_path / "run")
     file = tmp_path / "run" / "generator" / "config.json"
-    content = json.loads(file.read_text())
+    content = read_record(file)
     content["arguments"][name] = value
-    file.write_text(json.dumps(content))
+    write_record(file, content)
     assert main(["sample", str(tmp_path / "run"), "--out", str(tmp_path / "images"), "--device", "cpu"]) == 2
     (line,) = lines_of(capsys)
     assert re.search(
