@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import pytest
 from hypothesis import given
@@ -8,7 +7,7 @@ from hypothesis import strategies as st
 import condgan as cg
 from condgan import budget
 from condgan.budget import TrainingPlan, batch_size_for, plan_in, plan_training, seconds_per_step
-from condgan.files import from_json, to_json
+from condgan.files import load_record, to_json
 from condgan.runs import RecipeConfig, train_generator
 
 TINY = RecipeConfig(recipe="acgan")
@@ -178,7 +177,7 @@ def run(tmp_path, phantoms):
 def test_a_plan_is_kept_and_nothing_is_measured_again(run, tmp_path):
     first = run(clock=Clock(0.125), minutes=10)
     assert first.config.steps == 4800
-    assert from_json(TrainingPlan, json.loads((tmp_path / "plan.json").read_text())) == first
+    assert load_record(TrainingPlan, tmp_path / "plan.json") == first
     assert run(minutes=10) == first
     assert run() == first
     assert run(minutes=5).config.steps == 2400
@@ -242,5 +241,5 @@ def test_fewer_steps_than_are_done_are_refused_and_the_plan_stays(run, tmp_path,
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"steps": 3}'])
 def test_a_damaged_plan_is_named(run, tmp_path, content):
     (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(ValueError, match=r"plan\.json' must "):
+    with pytest.raises(ValueError, match=r"plan\.json must "):
         run(steps=3)

@@ -1,5 +1,4 @@
 import csv
-import json
 import re
 import shlex
 import shutil
@@ -16,7 +15,7 @@ import condgan
 from condgan import cli
 from condgan.cli import folder_name, main, parse
 from condgan.data import ChestPhantom
-from condgan.files import from_json
+from condgan.files import load_record, read_record, write_record
 from condgan.metrics import Evaluation
 from condgan.recipes import CONDITIONAL
 from condgan.runs import RecipeConfig, load_run, locked
@@ -57,7 +56,7 @@ def folders(tmp_path_factory):
 
 
 def read_results(folder):
-    return from_json(Results, json.loads((folder / "results.json").read_text()))
+    return load_record(Results, folder / "results.json")
 
 
 def study(folders, out, *more):
@@ -254,7 +253,7 @@ def test_a_wrong_flag_ends_with_code_2_and_a_hint(folders, tmp_path, capsys, mor
     assert message in capsys.readouterr().err
 
 
-def test_patients_from_a_table(folders, tmp_path):
+def test_patients_from_a_table(folders, tmp_path, capsys):
     paths = [path.relative_to(folders).as_posix() for path in sorted(folders.rglob("*.png"))]
     file = tmp_path / "patients.csv"
     with file.open("w", newline="") as lines:
@@ -267,6 +266,9 @@ def test_patients_from_a_table(folders, tmp_path):
         assert study(folders, out, "--groups", groups, "--test", str(folders / "test"), "--time-limit", "0") == 0
         counts.append(StudyFolder(out).study().data)
     assert counts[0] == counts[1]
+    file.write_text("path,group\n" + "".join(f"{path},\n" for path in paths))
+    assert study(folders, tmp_path / "blank", "--groups", str(file)) == 2
+    assert re.search(r"must have a group \(patient\), got none for 160 of 160: .*\.png", capsys.readouterr().err)
     file.write_text("file,patient\n")
     assert study(folders, tmp_path / "bad", "--groups", str(file)) == 2
 
@@ -291,7 +293,7 @@ def test_train_sample_and_evaluate(folders, tmp_path, capsys):
 
     judge = ["evaluate", str(run), data, "--precision", "fp32", "--device", "cpu", "--test"]
     assert main([*judge, str(folders / "test")]) == 0
-    found = from_json(Evaluation, json.loads((run / "evaluation.json").read_text()))
+    found = load_record(Evaluation, run / "evaluation.json")
     assert found.fidelity.per_class["normal"]["kid"].generated.samples > 20
     assert found.memorization is not None
     assert "KID" in capsys.readouterr().err
@@ -469,8 +471,8 @@ def test_a_generator_without_checkpoints_is_not_trained_over(folders, finished, 
 def with_classes(run, folder, *names):
     """Copy a run to a folder, with other names of its classes."""
     shutil.copytree(run, folder)
-    content = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**content, "class_names": names}))
+    content = read_record(folder / "run.json")
+    write_record(folder / "run.json", {**content, "class_names": names})
     return str(folder)
 
 
@@ -644,27 +646,28 @@ def test_too_few_seeds_and_images_are_said_at_the_start(folders, tmp_path, capsy
     )
     said = lines_of(capsys)
     assert "NOTE: comparisons need at least 3 generator seeds, got 2: their answers will be 'cannot tell'." in said
-    assert any("NOTE: fidelity needs at least 20 images of each class, got normal (" in line for line in said)
+    few = r"normal \(\d+ in training, at least 40\), .*normal \(\d+ in test, at least 20\)"
+    assert any(re.match(f"NOTE: fidelity needs more images of {few}", line) for line in said)
     assert not any("classifier seeds" in line for line in said)
     assert main([*training(folders, tmp_path / "run"), "--time-limit", "0", "--steps", "1", "--held-out", "0.1"]) == 0
     said = lines_of(capsys)
     assert re.match(r"training on \d+ images \(normal: \d+, pneumonia: \d+\); held out: \d+ images \(normal: ", said[0])
-    assert said[1].startswith("NOTE: condgan evaluate needs at least 20 images of each class, got normal (")
+    assert re.match(r"NOTE: condgan evaluate needs more images of normal \(\d+ in held-out, at least 20\), ", said[1])
 
 
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("run.json", "", "run.json' must hold JSON, got a damaged file"),
-        ("run.json", '{"class_names": ["a", "b"]}', "run.json' must be as condgan wrote it: RunDescription"),
-        ("generator/config.json", "[]", "config.json' must hold a JSON object, got list"),
+        ("run.json", "", "run.json must hold JSON, got text"),
+        ("run.json", '{"class_names": ["a", "b"]}', "run.json must be as condgan wrote it: RunDescription"),
+        ("generator/config.json", "[]", "config.json must hold a JSON object, got a list"),
         (
             "generator/config.json",
             '{"class": "DCGANGenerator"}',
             "config.json' must hold the arguments of a DCGANGenerator",
         ),
-        ("data.json", "{", "data.json' must hold JSON"),
-        ("data.json", '{"held_out": "no"}', "data.json' must be as condgan wrote it: TrainedOn"),
+        ("data.json", "{", "data.json must hold JSON"),
+        ("data.json", '{"held_out": "no"}', "data.json must be as condgan wrote it: TrainedOn"),
     ],
 )
 def test_damaged_and_foreign_files_are_named(folders, finished, tmp_path, capsys, file, content, message):
@@ -683,9 +686,9 @@ def test_damaged_and_foreign_files_are_named(folders, finished, tmp_path, capsys
 def test_a_description_of_a_larger_network_takes_no_memory(finished, tmp_path, capsys, name, value):
     shutil.copytree(finished, tmp_path / "run")
     file = tmp_path / "run" / "generator" / "config.json"
-    content = json.loads(file.read_text())
+    content = read_record(file)
     content["arguments"][name] = value
-    file.write_text(json.dumps(content))
+    write_record(file, content)
     assert main(["sample", str(tmp_path / "run"), "--out", str(tmp_path / "images"), "--device", "cpu"]) == 2
     (line,) = lines_of(capsys)
     assert re.search(
@@ -741,6 +744,38 @@ def test_other_sizes_than_square_ones(folders, tmp_path):
     for path in (tmp_path / "images").rglob("*.png"):
         with Image.open(path) as image:
             assert (image.size, image.mode) == ((40, 24), "RGB")
+
+
+def test_a_tilde_is_the_home_folder(folders, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    shutil.copytree(folders, home / "scans")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    rows = [f"{path.relative_to(home / 'scans')},{path.stem}\n" for path in (home / "scans" / "train").rglob("*.png")]
+    (home / "patients.csv").write_text("path,group\n" + "".join(rows))
+    toml(home / "train.toml", 'out = "~/run"\nrecipe = "acgan"\nsteps = 1')
+    words = ["~/scans/train", "--groups=~/patients.csv", *TINY]
+    assert main(["train", *words, "--config=~/train.toml"]) == 0
+    assert main(["sample", "~/run", "--out=~/images", "--count", "1", "--device", "cpu"]) == 0
+    more = ["--recipes", "acgan", "--arms", "real", "--extractor", "None", "--time-limit", "0"]
+    assert main(["study", *words, "--out=~/study", *more]) == 0
+    assert main(["study", "--out=~/merged", "--merge", "~/study"]) == 0
+    assert sorted(path.name for path in home.iterdir() if path.suffix == "") == [
+        "images",
+        "merged",
+        "run",
+        "scans",
+        "study",
+    ]
+    assert not list(here.iterdir())
+
+
+def test_many_images_do_not_wait_for_the_disk_one_by_one(finished, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    assert main(["sample", str(finished), "--out", str(tmp_path / "images"), "--count", "3", "--device", "cpu"]) == 0
+    assert (len(list((tmp_path / "images").rglob("*.png"))), synced) == (6, [])
 
 
 def test_the_version_the_help_and_what_is_installed(capsys):

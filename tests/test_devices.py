@@ -1,11 +1,14 @@
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
-from condgan import metrics
+from condgan import metrics, recipes
 from condgan.classifier import train_classifier
 from condgan.data import ArrayDataset
 from condgan.devices import best_device
 from condgan.stats import best_threshold, classification_report, group_bootstrap, seed_interval
+from condgan.study import keep_patients
+from condgan.training import as_labelled
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,25 @@ def test_figures_do_not_depend_on_the_callers_default_device_and_type(call, judg
     assert call(*judged) == expected
     assert torch.get_default_dtype() == torch.float64
     assert torch.zeros(1).is_meta
+
+
+def split_and_train(sets):
+    """Return images of a generator that was trained on a part of some data, and figures of the data."""
+    data = ArrayDataset(sets.images.numpy(), sets.labels.tolist(), groups=range(len(sets)))
+    part, _ = data.split(0.4)
+    few = keep_patients(part, 1, 50).subset(range(20))
+    read = as_labelled(TensorDataset(few.images, few.labels), class_names=few.class_names)
+    trainer = recipes.small_data(few, base_channels=2, device="cpu", pretraining=0.5)
+    trainer.fit(read, steps=2, batch_size=4)
+    return part.fingerprint, few.fingerprint, read.fingerprint, trainer.sample([0, 1], seed=0)
+
+
+def test_data_and_training_do_not_depend_on_the_callers_default_device(phantoms):
+    *expected, images = split_and_train(phantoms[0])
+    with torch.device("meta"):
+        *found, same = split_and_train(phantoms[0])
+    assert found == expected
+    assert torch.equal(images, same)
 
 
 @pytest.mark.usefixtures("other_defaults")

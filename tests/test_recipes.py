@@ -36,6 +36,13 @@ def test_every_recipe_trains(name):
     assert x.std() > 0
 
 
+@pytest.mark.parametrize("name", sorted({*RECIPES} - {*CONDITIONAL}))
+def test_recipes_without_classes_train_on_images_of_one_class(name):
+    trainer = RECIPES[name](make_data(classes=1), base_channels=2, device="cpu")
+    trainer.fit(make_data(classes=1), steps=1, batch_size=4)
+    assert trainer.sample(3, seed=0).shape == (3, 1, 28, 28)
+
+
 def test_names_and_kinds():
     assert {name: getattr(recipes, name) for name in RECIPES} == RECIPES
     assert set(RECIPES) >= {"dcgan", "cgan", "acgan", "wgan", "wgan_gp", "acwgan_gp", "small_data"}

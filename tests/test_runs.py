@@ -369,9 +369,9 @@ def test_a_process_that_dies_leaves_no_lock(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "a damaged file"), ("\xff", "a damaged file"), ("[1]", "got list"), ('{"class_names": ["a"]}', "recipe is")],
+    [("", "cannot be read"), ("\xff", "be read"), ("[1]", "got a list"), ('{"class_names": ["a"]}', "recipe is")],
 )
 def test_a_damaged_or_foreign_description_is_named(tmp_path, content, message):
     (tmp_path / "run.json").write_text(content, encoding="latin-1")
-    with pytest.raises(ValueError, match=rf"run\.json' must .*{message}"):
+    with pytest.raises(ValueError, match=rf"run\.json must .*{message}"):
         load_run(tmp_path)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -140,6 +141,11 @@ def test_the_mode_is_restored_after_an_error(generator):
     with pytest.raises(TypeError):
         cg.sample(generator, [0])
     assert generator.training
+
+
+def test_the_number_of_images_may_be_a_number_of_numpy():
+    generator = cg.DCGANGenerator(num_classes=None, image_shape=(1, 16, 16), base_channels=2)
+    assert cg.sample(generator, np.int64(3)).shape == (3, 1, 16, 16)
 
 
 def test_no_labels_give_no_images(generator):

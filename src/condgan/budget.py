@@ -16,7 +16,7 @@ from typing_extensions import override
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset
 from condgan.devices import best_device
-from condgan.files import check_count, load_record, to_json, write_record
+from condgan.files import as_path, check_count, load_record, to_json, write_record
 from condgan.runs import RecipeConfig, in_words, make_trainer
 from condgan.training import Callback, Trainer
 from condgan.training.checkpoint import newest_step
@@ -67,7 +67,7 @@ class TrainingPlan:
 
     def save(self, folder: str | Path) -> None:
         """Write the plan into the folder of a run, for `plan_in`."""
-        write_record(Path(folder) / _FILE, to_json(self))
+        write_record(as_path(folder) / _FILE, to_json(self))
 
     def in_words(self) -> str:
         """Return the plan as one line for readers."""
@@ -181,7 +181,7 @@ def plan_in(
             the folder has the plan of another training, or more steps are done than are asked for.
     """
     check_length(steps=steps, minutes=minutes)
-    path, device = Path(folder) / _FILE, torch.device(device or best_device())
+    path, device = as_path(folder) / _FILE, torch.device(device or best_device())
     if path.is_file():
         plan = load_record(TrainingPlan, path)
         _check_same(plan, config, data, device, batch_size=batch_size)
@@ -198,7 +198,7 @@ def plan_in(
         if plan.seconds_per_step is None:
             plan = _measured(plan, data, precision, device, clock)
         plan = plan.within(minutes)
-    done = newest_step(Path(folder) / "checkpoints") or 0
+    done = newest_step(as_path(folder) / "checkpoints") or 0
     if plan.config.steps < done:
         raise ValueError(
             f"steps must be at least the {done} that are done, got {plan.config.steps}. Ask for more, or choose "

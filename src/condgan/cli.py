@@ -35,10 +35,10 @@ from condgan._version import __version__
 from condgan.budget import check_length, plan_in
 from condgan.data import ArrayDataset, ImageFolder, check_disjoint
 from condgan.devices import best_device, check_device, device_names
-from condgan.files import check_names, check_not_negative, load_record, to_json, write_record
+from condgan.files import as_path, check_names, check_not_negative, load_record, to_json, write_record
 from condgan.images import save_picture, save_sheet, to_uint8
 from condgan.metrics import Evaluation, LabelVerdict, evaluate
-from condgan.metrics.fidelity_report import LEAST_IMAGES
+from condgan.metrics.crossfit import FOLDS
 from condgan.networks import Generator
 from condgan.runs import (
     Criterion,
@@ -295,9 +295,9 @@ class TrainCommand:
         folder = self.folders.read(self.data)
         data, held_out = self.folders.split(folder, self.held_out) if self.held_out else (folder, None)
         say(f"training on {_in_words(data)}" + ("" if held_out is None else f"; held out: {_in_words(held_out)}"))
-        few = "" if held_out is None else too_few_to_judge(training=data, held_out=held_out)
+        few = "" if held_out is None else too_few_to_judge(training=data, folds=FOLDS, held_out=held_out)
         if few:
-            say(f"NOTE: condgan evaluate needs at least {LEAST_IMAGES} images of each class, got {few}")
+            say(f"NOTE: condgan evaluate needs more images of {few}")
         with locked(self.out):
             self._train(config, data, held_out)
 
@@ -393,7 +393,8 @@ class SampleCommand:
             save_sheet(sheet, self.out / "samples.png", columns=self.count, row_names=chosen)
         else:
             for number, image in enumerate(images):
-                save_picture(image, folders[number // self.count] / f"{number % self.count:05d}.png")
+                file = folders[number // self.count] / f"{number % self.count:05d}.png"
+                save_picture(image, file, sync=False)  # the same command makes it again
         say(f"{len(y)} images in {self.out}")
 
     def _draw(self, generator: Generator, y: Tensor, device: torch.device | str) -> Iterator[Tensor]:
@@ -649,13 +650,31 @@ def parse(words: Sequence[str], *, table: Mapping[str, Any] | None = None) -> Co
         + RESEARCH_ONLY,
         args=[*words[:1], *rest],
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+        registry=_PATHS,
     )
     return parsed
 
 
+_PATHS = tyro.constructors.ConstructorRegistry()
+
+
+@_PATHS.primitive_rule
+def _path_rule(hint: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+    """Read paths with `~` as the home folder, which shells leave to us in `--out=~/run` and in files."""
+    if hint.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: as_path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
+
+
 def _config_file(words: Sequence[str]) -> Path | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--config", type=as_path)
     file: Path | None = parser.parse_known_args(list(words))[0].config
     return file
 
@@ -709,7 +728,7 @@ def group_rule(groups: str, root: Path) -> Rule:
         ('7-virus', '0115')
     """
     if groups.lower().endswith(".csv"):
-        return _csv_rule(Path(groups), root)
+        return _csv_rule(as_path(groups), root)
     try:
         pattern = re.compile(groups)
     except re.error as error:

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from condgan._version import __version__
 
@@ -34,10 +35,11 @@ _FOLDER = 0x10  # among the attributes of an entry of a zip archive
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[BinaryIO]:
+def write_whole(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is complete and on disk.
 
-    If the process is killed or an exception is raised, the earlier file stays. Missing folders are made.
+    If the process is killed or an exception is raised, the earlier file stays. Missing folders are made. Without `sync`
+    a failure of power may still take the file: for many small files that can be made again.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -53,10 +55,12 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -115,7 +119,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         >>> intact
         {'steps': 100}
     """
-    return parse_record(Path(path).read_bytes(), path)
+    return parse_record(as_path(path).read_bytes(), path)
 
 
 def parse_record(text: str | bytes, source: str | Path) -> dict[str, Any]:
@@ -357,6 +361,18 @@ def check_names(role: str, names: Iterable[str], known: Iterable[str]) -> None:
             raise ValueError(f"{role} must be among {', '.join(choices)}, got {name!r}.{hint}")
     if len(set(given)) < len(given):
         raise ValueError(f"{role} must differ from each other, got {', '.join(given)}.")
+
+
+def check_tensors(**values: object) -> None:
+    """Check that arguments are tensors.
+
+    Raises:
+        TypeError: If one is not; the message names it.
+    """
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            hint = f" Pass torch.from_numpy({name})." if isinstance(value, np.ndarray) else ""
+            raise TypeError(f"{name} must be a torch.Tensor, got a {type(value).__name__}.{hint}")
 
 
 def check_count(name: str, value: int) -> None:

@@ -102,14 +102,19 @@ def _names_of_rows(names: Sequence[str], *, height: int) -> Tensor:
     return torch.from_numpy(np.array(strip))
 
 
-def save_picture(image: Tensor, path: Path) -> None:
+def save_picture(image: Tensor, path: Path, *, sync: bool = True) -> None:
     """Save one uint8 image as PNG, whole or not at all: 3 channels as RGB, of any other number the first as greyscale.
 
     A missing folder is made.
+
+    Args:
+        image: The image.
+        path: The file.
+        sync: Whether to wait until it is on disk.
 
     Shape:
         - `image`: `(C, H, W)`, uint8, on the CPU.
     """
     picture = Image.fromarray((image.permute(1, 2, 0) if len(image) == 3 else image[0]).numpy())
-    with write_whole(path) as file:
+    with write_whole(path, sync=sync) as file:
         picture.save(file, format="PNG")

@@ -26,6 +26,7 @@ from condgan.data.dataset import ArrayDataset
 from condgan.devices import best_device
 from condgan.files import (
     as_json,
+    as_path,
     check_count,
     check_names,
     check_not_negative,
@@ -279,7 +280,7 @@ def load_run(folder: str | Path) -> RunDescription:
         FileNotFoundError: If the folder has no such file.
         ValueError: If it cannot be read; the message names the file.
     """
-    path = Path(folder) / "run.json"
+    path = as_path(folder) / "run.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"{str(folder)!r} must be the folder of a trained generator, got one without run.json. Train one with "
@@ -327,7 +328,7 @@ def train_generator(
         BlockingIOError: If another process trains into the folder.
         TrainingDivergedError: If a loss or gradient was not finite.
     """
-    with locked(Path(folder)):
+    with locked(as_path(folder)):
         return GeneratorTraining(
             config,
             data,
@@ -375,7 +376,7 @@ class GeneratorTraining:
         deadline: float = math.inf,
         report: Callable[[str], None] | None = None,
     ) -> None:
-        self.config, self.data, self.folder, self.seed = config, data, Path(folder), seed
+        self.config, self.data, self.folder, self.seed = config, data, as_path(folder), seed
         self._keeper = None if config.keep == "last" else KeepBest(self.folder / "generator", config.keep)
         self._rows = JSONLLogger(self.folder / "curve.jsonl", every=max(1, config.steps // _ROWS))
         self._watch = _Watch(deadline, report)
@@ -522,7 +523,7 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
         FileNotFoundError: If the folder holds none.
         ValueError: If its class is not a generator of `condgan.networks`, or its arguments do not fit its weights.
     """
-    folder = Path(folder) / "generator"
+    folder = as_path(folder) / "generator"
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"{str(folder)!r} must hold a trained generator, got no config.json. Train one with condgan train."
@@ -667,7 +668,7 @@ def held_out_kid(
         device: Where to compute. By default CUDA, then MPS, then the CPU.
         seed: Seed of its training.
     """
-    if not Path(path).is_file():
+    if not as_path(path).is_file():
         train_classifier(train, held_out, precision=precision, device=device, seed=seed).save(path)
     classifier = Classifier.load(path, device=best_device() if device is None else device)
     return classifier_kid(classifier, held_out, name=f"ResNet-18 trained on {train.source}", device=device)

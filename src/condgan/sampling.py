@@ -11,6 +11,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from condgan.devices import plain_defaults
 from condgan.networks.base import Generator
 
 
@@ -68,6 +69,7 @@ def named_distribution(name: str) -> ClassDistribution:
     return tempered
 
 
+@plain_defaults()
 def class_probabilities(distribution: ClassDistribution, class_counts: Sequence[int]) -> Tensor:
     """Return the probabilities of the classes under a distribution, `(K,)` float64.
 
@@ -139,6 +141,7 @@ def sample_latents(
     return torch.randn(count, latent_dim, generator=rng, device=device, dtype=dtype)
 
 
+@plain_defaults()
 def class_grid(num_classes: int, per_class: int) -> Tensor:
     """Return labels for a sheet with one row per class: `per_class` times 0, then 1, and so on.
 
@@ -211,6 +214,7 @@ def sample(
     return torch.cat(parts) if parts else z.new_zeros(0, *generator.image_shape)
 
 
+@plain_defaults()
 def _checked_labels(generator: Generator, y: Tensor | Sequence[int] | int) -> tuple[Tensor | None, int]:
     if generator.num_classes is None:
         if not isinstance(y, Integral):

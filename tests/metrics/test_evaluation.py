@@ -1,10 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from condgan import DCGANGenerator
+from condgan import DCGANGenerator, metrics
 from condgan.cli import _evaluation_words
 from condgan.data import ArrayDataset, ChestPhantom
 from condgan.files import from_json, to_json
@@ -143,6 +144,32 @@ def test_classes_that_are_not_recognized_are_named_first(sets):
     first, second, *_ = _evaluation_words(found)
     assert first.startswith("normal: Not recognized as its class")
     assert second.startswith("pneumonia: Not recognized as its class")
+
+
+FEATURES, IMAGES = np.zeros((20, 3)), np.zeros((4, 1, 32, 32), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda pool: metrics.kid(FEATURES, FEATURES), "generated"),
+        (lambda pool: metrics.fid(torch.zeros(20, 3), FEATURES), "reference"),
+        (lambda pool: metrics.precision_recall(FEATURES, FEATURES), "generated"),
+        (lambda pool: metrics.density_coverage(FEATURES, FEATURES), "generated"),
+        (lambda pool: metrics.inception_score(FEATURES), "logits"),
+        (lambda pool: metrics.nearest_neighbors(torch.zeros(20, 3), FEATURES), "references"),
+        (lambda pool: metrics.c_t(FEATURES, FEATURES, FEATURES), "queries"),
+        (lambda pool: metrics.copy_test(FEATURES[:, 0], torch.zeros(4)), "generated"),
+        (lambda pool: metrics.own_radius(FEATURES), "queries"),
+        (lambda pool: metrics.find_duplicates(IMAGES), "samples"),
+        (lambda pool: metrics.ms_ssim(IMAGES, IMAGES), "x"),
+        (lambda pool: metrics.to_features(IMAGES), "samples"),
+        (lambda pool: pool(IMAGES), "images"),
+    ],
+)
+def test_arrays_of_numpy_are_refused_by_name(pool, call, name):
+    with pytest.raises(TypeError, match=rf"{name} must be a torch.Tensor, got a ndarray. Pass torch.from_numpy"):
+        call(pool)
 
 
 def test_unknown_extractors_get_a_near_name(judge, sets):

@@ -431,7 +431,7 @@ def test_damaged_outcomes_are_set_aside_and_run_again(study, whole, tmp_path):
     (tmp_path / "study" / "test.npz").write_text("")
     lines = []
     again = study(progress=lines.append)
-    with pytest.raises(ValueError, match=rf"{damaged[0]}\.json' must hold JSON, got a damaged file"):
+    with pytest.raises(ValueError, match=rf"{damaged[0]}\.json must hold JSON, got text"):
         again.folder.read(damaged[0])
     with pytest.raises(ValueError, match=rf"{damaged[2]}\.npz' must be an archive with probabilities"):
         again.folder.probabilities(damaged[2])
@@ -484,12 +484,12 @@ def test_uses_of_the_test_set_without_a_digest_are_counted(study):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("", "damaged file"), ("[]", "got list"), ('{"schema": 2}', "config is")]
+    ("content", "message"), [("", "cannot be read"), ("[]", "got a list"), ('{"schema": 2}', "config is")]
 )
 def test_a_damaged_study_is_named(study, content, message):
     path = study().folder.path / "config.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=rf"config\.json' must .*{message}"):
+    with pytest.raises(ValueError, match=rf"config\.json must .*{message}"):
         study()
 
 

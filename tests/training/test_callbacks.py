@@ -317,6 +317,24 @@ def test_rows_of_steps_that_are_redone_are_dropped(make_trainer, tiny_images, tm
     assert [int(row["step"]) for row in read(path)] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("logger", [cg.CSVLogger, cg.JSONLLogger])
+def test_earlier_rows_survive_a_failure_while_they_are_written_anew(
+    make_trainer, tiny_images, tmp_path, monkeypatch, logger
+):
+    def fail(descriptor):
+        raise OSError("no space left on device")
+
+    path = tmp_path / "log"
+    fit(make_trainer, tiny_images, logger(path, every=1), steps=2).save(tmp_path)
+    before = path.read_bytes()
+    resumed = make_trainer(callbacks=[logger(path, every=1)])
+    resumed.resume(tmp_path)
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="no space left"):
+        resumed.fit(tiny_images, steps=3, batch_size=6)
+    assert path.read_bytes() == before
+
+
 def test_every_line_is_json_whatever_the_metrics_are(make_trainer, tiny_images, tmp_path):
     def refuse(word):
         raise AssertionError(f"{word} is no JSON")

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from typing_extensions import TypeVar
 
 from condgan.data.splits import group_split
+from condgan.devices import plain_defaults
 from condgan.samples import check_channels_first, check_labels, warn_if_dark
 from condgan.types import ImageShape, JudgedImages
 
@@ -192,6 +193,7 @@ class ArrayDataset(Dataset[tuple[Tensor, int]], Generic[Shape]):
             digest.update(b"none" if tensor is None else tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
+    @plain_defaults()
     def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> ArrayDataset[Shape]:
         """Return the samples at `indices` as a data set of the same classes, with their groups by the same names.
 
@@ -384,7 +386,7 @@ def number_groups(*sets: Grouped) -> list[Tensor]:
             )
         names.append([data.group_names[number] for number in data.groups.tolist()])
     numbers = {name: number for number, name in enumerate(dict.fromkeys(name for own in names for name in own))}
-    return [torch.tensor([numbers[name] for name in own]) for own in names]
+    return [torch.tensor([numbers[name] for name in own], device="cpu") for own in names]
 
 
 def check_group_names(names: Sequence[str], places: Sequence[str]) -> None:

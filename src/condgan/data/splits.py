@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from condgan.devices import plain_defaults
+
 _MINIMUM = 2
 
 
+@plain_defaults()
 def group_split(labels: Tensor, groups: Tensor | None, *, fraction: float, seed: int = 0) -> tuple[Tensor, Tensor]:
     r"""Split samples into two parts that keep the proportions of the classes and every group whole.
 
@@ -69,6 +72,7 @@ def group_split(labels: Tensor, groups: Tensor | None, *, fraction: float, seed:
     return torch.nonzero(~part).flatten(), torch.nonzero(part).flatten()
 
 
+@plain_defaults()
 def group_folds(labels: Tensor, groups: Tensor | None, folds: int, *, seed: int = 0) -> list[Tensor]:
     """Cut samples into folds that keep the proportions of the classes and every group whole.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from condgan.devices import plain_defaults
+from condgan.files import check_tensors
 from condgan.metrics.neighbors import Neighbors, nearest_neighbors
 
 _POWER = 0.9
@@ -91,6 +92,7 @@ def copy_test(generated: Tensor, held_out: Tensor, *, rate: float = 0.01, alpha:
     """
     from scipy.stats import beta, betabinom
 
+    check_tensors(generated=generated, held_out=held_out)
     m, n = len(generated), len(held_out)
     if min(m, n) < 1 or not 0 < rate < 1 or not 0 < alpha < 1:
         raise ValueError(

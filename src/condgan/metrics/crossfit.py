@@ -14,6 +14,7 @@ from condgan.data.splits import group_folds, groups_per_class
 from condgan.devices import plain_defaults
 from condgan.metrics.extractors import CrossFit, Extractor, Fold, module_extractor
 
+FOLDS = 2
 _VALIDATION = 0.1
 
 
@@ -21,7 +22,7 @@ _VALIDATION = 0.1
 def crossfit_extractor(
     train: ArrayDataset,
     *,
-    folds: int = 2,
+    folds: int = FOLDS,
     epochs: int = 3,
     precision: Precision = "bf16",
     batch_size: int = 64,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from condgan.data.dataset import check_same_classes
 from condgan.devices import plain_defaults
+from condgan.files import check_tensors
 from condgan.metrics.extractors import ExtractorInfo, ImagesInfo, describe, to_features
 from condgan.metrics.neighbors import nearest_neighbors
 from condgan.types import JudgedImages
@@ -286,6 +287,7 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     References:
         Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment".
     """
+    check_tensors(x=x, y=y)
     if x.shape != y.shape or x.ndim != 4 or x.dtype != torch.uint8 or y.dtype != torch.uint8:
         raise ValueError(
             f"x and y must be uint8 images of one shape (N, C, H, W), got {x.dtype} {tuple(x.shape)} and {y.dtype} "

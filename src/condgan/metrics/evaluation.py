@@ -13,7 +13,7 @@ import torch
 from condgan.classifier.network import Precision
 from condgan.data.dataset import ArrayDataset, check_same_classes
 from condgan.devices import plain_defaults
-from condgan.files import check_names
+from condgan.files import as_path, check_names
 from condgan.images import save_picture, to_uint8
 from condgan.metrics.crossfit import crossfit_extractor
 from condgan.metrics.diversity import DiversityReport, diversity_report
@@ -139,7 +139,7 @@ def evaluate(
             )
         report = memorization_report(generated, data, held_out, unseen, seed=seed)
         if neighbors is not None:
-            save_picture(neighbor_grid(generated.images, data.images, report.neighbors), Path(neighbors))
+            save_picture(neighbor_grid(generated.images, data.images, report.neighbors), as_path(neighbors))
         return report
 
     return Evaluation(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from condgan.devices import best_device, plain_defaults
-from condgan.files import check_names
+from condgan.files import as_path, check_names, check_tensors
 from condgan.types import ImageShape, JudgedImages
 
 
@@ -105,6 +105,7 @@ class Extractor:
             ValueError: If images have another type, shape or number of channels, or the module returns no vectors.
             FloatingPointError: If a feature or logit is not finite.
         """
+        check_tensors(images=images)
         if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
             raise ValueError(
                 f"images must be uint8 of the shape (N, C, H, W), got {images.dtype} of the shape "
@@ -410,13 +411,13 @@ def dinov2(
             f"https://dl.fbaipublicfiles.com/dinov2/{model}/{model}_pretrain.pth and pass both, or pass "
             "allow_download=True, which also runs the code it fetches."
         )
-    for path in (weights, repository and Path(repository, "hubconf.py")):
-        if path is not None and not Path(path).exists():
+    for path in (weights, repository and as_path(repository) / "hubconf.py"):
+        if path is not None and not as_path(path).exists():
             raise FileNotFoundError(f"expected weights and repository of DINOv2, but {path} does not exist.")
-    state = None if weights is None else _load_tensors(Path(weights))
+    state = None if weights is None else _load_tensors(as_path(weights))
     # as torch-fidelity does: otherwise the features would depend on whether xFormers is installed
     os.environ.setdefault("XFORMERS_DISABLED", "1")
-    place, source = ("facebookresearch/dinov2", "github") if repository is None else (str(repository), "local")
+    place, source = ("facebookresearch/dinov2", "github") if repository is None else (str(as_path(repository)), "local")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="xFormers")
@@ -447,7 +448,7 @@ def _weights_file(
 ) -> Path:
     """Return the given file, or the one in the hub folder, or fetch it there if that is allowed."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / (file_name or url.rsplit("/", 1)[-1])
-    path = cached if weights is None else Path(weights)
+    path = cached if weights is None else as_path(weights)
     if path.exists():
         return path
     if weights is not None or not allow_download:
@@ -500,6 +501,7 @@ def to_features(samples: Tensor, extractor: Callable[[Tensor], Tensor] | None = 
         >>> to_features(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).shape
         torch.Size([4, 64])
     """
+    check_tensors(samples=samples)
     with torch.no_grad():
         parts = [samples] if extractor is None else [extractor(part) for part in samples.split(256)]
         features = torch.cat([part.detach().cpu().flatten(1).double() for part in parts])

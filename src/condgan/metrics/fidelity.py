@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from condgan.devices import plain_defaults
+from condgan.files import check_tensors
 from condgan.metrics.extractors import ExtractorInfo
 from condgan.metrics.neighbors import centered, neighbor_radii, neighbor_radii_among
 from condgan.stats import Estimate
@@ -337,6 +338,7 @@ def _check_pair(generated: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_features(name: str, features: Tensor) -> Tensor:
+    check_tensors(**{name: features})
     x = features.detach().cpu()
     if x.ndim != 2 or not x.is_floating_point() or len(x) < 2 or x.shape[1] == 0:
         raise ValueError(

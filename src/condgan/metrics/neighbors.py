@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from condgan.devices import plain_defaults
+from condgan.files import check_tensors
 from condgan.images import image_grid
 
 _BLOCK = 2**24  # float64 numbers held at once: 128 MiB
@@ -229,6 +230,7 @@ def find_duplicates(samples: Tensor, *, tolerance: float = 2.0, retained: int = 
         >>> found.original, found.exact.sum(), found.near.sum()
         (tensor([0, 1, 0, 1]), tensor(1), tensor(1))
     """
+    check_tensors(samples=samples)
     samples = samples.detach().cpu()
     first: dict[bytes, int] = {}
     digests = (hashlib.sha256(sample.contiguous().numpy()).digest() for sample in samples)
@@ -282,6 +284,7 @@ def _thumbnails(samples: Tensor) -> Tensor:
 
 
 def _check_features(queries: Tensor, references: Tensor, k: int) -> None:
+    check_tensors(queries=queries, references=references)
     if queries.ndim != 2 or references.ndim != 2 or queries.shape[1] != references.shape[1]:
         raise ValueError(
             f"queries and references must be features of the shapes (N, D) and (M, D), got {tuple(queries.shape)} and "

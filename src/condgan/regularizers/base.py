@@ -30,7 +30,7 @@ class _Regularizer(nn.Module):
         self.weight = weight
         self.every = every
         if callable(weight):
-            self.register_buffer("_now", torch.tensor(float(weight(0.0))), persistent=False)
+            self.register_buffer("_now", torch.tensor(float(weight(0.0)), device="cpu"), persistent=False)
 
     def set_progress(self, progress: float) -> None:
         """Set a scheduled weight to its value at `progress`, as a `Trainer` does before each step."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from condgan.data.dataset import ArrayDataset, check_compatible, check_disjoint
+from condgan.devices import plain_defaults
 from condgan.files import check_names
 from condgan.metrics.fidelity_report import LEAST_IMAGES
 from condgan.metrics.neighbors import find_duplicates
@@ -38,6 +39,7 @@ class Prepared:
     description: DataDescription
 
 
+@plain_defaults()
 def prepare(
     config: StudyConfig,
     train: ArrayDataset,
@@ -104,13 +106,21 @@ def prepare(
     return Prepared(*distinct, groups, description)
 
 
-def too_few_to_judge(**sets: ArrayDataset) -> str:
-    """Return the classes with too few images to judge generated ones by, in words such as `"ill (12 in test)"`."""
+def too_few_to_judge(*, training: ArrayDataset, folds: int, **others: ArrayDataset) -> str:
+    """Return the classes with too few images to judge generated ones by, such as `"ill (12 in test, at least 20)"`.
+
+    Args:
+        training: Training images, which the folds of cross-fitted extractors share out.
+        folds: Number of extractors; 1 for one that has not seen the training images.
+        **others: Further sets of real images, by what messages call them.
+    """
+    sets = {"training": (training, folds * LEAST_IMAGES)}
+    sets |= {role.replace("_", "-"): (data, LEAST_IMAGES) for role, data in others.items()}
     return ", ".join(
-        f"{name} ({count} in {role.replace('_', '-')})"
-        for role, data in sets.items()
+        f"{name} ({count} in {role}, at least {least})"
+        for role, (data, least) in sets.items()
         for name, count in zip(data.class_names, data.class_counts, strict=True)
-        if count < LEAST_IMAGES
+        if count < least
     )
 
 
@@ -143,6 +153,7 @@ def _without(data: ArrayDataset, masks: Iterable[Tensor]) -> ArrayDataset:
     return data.subset((~drop).nonzero().flatten()) if bool(drop.any()) else data
 
 
+@plain_defaults()
 def keep_patients(data: ArrayDataset, label: int, percent: float, *, seed: int = 0) -> ArrayDataset:
     """Return the data with a share of the patients of one class, to make this class rare.
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from condgan.files import (
+    as_path,
     check_archive,
     load_record,
     parse_record,
@@ -70,7 +71,7 @@ class StudyFolder:
     """  # noqa: E501 - a table
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
 
     def begin(self, study: StudyDescription, test: tuple[Tensor, Tensor]) -> None:
         """Write configuration and data into a new folder, or verify that an existing one holds the same study.

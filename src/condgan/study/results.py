@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from condgan.files import from_json, read_record, to_json, write_record
+from condgan.files import as_path, from_json, read_record, to_json, write_record
 from condgan.metrics.diversity import DiversityReport
 from condgan.metrics.fidelity_report import FidelityReport
 from condgan.metrics.memorization import MemorizationReport, MemorizationVerdict
@@ -557,7 +557,7 @@ class Results:
 
     def write(self, path: str | Path) -> None:
         """Write a `results.json`, completely or not at all."""
-        write_record(Path(path), to_json(self))
+        write_record(as_path(path), to_json(self))
 
     @classmethod
     def read(cls, path: str | Path) -> Results:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from condgan.classifier.training import Classifier
 from condgan.data.dataset import ArrayDataset
-from condgan.devices import best_device
+from condgan.devices import best_device, plain_defaults
 from condgan.images import save_sheet
+from condgan.metrics.crossfit import FOLDS
 from condgan.metrics.evaluation import PRETRAINED, evaluate, make_extractor
 from condgan.metrics.extractors import CrossFit, Extractor
-from condgan.metrics.fidelity_report import LEAST_IMAGES
 from condgan.runs import (
     SHOWN,
     Criterion,
@@ -77,6 +77,7 @@ class Study:
         FileNotFoundError: If the weights of the extractor are missing.
     """
 
+    @plain_defaults()
     def __init__(
         self,
         config: StudyConfig,
@@ -113,6 +114,7 @@ class Study:
         if real_images:
             self._save_real(self.folder.path / "real.png")
 
+    @plain_defaults()
     def run(
         self, cells: Sequence[str] = ("*",), *, time_limit: float | None = None, retry_failed: bool = False
     ) -> bool:
@@ -367,9 +369,10 @@ class Study:
             )
             if arms and count < LEAST_SEEDS
         ]
-        few = too_few_to_judge(training=self.data.train, test=self.data.test)
+        folds = 1 if config.extractor in PRETRAINED else FOLDS
+        few = too_few_to_judge(training=self.data.train, folds=folds, test=self.data.test)
         if few and config.extractor is not None:
-            found.append(f"fidelity needs at least {LEAST_IMAGES} images of each class, got {few}.")
+            found.append(f"fidelity needs more images of {few}.")
         return tuple(found)
 
     def _check_recipes(self) -> None:

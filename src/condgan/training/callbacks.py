@@ -6,12 +6,13 @@ import csv
 import json
 import math
 from collections.abc import Callable, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
 from typing_extensions import override
 
-from condgan.files import as_json, as_path, check_count, check_names
+from condgan.files import as_json, as_path, check_count, check_names, write_whole
 from condgan.images import save_sheet, to_uint8
 from condgan.sampling import class_grid
 from condgan.training.checkpoint import newest_step
@@ -312,7 +313,8 @@ class JSONLLogger(_RowLogger):
 
     @override
     def write_rows(self, rows: list[dict[str, float]]) -> None:
-        self.path.write_text("".join(json.dumps(as_json(row)) + "\n" for row in rows), encoding="utf-8")
+        with write_whole(self.path) as file:
+            file.writelines(f"{json.dumps(as_json(row))}\n".encode() for row in rows)
 
     @override
     def append_row(self, row: dict[str, float]) -> None:
@@ -336,10 +338,12 @@ class CSVLogger(_RowLogger):
     @override
     def write_rows(self, rows: list[dict[str, float]]) -> None:
         self._columns = list(dict.fromkeys(name for row in rows for name in row))
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        with write_whole(self.path) as file:
+            file.write(text.getvalue().encode())
 
     @override
     def append_row(self, row: dict[str, float]) -> None:

@@ -263,8 +263,8 @@ def _read(reader: _Reader, class_names: Sequence[str] | None, num_workers: int, 
         reader = replace(reader, shape=tuple(first.shape), dtype=first.dtype)
         varies = _varies(reader, count)
     streamed = varies or count * first.nbytes > max_host_bytes
-    images = None if streamed else torch.empty(count, *first.shape, dtype=first.dtype)
-    labels = torch.empty(count, dtype=torch.int64)
+    images = None if streamed else torch.empty(count, *first.shape, dtype=first.dtype, device="cpu")
+    labels = torch.empty(count, dtype=torch.int64, device="cpu")
     digest = hashlib.sha256(repr((count, tuple(first.shape), str(first.dtype), varies)).encode())
     brightest = 0
     source = _Workers(reader, num_workers) if num_workers else reader
@@ -274,7 +274,7 @@ def _read(reader: _Reader, class_names: Sequence[str] | None, num_workers: int, 
                 images[start : start + len(chunk)] = torch.from_numpy(chunk)
             if not varies:
                 digest.update(chunk.data)
-            labels[start : start + len(chunk)] = torch.tensor(some)
+            labels[start : start + len(chunk)] = torch.tensor(some, device="cpu")
             brightest = max(brightest, chunk.max(initial=0))
     finally:
         source.close()

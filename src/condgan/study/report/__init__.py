@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from condgan.files import to_json, write_whole
+from condgan.files import as_path, to_json, write_whole
 from condgan.metrics.diversity import MeanWithError
 from condgan.metrics.memorization import MemorizationVerdict
 from condgan.stats import OVERALL_METRICS
@@ -45,9 +45,9 @@ def write_report(results: Results, folder: str | os.PathLike[str], *, real_image
     Returns:
         The path of the file.
     """
-    path = Path(folder) / "report.html"
+    path = as_path(folder) / "report.html"
     page = _environment().get_template("report.html.j2")
-    text = page.render(study=make_view(results), pictures=_Pictures(Path(folder)), real_images=real_images)
+    text = page.render(study=make_view(results), pictures=_Pictures(path.parent), real_images=real_images)
     with write_whole(path) as file:
         file.write(text.encode())
     return path
