@@ -119,6 +119,16 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path: Path, monkeypatch:
         MedMNIST(tmp_path / "header.npz")
 
 
+def test_one_changed_byte_is_found(tmp_path: Path) -> None:
+    path = save(tmp_path / "mnist.npz")
+    content = bytearray(path.read_bytes())
+    place = content.find(b"(8, 28, 28)")
+    content[place : place + 11] = b"(7, 28, 28)"  # NumPy reads that many images, and never gets to the checksum
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"mnist.npz' is damaged: train_images.npy differs from its checksum"):
+        MedMNIST(path)
+
+
 def test_pickles_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "pickle.npz", train_labels=np.array([{"a": 1}] * 8, dtype=object))
     with pytest.raises(ValueError, match=r"allow_pickle|Object arrays"):

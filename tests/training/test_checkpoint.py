@@ -154,3 +154,13 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, value):
     with pytest.raises(TypeError, match="a checkpoint must consist of tensors and plain values"):
         write_checkpoint(tmp_path, 2, {"value": value}, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000001.pt"]
+
+
+def test_what_killed_processes_left_is_cleared_away(tmp_path):
+    write_checkpoint(tmp_path, 1, {"a": 1})
+    torn = tmp_path / "checkpoint-000000002.pt.99999.partial"
+    torn.write_bytes(b"half of it")
+    (tmp_path / "other.partial").write_bytes(b"of somebody else")
+    write_checkpoint(tmp_path, 3, {"a": 3})
+    names = ["checkpoint-000000001.pt", "checkpoint-000000003.pt", "other.partial"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -15,7 +15,7 @@ import numpy as np
 from condgan.data.dataset import ArrayDataset, check_group_names, listing
 from condgan.data.decoding import DECODER_VERSION, EXTENSIONS, MODES, Window, decode_all
 from condgan.data.finding import Found, find_images, list_paths
-from condgan.files import as_path, write_whole
+from condgan.files import as_path, check_archive, write_whole
 from condgan.types import ImageShape
 
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -246,7 +246,7 @@ def _load(
     if cache is None:
         return decode_all(root, paths, image_shape, workers=workers, window=window, progress=progress)
     key = _cache_key(root, paths, image_shape, window)
-    file = as_path(cache) / f"images-{key}.npy"
+    file = as_path(cache) / f"images-{key}.npz"
     images = _read_cache(file, (len(paths), *image_shape))
     if images is not None:
         return images, {}
@@ -276,8 +276,10 @@ def _cache_key(root: Path, paths: Iterable[Path], image_shape: ImageShape, windo
 
 def _read_cache(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
-        images = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # no such file, or a damaged one
+        with file.open("rb") as stream:
+            check_archive(stream)
+            images = np.load(stream, allow_pickle=False)["images"]
+    except Exception:  # no such file, or a damaged one, whose reading can fail in any way
         return None
     return images if images.dtype == np.uint8 and images.shape == shape else None
 
@@ -285,4 +287,4 @@ def _read_cache(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 def _write_cache(file: Path, images: np.ndarray) -> None:
     with write_whole(file) as stream:
         Path(stream.name).chmod(0o600)  # no other user may read patients' images
-        np.save(stream, images, allow_pickle=False)
+        np.savez(stream, images=images)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from condgan.data.dataset import ArrayDataset
-from condgan.files import as_path
+from condgan.files import as_path, check_archive
 
 MedMNISTSplit = Literal["train", "val", "test"]
 
@@ -163,6 +163,7 @@ def _read(file: Path, split: str) -> tuple[np.ndarray, np.ndarray, int]:
                 f"file of {packed}. Fetch it again."
             )
         try:
+            check_archive(stream)
             every_label = [archive[f"{name}_labels"] for name in _SPLITS]
             images = archive[f"{split}_images"]
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, MemoryError) as error:

@@ -43,6 +43,8 @@ def write_checkpoint(folder: str | Path, step: int, content: dict[str, Any], *, 
             _read(written, "meta")
     for old in [file for file in sorted(folder.glob(_PATTERN)) if file.name <= path.name][:-keep]:
         old.unlink()
+    for torn in folder.glob(f"{_PATTERN}.*.partial"):  # of processes that were killed
+        torn.unlink(missing_ok=True)
     return path
 
 
