@@ -68,7 +68,7 @@ def test_other_files_are_refused(load, tmp_path, kind):
 
 @pytest.mark.parametrize("cls", RECORDS)
 def test_records_are_what_the_json_states_or_refused(load, cls):
-    holds = load("subjects").holds
+    holds = load("readers").holds
 
     @settings(max_examples=20, deadline=None)
     @given(content=JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(cls.__dataclass_fields__, JSON)))
@@ -80,7 +80,7 @@ def test_records_are_what_the_json_states_or_refused(load, cls):
 
 
 def test_edited_records_are_what_they_state_or_refused(load):
-    holds, change = load("subjects").holds, load("mutations").edit_json
+    holds, change = load("readers").holds, load("mutations").edit_json
     config = StudyConfig(image_shape=(1, 16, 16), recipes={"a": RecipeConfig(recipe="acgan", steps=4)}, level=0.5)
     whole = json.dumps(to_json(config)).encode()
 
@@ -120,7 +120,7 @@ def test_a_damaged_classifier_is_read_as_it_was_or_refused(load, tmp_path, monke
         return nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
 
     monkeypatch.setattr("condgan.classifier.training.build_network", build)
-    subjects, mutations = load("subjects"), load("mutations")
+    subjects, mutations = load("readers"), load("mutations")
     path = tmp_path / "classifier.safetensors"
     Classifier(build(), ("a", "b"), (1, 2, 2), 0.5, ({"loss": 0.25},), {"precision": "fp32"}, 1.5).save(path)
     whole = path.read_bytes()

@@ -24,7 +24,7 @@ from typing import Any
 
 import kills
 from examination import WRONG, Finding
-from subjects import SUBJECTS
+from readers import SUBJECTS
 from worker import findings
 
 from condgan.files import to_json, write_json

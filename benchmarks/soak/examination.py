@@ -12,7 +12,7 @@ from typing import Any
 
 from mutations import changes_for, edit_json
 from pickles import pickles
-from subjects import SUBJECTS, Subject, differences
+from readers import SUBJECTS, Subject, differences
 
 WRONG = ("silent", "crash", "hang", "executed")
 """Outcomes that must not be."""

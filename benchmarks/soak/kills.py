@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from subjects import differences
+from readers import differences
 
 import condgan as cg
 from condgan.training.checkpoint import read_newest_checkpoint
