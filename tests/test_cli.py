@@ -513,11 +513,13 @@ def test_images_are_not_mixed_with_earlier_ones(finished, tmp_path, capsys):
     assert main([*words, "--count", "3"]) == 0
     before = contents(out)
     (out / "normal" / "notes.txt").write_text("mine")
+    (out / "normal" / "123-patient7.png").write_text("mine too")
     assert main([*words, "--count", "2", "--seed", "1"]) == 2
     assert "--out must be a new or empty folder" in capsys.readouterr().err
     assert main([*words, "--count", "2", "--seed", "1", "--overwrite", "--classes", "pneumonia"]) == 0
     after = contents(out)
     assert sorted(path.relative_to(out).as_posix() for path in after) == [
+        "normal/123-patient7.png",
         "normal/notes.txt",
         "pneumonia/00000.png",
         "pneumonia/00001.png",

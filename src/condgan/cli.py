@@ -412,7 +412,8 @@ class SampleCommand:
                 f"--out must be a new or empty folder, got {str(self.out)!r}. Choose another one, or let --overwrite "
                 "replace the images in it."
             )
-        for earlier in (self.out / "samples.png", *(path for folder in folders for path in folder.glob("[0-9]*.png"))):
+        numbered = (path for folder in folders for path in folder.glob("*.png") if re.fullmatch(r"\d{5,}", path.stem))
+        for earlier in (self.out / "samples.png", *numbered):  # and nothing else that lies there
             earlier.unlink(missing_ok=True)
 
 

@@ -343,3 +343,9 @@ def test_resume_compares_the_items(make_trainer, tiny_images, tmp_path):
 def test_recipes_take_any_data_set(tiny_images):
     trainer = cg.recipes.acgan(as_labelled(KINDS["PIL images"](tiny_images)), base_channels=2, device="cpu")
     assert trainer.networks.critic.num_classes == 3
+
+
+def test_what_rounding_puts_beyond_the_range_is_taken(make_trainer):
+    images = torch.linspace(-1, 1 + 1e-6, 24 * 256).view(24, 1, 16, 16)
+    data = cg.data.ArrayDataset(images, torch.arange(24) % 3)
+    assert make_trainer().fit(data, steps=1, batch_size=6).step == 1

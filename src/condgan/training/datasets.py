@@ -35,6 +35,7 @@ ImageRange = tuple[float, float]
 
 _PROBED = 32  # items that are read twice: a flip with probability 0.1 is found with probability 0.998
 _CHUNK = 64
+_ROUNDING = 1e-3  # of images that a transform normalizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +365,7 @@ def _in_range(data: LabelledData, image_range: ImageRange | None) -> LabelledDat
             low, high = map(float, images.aminmax())
             if low >= 0:
                 raise ValueError(_missing_range(images))
-            if low < -1 or high > 1:
+            if max(-low, high) > 1 + _ROUNDING:
                 raise ValueError(
                     f"floating-point images must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]. Rescale them: "
                     "generators make images in this range."

@@ -421,8 +421,8 @@ class Trainer:
             "seed": self.seed,
             **({} if self.transition is None else {"transition": (self.transition.start, self.transition.end)}),
             **({"pretraining": self.pretraining} if self.pretraining else {}),
-            "generator_arguments": as_plain(self.networks.generator.config),
-            "critic_arguments": as_plain(self.networks.critic.config),
+            "generator_arguments": as_plain(getattr(self.networks.generator, "config", {})),  # of a network of ours
+            "critic_arguments": as_plain(getattr(self.networks.critic, "config", {})),
             "term_attributes": {
                 role: [attributes(term) for term in (part if isinstance(part, tuple) else (part,))]
                 for role, part in own.items()
